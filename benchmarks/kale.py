@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Query encoders cut from one teacher, each aligned with one corpus: quality, speed and training time side by side.
+
+    python -m benchmarks.kale --data FOLDER [--json FILE] [--quick]
+
+FOLDER holds BEIR folders. Rows: the teacher; per depth the plain cut, the paper's KALE (its loss, its layers, the train
+queries, three epochs) and ours, with the train queries and from the index alone. Everything is judged on the test
+split. A table that was stopped goes on when it is started again with the same `--json`.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
+from haystack_distill.comparison import measure_all, student_system, teacher_system
+from haystack_distill.evaluation import compare
+from haystack_distill.index import IndexView
+from haystack_distill.kale import KaleSettings, Queries, align
+from haystack_distill.proof import given_queries
+from haystack_distill.students.cutting import KALE_LAYERS, find_stack
+from haystack_distill.training.alignment import TrainingSettings
+
+CORPORA = ("squadshifts/new_wiki", "squadshifts/amazon", "scifact")
+WORK = Path("benchmark_output/kale")
+COLUMNS = (
+    ("corpus", "corpus", ""),
+    ("query encoder", "system", ""),
+    ("text", "text", ""),
+    ("layers kept", "kept", ""),
+    ("nDCG@10", "ndcg@10", ".3f"),
+    ("cut only", "cut_only", ".3f"),
+    ("% of teacher", "share", ".1f"),
+    ("p", "p", ".3f"),
+    ("ms a query", "encode_ms", ".2f"),
+    ("times as fast", "speedup", ".1f"),
+    ("training s", "training_seconds", ".0f"),
+)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="The folder that holds the BEIR folders.")],
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    quick: Annotated[bool, typer.Option(help="One corpus, one epoch: shows that it runs, not how good it is.")] = False,
+    corpus: Annotated[list[str] | None, typer.Option(help="BEIR folders under FOLDER.")] = None,
+    layers: Annotated[list[int] | None, typer.Option(help="Depths to cut to; 0 is the token table.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="A sentence-transformers folder; default: the packaged MiniLM.")] = None,
+    paper: Annotated[bool, typer.Option(help="Whether to run the paper's recipe too.")] = True,
+) -> None:
+    """Print the table."""
+    encoder = load_teacher(teacher or minilm())
+    rows = read_rows(json)
+    done = {(row["corpus"], row["system"], row["text"]) for row in rows}
+    for name in corpus or (CORPORA[:1] if quick else CORPORA):
+        _, index = open_corpus(data / name, encoder)
+        for depth in layers or ([0, 1] if quick else [0, 1, 2, 3]):
+            for system, text, settings in recipes(encoder, depth, quick, paper):
+                if (name, system, text) in done:
+                    continue
+                rows += row_of(name, system, text, settings, encoder, index, data / name)
+                write_rows(json, rows)
+                print_rows(rows[-1:], COLUMNS, "")
+    print_rows(rows, COLUMNS, f"Teacher: {teacher or 'all-MiniLM-L6-v2'}")
+
+
+def recipes(encoder: CachedTeacher, depth: int, quick: bool, paper: bool) -> list[tuple[str, str, KaleSettings]]:
+    """What is trained at a depth: (system, text, settings)."""
+    training = TrainingSettings(epochs=1 if quick else None)
+    ours = KaleSettings(layers=depth, training=training)
+    chosen = [(f"ours, {depth}", "train queries + index", ours), (f"ours, {depth}", "index alone", ours)]
+    if paper and depth in KALE_LAYERS.get(len(find_stack(encoder.model)), {}):
+        published = KaleSettings(
+            layers=depth,
+            keep="kale",
+            loss={"kale": 1.0},
+            folded=False,
+            index_text=False,
+            training=TrainingSettings(
+                epochs=1 if quick else 3, batch_size=32, learning_rate=5e-5, embedding_learning_rate=5e-5
+            ),
+        )
+        chosen.insert(0, (f"KALE as published, {depth}", "train queries", published))
+    return chosen
+
+
+def row_of(
+    corpus: str, system: str, text: str, settings: KaleSettings, encoder: CachedTeacher, index: IndexView, folder: Path
+) -> list[dict[str, Any]]:
+    """Train one student and measure it beside its teacher."""
+    from haystack_distill.beir import read_beir
+
+    work = WORK / f"{corpus}-{system}-{text}".replace("/", "-").replace(" ", "_")
+    given = Queries() if text == "index alone" else given_queries(str(folder), 0)
+    aligned = align(index, encoder, settings, work, given)
+    shutil.rmtree(work)
+    judged = read_beir(folder)
+    measured = measure_all(
+        [teacher_system(encoder), student_system("cut_only", aligned.cut_only), student_system("student", aligned.student)],
+        index,
+        judged.queries,
+        judged.qrels["test"],
+    )
+    teacher, student = measured["teacher"], measured["student"]
+    return [
+        {
+            "corpus": corpus,
+            "system": system,
+            "text": text,
+            "kept": " ".join(map(str, aligned.kept_layers)) or "table",
+            "teacher": teacher.quality.mean(),
+            "ndcg@10": student.quality.mean(),
+            "cut_only": measured["cut_only"].quality.mean(),
+            "share": 100 * student.quality.mean() / teacher.quality.mean(),
+            "p": compare(student.quality, teacher.quality)["p"],
+            "encode_ms": student.encode_ms,
+            "teacher_ms": teacher.encode_ms,
+            "speedup": teacher.encode_ms / student.encode_ms,
+            "training_seconds": aligned.training.seconds,
+            "texts": aligned.texts,
+            "history": aligned.training.history,
+        }
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,31 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Import names without the long path; components are defined where Haystack's YAML loader may import them from."""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = "haystack_integrations.components.distill"
+_WHERE = {
+    "DistilledRetriever": f"{_HOME}.distilled_retriever",
+    "KaleAligner": f"{_HOME}.kale_aligner",
+    "KaleQueryEncoder": f"{_HOME}.kale_query_encoder",
+    "RetrievalEvaluator": f"{_HOME}.retrieval_evaluator",
+    "load_pipeline": f"{_HOME}.pipelines",
+}
+
+__all__ = ["DistilledRetriever", "KaleAligner", "KaleQueryEncoder", "RetrievalEvaluator", "load_pipeline"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a component when it is asked for, so that the engine alone needs no Haystack."""
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    msg = f"haystack_distill has no {name}: it offers {', '.join(__all__)}."
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

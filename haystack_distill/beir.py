@@ -1,0 +1,121 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Folders in BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/{train,dev,test}.tsv`."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Qrels = dict[str, dict[str, int]]
+"""Relevance judgments: query id -> document id -> grade (above 0)."""
+
+
+@dataclass(frozen=True)
+class BeirFolder:
+    """
+    A corpus, its queries and its judgments.
+
+    :param documents: Document id -> title and text, joined by a space.
+    :param queries: Query id -> text, of all splits.
+    :param qrels: Split name -> judgments.
+    """
+
+    documents: dict[str, str]
+    queries: dict[str, str]
+    qrels: dict[str, Qrels] = field(default_factory=dict)
+
+    def texts_of(self, split: str) -> list[str]:
+        """
+        The texts of the queries of a split, in the order of its judgments.
+
+        :param split: `train`, `dev` or `test`.
+        """
+        return [self.queries[query_id] for query_id in self.qrels.get(split, {})]
+
+
+def read_beir(folder: str | Path) -> BeirFolder:
+    """
+    Read a whole BEIR folder.
+
+    :param folder: The folder.
+    :returns: What it holds; splits without a file are left out.
+    :raises FileNotFoundError: If the folder, its corpus or its queries are missing.
+    :raises ValueError: If a line is not JSON, lacks a key, or a judgment names an unknown query or document.
+    """
+    path = Path(folder)
+    documents = {
+        row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in _json_lines(path / "corpus.jsonl")
+    }
+    queries = {row["_id"]: row["text"] for row in _json_lines(path / "queries.jsonl")}
+    qrels = {
+        file.stem: read_qrels(file, queries.keys(), documents.keys()) for file in sorted((path / "qrels").glob("*.tsv"))
+    }
+    return BeirFolder(documents, queries, qrels)
+
+
+def read_queries(file: str | Path) -> dict[str, str]:
+    """
+    Read queries from JSON lines with the keys `_id` and `text`.
+
+    :param file: The file.
+    :returns: Query id -> text.
+    :raises FileNotFoundError: If there is no such file.
+    :raises ValueError: If a line is not JSON, lacks a key, or a query is empty.
+    """
+    queries = {row["_id"]: row["text"] for row in _json_lines(Path(file))}
+    empty = [query_id for query_id, text in queries.items() if not text.strip()]
+    if empty:
+        msg = f"{file}: the query {empty[0]!r} is empty ({len(empty)} such); remove these lines."
+        raise ValueError(msg)
+    return queries
+
+
+def read_qrels(file: Path, query_ids: Any, document_ids: Any) -> Qrels:
+    """
+    Read judgments from a TSV file with a header line; grades of 0 are left out.
+
+    :param file: The file.
+    :param query_ids: The known query ids.
+    :param document_ids: The known document ids.
+    :returns: The judgments.
+    :raises ValueError: If a line has not three columns or names something unknown.
+    """
+    qrels: Qrels = {}
+    with file.open(encoding="utf-8", newline="") as lines:
+        for number, row in enumerate(csv.reader(lines, delimiter="\t"), start=1):
+            if number == 1:
+                continue
+            if len(row) != 3 or not row[2].strip().lstrip("-").isdigit():
+                msg = f"{file}, line {number}: expected query-id, corpus-id and a whole-number score, got {row}."
+                raise ValueError(msg)
+            query_id, document_id, grade = row
+            if query_id not in query_ids or document_id not in document_ids:
+                culprit = f"query {query_id!r}" if query_id not in query_ids else f"document {document_id!r}"
+                msg = f"{file}, line {number}: the {culprit} is judged but is not in the folder's JSON lines."
+                raise ValueError(msg)
+            if int(grade) > 0:
+                qrels.setdefault(query_id, {})[document_id] = int(grade)
+    return qrels
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    if not file.is_file():
+        msg = f"{file} is missing: a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv."
+        raise FileNotFoundError(msg)
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                row["_id"], row["text"]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                msg = f"{file}, line {number}: expected a JSON object with the keys _id and text ({error!r})."
+                raise ValueError(msg) from error
+            row["_id"] = str(row["_id"])
+            yield row

@@ -1,0 +1,181 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Several query encoders against one index, on the same queries: the figures that a metrics file and a report hold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from haystack_distill.beir import Qrels
+from haystack_distill.evaluation import Quality, Run, compare, latency_ms, measure, ranking, search
+from haystack_distill.index import IndexView
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+
+LATENCY_QUERIES = 60
+
+
+@dataclass(frozen=True)
+class System:
+    """
+    A query encoder under test.
+
+    :param name: Its name in tables and pictures.
+    :param encode: Texts -> vectors, `[texts, dim]`.
+    :param layers: How many layers it has, 0 for a token table.
+    :param training_seconds: What it cost to train; None if it was not trained here.
+    """
+
+    name: str
+    encode: Callable[[list[str]], np.ndarray]
+    layers: int
+    training_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """
+    What was measured of a system.
+
+    :param system: The system.
+    :param quality: How well it ranks.
+    :param encode_ms: Median milliseconds to encode one query.
+    :param run: What it found.
+    """
+
+    system: System
+    quality: Quality
+    encode_ms: float
+    run: Run
+
+    def figures(self, seed: int = 0) -> dict[str, Any]:
+        """
+        The figures for a metrics file.
+
+        :param seed: Of the bootstrap.
+        """
+        summary = self.quality.summary(seed)
+        return {
+            **{name: figure["value"] for name, figure in summary.items()},
+            "intervals": {name: [figure["low"], figure["high"]] for name, figure in summary.items()},
+            "encode_ms": self.encode_ms,
+        }
+
+
+def student_system(name: str, model: SentenceTransformer, training_seconds: float | None = None) -> System:
+    """
+    A saved or fresh student as a system.
+
+    :param name: Its name.
+    :param model: The student: applies its own prompt and normalisation.
+    :param training_seconds: What it cost to train.
+    """
+    auto_model = getattr(model[0], "auto_model", None)
+    layers = auto_model.config.num_hidden_layers if auto_model is not None else 0
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return np.asarray(model.encode(texts, show_progress_bar=False, batch_size=64), dtype=np.float32)
+
+    return System(name, encode, layers, training_seconds)
+
+
+def teacher_system(teacher: BiEncoderTeacher) -> System:
+    """
+    The teacher as a system.
+
+    :param teacher: The teacher.
+    """
+    return System("teacher", teacher.encode_queries, teacher.model[0].auto_model.config.num_hidden_layers)
+
+
+def measure_all(systems: list[System], index: IndexView, queries: dict[str, str], qrels: Qrels) -> dict[str, Measured]:
+    """
+    Measure systems on the same queries; latencies one query at a time, in turn.
+
+    :param systems: The systems.
+    :param index: The index.
+    :param queries: Query id -> text.
+    :param qrels: Judgments; only judged queries are used.
+    :returns: Name -> what was measured.
+    """
+    ids = list(qrels)
+    texts = [queries[query_id] for query_id in ids]
+    runs = {system.name: search(index, ids, system.encode(texts)) for system in systems}
+    single = {system.name: _one_at_a_time(system) for system in systems}
+    milliseconds = latency_ms(single, texts[:: max(1, len(texts) // LATENCY_QUERIES)][:LATENCY_QUERIES])
+    return {
+        system.name: Measured(system, measure(runs[system.name], qrels), milliseconds[system.name], runs[system.name])
+        for system in systems
+    }
+
+
+def _one_at_a_time(system: System) -> Callable[[str], np.ndarray]:
+    return lambda text: system.encode([text])
+
+
+def metrics(measured: dict[str, Measured], seed: int = 0) -> dict[str, Any]:
+    """
+    Figures of all systems; of the student (the last one) its share, speed-up and significance against the teacher.
+
+    :param measured: The systems, the teacher among them as `teacher`.
+    :param seed: Of the resampling.
+    :returns: The content of `metrics.json`, see docs/metrics.md.
+    """
+    teacher, student = measured["teacher"], list(measured.values())[-1]
+    share = student.quality.mean() / teacher.quality.mean() if teacher.quality.mean() else float("nan")
+    return {
+        **{name: one.figures(seed) for name, one in measured.items()},
+        "share_of_teacher": share,
+        "speedup": teacher.encode_ms / student.encode_ms,
+        "significance": compare(student.quality, teacher.quality, seed=seed),
+        "queries": len(teacher.quality.query_ids),
+        "seed": seed,
+        "versions": versions(),
+    }
+
+
+def wins_and_losses(
+    student: Measured, teacher: Measured, queries: dict[str, str], qrels: Qrels, index: IndexView, count: int = 8
+) -> dict[str, list[dict[str, Any]]]:
+    """
+    The queries on which the student gained or lost most, with the texts that matter.
+
+    :param student: The student.
+    :param teacher: The teacher.
+    :param queries: Query id -> text.
+    :param qrels: Judgments.
+    :param index: The index.
+    :param count: How many of each.
+    :returns: `wins` and `losses`: query, nDCG@10 of both, the relevant passage and what each found first.
+    """
+    differences = student.quality.per_query["ndcg@10"] - teacher.quality.per_query["ndcg@10"]
+    texts = dict(zip(index.ids, index.texts, strict=True))
+
+    def row(number: int) -> dict[str, Any]:
+        query_id = student.quality.query_ids[number]
+        relevant = max(qrels[query_id], key=lambda document: qrels[query_id][document])
+        return {
+            "query": queries[query_id],
+            "teacher": float(teacher.quality.per_query["ndcg@10"][number]),
+            "student": float(student.quality.per_query["ndcg@10"][number]),
+            "relevant": texts.get(relevant, ""),
+            "teacher_first": texts[ranking(teacher.run[query_id])[0]],
+            "student_first": texts[ranking(student.run[query_id])[0]],
+        }
+
+    order = np.argsort(differences, kind="stable")
+    return {
+        "wins": [row(int(number)) for number in order[::-1][:count] if differences[number] > 0],
+        "losses": [row(int(number)) for number in order[:count] if differences[number] < 0],
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that figures depend on."""
+    names = ("haystack-distill", "haystack-ai", "sentence-transformers", "transformers", "torch", "numpy")
+    return {name: metadata.version(name) for name in names}

@@ -1,0 +1,164 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Quality, its certainty, and latency, of several query encoders against one index."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ir_measures
+import numpy as np
+from ir_measures import RR, R, nDCG
+from scipy import stats
+
+from haystack_distill.beir import Qrels
+from haystack_distill.index import IndexView
+
+MEASURES = {"ndcg@10": nDCG @ 10, "recall@10": R @ 10, "mrr@10": RR @ 10}
+DEPTH = 100
+"""How many documents a run holds for each query."""
+
+RESAMPLES = 10_000
+Run = dict[str, dict[str, float]]
+"""Query id -> document id -> score."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """
+    How well a system ranks.
+
+    :param per_query: Measure -> value of each query, in the order of `query_ids`.
+    :param query_ids: The judged queries.
+    """
+
+    per_query: dict[str, np.ndarray]
+    query_ids: list[str]
+
+    def mean(self, measure: str = "ndcg@10") -> float:
+        """
+        The mean over the queries.
+
+        :param measure: `ndcg@10`, `recall@10` or `mrr@10`.
+        """
+        return float(self.per_query[measure].mean())
+
+    def summary(self, seed: int = 0) -> dict[str, dict[str, float]]:
+        """
+        The means with their 95 % bootstrap intervals over the queries.
+
+        :param seed: Of the bootstrap.
+        :returns: Measure -> `value`, `low`, `high`.
+        """
+        return {name: _with_interval(values, seed) for name, values in self.per_query.items()}
+
+
+def search(index: IndexView, query_ids: Sequence[str], query_vectors: np.ndarray, depth: int = DEPTH) -> Run:
+    """
+    Rank the documents of an index exactly, by inner product.
+
+    :param index: The index.
+    :param query_ids: The ids of the queries.
+    :param query_vectors: `[queries, dim]`.
+    :param depth: How many documents to return for each.
+    :returns: The run.
+    """
+    documents = np.asarray(index.ranking_vectors)
+    depth = min(depth, len(index))
+    run: Run = {}
+    for start in range(0, len(query_ids), 256):
+        scores = query_vectors[start : start + 256] @ documents.T
+        best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
+        for row, query_id in enumerate(query_ids[start : start + 256]):
+            run[query_id] = {index.ids[column]: float(scores[row, column]) for column in best[row]}
+    return run
+
+
+def ranking(scores: Mapping[str, float]) -> list[str]:
+    """
+    Document ids, the best first; ties by id, as trec_eval breaks them.
+
+    :param scores: Document id -> score.
+    """
+    return sorted(scores, key=lambda document: (scores[document], document), reverse=True)
+
+
+def measure(run: Run, qrels: Qrels) -> Quality:
+    """
+    Compare a run with judgments.
+
+    :param run: The run.
+    :param qrels: The judgments; queries without a result count as 0.
+    :returns: The measures.
+    :raises ValueError: If nothing is judged.
+    """
+    if not qrels:
+        msg = "There are no judgments to evaluate on: give qrels for the queries."
+        raise ValueError(msg)
+    query_ids = list(qrels)
+    rows = {query_id: row for row, query_id in enumerate(query_ids)}
+    values = {name: np.zeros(len(query_ids)) for name in MEASURES}
+    names = {measured: name for name, measured in MEASURES.items()}
+    for result in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
+        values[names[result.measure]][rows[result.query_id]] = result.value
+    return Quality(values, query_ids)
+
+
+def compare(first: Quality, second: Quality, name: str = "ndcg@10", seed: int = 0) -> dict[str, float]:
+    """
+    Test whether two systems differ on the same queries.
+
+    :param first: One system.
+    :param second: The other.
+    :param name: The measure.
+    :param seed: Of the resampling.
+    :returns: The mean `difference` (first - second) with its 95 % bootstrap interval `low` to `high`, and the two-sided
+        `p` of a paired randomisation test.
+    """
+    differences = first.per_query[name] - second.per_query[name]
+    interval = _with_interval(differences, seed)
+    p = 1.0
+    if np.any(differences):
+        test = stats.permutation_test(
+            (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES - 1, batch=256, rng=seed
+        )
+        p = float(test.pvalue)
+    return {"difference": interval["value"], "low": interval["low"], "high": interval["high"], "p": p}
+
+
+def latency_ms(
+    encoders: Mapping[str, Callable[[str], Any]], queries: Sequence[str], rounds: int = 3, warm_up: int = 5
+) -> dict[str, float]:
+    """
+    Time encoders one query at a time, in turn, so that all of them meet the machine in the same state.
+
+    :param encoders: Name -> function of a query.
+    :param queries: Queries; each is timed `rounds` times with every encoder.
+    :param rounds: How often.
+    :param warm_up: Calls before the clock runs.
+    :returns: Name -> median milliseconds a query.
+    """
+    for encode in encoders.values():
+        for query in queries[:warm_up]:
+            encode(query)
+    seconds: dict[str, list[float]] = {name: [] for name in encoders}
+    for _ in range(rounds):
+        for query in queries:
+            for name, encode in encoders.items():
+                start = time.perf_counter()
+                encode(query)
+                seconds[name].append(time.perf_counter() - start)
+    return {name: float(np.median(times)) * 1000 for name, times in seconds.items()}
+
+
+def _with_interval(values: np.ndarray, seed: int) -> dict[str, float]:
+    mean = float(values.mean())
+    if len(values) < 2 or not np.any(values != values[0]):
+        return {"value": mean, "low": mean, "high": mean}
+    test = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES // 5, batch=256, method="percentile", rng=np.random.default_rng(seed)
+    )
+    return {"value": mean, "low": float(test.confidence_interval.low), "high": float(test.confidence_interval.high)}

@@ -1,0 +1,265 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""KALE, the whole job: from an index and the encoder that made it to a smaller query encoder for the same index."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from haystack_distill.beir import Qrels
+from haystack_distill.evaluation import ranking, search
+from haystack_distill.folders import refuse_existing, write_json
+from haystack_distill.index import IndexView, stored_vectors
+from haystack_distill.losses.alignment import AlignmentLoss, checked_weights
+from haystack_distill.students.cutting import check_keep, find_stack, kale_layers
+from haystack_distill.students.layer_search import LayerSearch, make_layered
+from haystack_distill.students.token_table import make_token_table
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.texts import sample_texts, split_index_text, teacher_judgments
+from haystack_distill.training.alignment import TrainingSettings, TrainingSummary, train
+from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LOSS = {"mse": 1.0, "index_ranking": 2.0}
+SEARCH_QUERIES, FOLD_TEXTS = 128, 2000
+
+
+@dataclass(frozen=True)
+class KaleSettings:
+    """
+    What is wanted of the student.
+
+    :param layers: How many layers stay; 0 asks for a token table.
+    :param keep: The numbers of the layers that stay, or `kale` for the paper's; None searches for the best.
+    :param loss: Loss name -> weight.
+    :param temperature: Of the `kale` loss.
+    :param folded: Whether dropped lower layers are folded into the token embeddings.
+    :param index_text: Whether text of the index is aligned on, besides given queries.
+    :param max_texts: The most texts to align on.
+    :param training: How to train.
+    """
+
+    layers: int = 2
+    keep: tuple[int, ...] | str | None = None
+    loss: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_LOSS))
+    temperature: float = 1.0
+    folded: bool = True
+    index_text: bool = True
+    max_texts: int = 50_000
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """
+    Given queries: all optional, none needs labels.
+
+    :param train: Texts to align on.
+    :param dev: Id -> text: queries to choose layers and checkpoints on.
+    :param dev_qrels: Their judgments, where there are any.
+    """
+
+    train: list[str] = field(default_factory=list)
+    dev: dict[str, str] = field(default_factory=dict)
+    dev_qrels: Qrels = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """
+    A trained student and how it came to be.
+
+    :param student: The student.
+    :param cut_only: The same cut without folding and training.
+    :param kept_layers: The numbers of the layers that stayed, empty for a token table.
+    :param searched: What the search measured: layers -> dev nDCG@10.
+    :param texts: How many texts it was trained on, by kind.
+    :param training: What happened in training.
+    """
+
+    student: SentenceTransformer
+    cut_only: SentenceTransformer
+    kept_layers: tuple[int, ...]
+    searched: dict[str, float]
+    texts: dict[str, int]
+    training: TrainingSummary
+
+
+def align(
+    index: IndexView,
+    teacher: BiEncoderTeacher,
+    settings: KaleSettings,
+    workspace: Path,
+    queries: Queries | None = None,
+    *,
+    progress: bool = True,
+) -> Aligned:
+    """
+    Cut the teacher's query encoder and align it with the vectors it makes, judged by what it finds in the index.
+
+    :param index: The index; it is only read.
+    :param teacher: The encoder that made it.
+    :param settings: What is wanted.
+    :param workspace: Holds what a killed run needs to go on: the teacher's vectors and the checkpoints.
+    :param queries: Given queries, or None to align on the index alone.
+    :param progress: Whether to show progress bars.
+    :returns: The student.
+    :raises ValueError: If encoder and index don't belong together, there is nothing to align on, or the workspace
+        holds a run with other settings.
+    """
+    weights = checked_weights(settings.loss)
+    teacher.check_belongs_to(index)
+    given = queries or Queries()
+    seed = settings.training.seed
+    index_text = split_index_text(index, seed)
+    sentences, dev = index_text.rest, given.dev or index_text.dev
+    # Without index text it still serves the layer search, the folding and, where no queries are given, dev.
+    texts = sample_texts(given.train, sentences if settings.index_text else [], settings.max_texts, seed)
+    if len(texts) < 2 or len(dev) < 2:
+        msg = f"There is too little to align on: {len(texts)} texts and {len(dev)} dev queries; give queries or longer documents."
+        raise ValueError(msg)
+    claim(workspace, index, settings, texts, dev)
+    evaluator = _evaluator(teacher, index, dev, given.dev_qrels)
+    kept, searched = _layers(teacher, settings, _evaluator_sample(evaluator, index), sentences or texts)
+    student, cut_only = make_student(teacher, kept, sentences or texts, settings)
+    # Computed once for a run and its continuations.
+    vectors = stored_vectors(
+        workspace / "teacher_vectors.npy", texts, lambda: teacher.encode_queries(texts, progress=progress)
+    )
+    loss = AlignmentLoss(
+        student,
+        weights,
+        index.ranking_vectors,
+        teacher_norm=float(np.linalg.norm(vectors, axis=1).mean()),
+        temperature=settings.temperature,
+        seed=seed,
+    )
+    training = train(
+        student, texts, vectors, loss, evaluator, workspace / "checkpoints", settings.training, progress=progress
+    )
+    number = len(set(given.train))
+    counts = {"queries": min(number, len(texts)), "index_texts": len(texts) - min(number, len(texts))}
+    return Aligned(student, cut_only, kept, searched, counts, training)
+
+
+def workspace_for(output: str | Path) -> Path:
+    """
+    Where a run keeps what it needs to go on after a kill: a hidden neighbour of its output.
+
+    :param output: The output folder.
+    :returns: The workspace.
+    :raises FileExistsError: If the output is there already.
+    """
+    final = refuse_existing(output)
+    return final.with_name(f".{final.name}.run")
+
+
+def claim(workspace: Path, index: IndexView, settings: KaleSettings, texts: list[str], dev: dict[str, str]) -> None:
+    """
+    Bind a workspace to what is run in it, so that a run never goes on from the checkpoints of another.
+
+    :param workspace: The workspace.
+    :param index: The index.
+    :param settings: What is wanted.
+    :param texts: The texts to align on.
+    :param dev: The dev queries.
+    :raises ValueError: If the workspace belongs to another run.
+    """
+    workspace.mkdir(parents=True, exist_ok=True)
+    content = {
+        "settings": asdict(settings),
+        "index": index.fingerprint,
+        "texts": hashlib.sha256("\0".join([*texts, *dev.values()]).encode()).hexdigest(),
+    }
+    content = json.loads(json.dumps(content))
+    file = workspace / "run.json"
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        differs = [key for key in content if content[key] != before.get(key)]
+        if differs:
+            msg = (
+                f"An unfinished run in {workspace} had other {' and '.join(differs)}: finish it with the same, delete "
+                "the folder to start over, or name another output."
+            )
+            raise ValueError(msg)
+        logger.info("Going on with the unfinished run in %s.", workspace)
+    write_json(file, content)
+
+
+def make_student(
+    teacher: BiEncoderTeacher, kept: tuple[int, ...], texts: list[str], settings: KaleSettings
+) -> tuple[SentenceTransformer, SentenceTransformer]:
+    """
+    Build the untrained student and the plain cut that it is compared with.
+
+    :param teacher: The teacher.
+    :param kept: The layers that stay; none for a token table.
+    :param texts: Text of the index, for folding.
+    :param settings: What is wanted.
+    :returns: The student, and the encoder that is only cut.
+    """
+    sample = texts[:: max(1, len(texts) // FOLD_TEXTS)]
+    if not kept:
+        return make_token_table(teacher, sample), make_token_table(teacher, [])
+    student = make_layered(teacher, kept, sample, folded=settings.folded)
+    return student, make_layered(teacher, kept, [], folded=False)
+
+
+def discard(workspace: Path) -> None:
+    """
+    Remove the workspace of a finished run.
+
+    :param workspace: The workspace.
+    """
+    shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _evaluator(
+    teacher: BiEncoderTeacher, index: IndexView, dev: dict[str, str], qrels: Qrels
+) -> IndexRetrievalEvaluator:
+    """Judged by the given judgments, or by what the teacher finds."""
+    if not qrels:
+        run = search(index, list(dev), teacher.encode_queries(list(dev.values())), depth=10)
+        qrels = teacher_judgments({query_id: ranking(found) for query_id, found in run.items()})
+    return IndexRetrievalEvaluator(dev, qrels, index)
+
+
+def _evaluator_sample(evaluator: IndexRetrievalEvaluator, index: IndexView) -> IndexRetrievalEvaluator:
+    """A smaller one for the layer search."""
+    ids = evaluator.queries_ids[:: max(1, len(evaluator.queries_ids) // SEARCH_QUERIES)]
+    queries = dict(zip(evaluator.queries_ids, evaluator.queries, strict=True))
+    qrels = {query_id: dict.fromkeys(evaluator.relevant_docs[query_id], 1) for query_id in ids}
+    return IndexRetrievalEvaluator(queries, qrels, index)
+
+
+def _layers(
+    teacher: BiEncoderTeacher, settings: KaleSettings, evaluator: IndexRetrievalEvaluator, texts: list[str]
+) -> tuple[tuple[int, ...], dict[str, float]]:
+    if settings.layers == 0 and settings.keep is None:
+        return (), {}
+    depth = len(find_stack(teacher.model))
+    if isinstance(settings.keep, str):
+        if settings.keep != "kale":
+            msg = f"keep={settings.keep!r} is not known: give layer numbers, or 'kale' for the paper's."
+            raise ValueError(msg)
+        return kale_layers(depth, settings.layers), {}
+    if settings.keep is not None:
+        return check_keep(settings.keep, depth), {}
+    tokens = {token for row in teacher.model.tokenizer(evaluator.queries)["input_ids"] for token in row}
+    found = LayerSearch(
+        teacher, lambda student: evaluator(student)[METRIC], texts[:: max(1, len(texts) // 500)], tokens
+    )
+    best = found.best(settings.layers)
+    scores = {" ".join(map(str, layers)): score for layers, score in found.scores.items() if np.isfinite(score)}
+    logger.info("Layers %s stay; the search measured %s.", list(best), scores)
+    return best, scores

@@ -1,0 +1,321 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""A student with its proof: aligned, measured on held-out queries, and written with its card, metrics and report."""
+
+import json
+import logging
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from haystack_distill.beir import Qrels, read_beir, read_queries
+from haystack_distill.comparison import (
+    Measured,
+    System,
+    measure_all,
+    metrics,
+    student_system,
+    teacher_system,
+    wins_and_losses,
+)
+from haystack_distill.evaluation import ranking, search
+from haystack_distill.folders import published, write_json
+from haystack_distill.index import IndexView
+from haystack_distill.kale import Aligned, KaleSettings, Queries, align, discard, workspace_for
+from haystack_distill.report import write_report
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.texts import split_index_text, teacher_judgments
+
+logger = logging.getLogger(__name__)
+
+PROVENANCE = "haystack_distill.json"
+"""The file in a student's folder that says what index it was made for."""
+
+HELD_OUT_PART, HELD_OUT_MOST = 10, 400
+
+
+def align_and_prove(
+    index: IndexView,
+    teacher: BiEncoderTeacher,
+    teacher_name: str,
+    settings: KaleSettings,
+    output: Path,
+    queries: str | None,
+    test: str | None,
+    *,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """
+    Align a student, measure it beside its teacher and the plain cut, and write it all into a new folder.
+
+    :param index: The index.
+    :param teacher: The encoder that made it.
+    :param teacher_name: Its folder or hub name, for the card.
+    :param settings: What is wanted of the student.
+    :param output: The folder to make.
+    :param queries: A BEIR folder or a JSONL file of queries, or None for the index alone.
+    :param test: A BEIR folder with a test split, or None to be judged by the teacher on held-out sentences.
+    :param progress: Whether to show progress bars.
+    :returns: The content of `metrics.json`.
+    :raises FileNotFoundError: If a path is missing.
+    :raises ValueError: See `kale.align`; and if the test folder has no test split for this index.
+    """
+    workspace = workspace_for(output)
+    given = given_queries(queries, settings.training.seed) if queries else None
+    test_queries, test_qrels, judged_by = _test(test, index, teacher, settings.training.seed)
+    aligned = align(index, teacher, settings, workspace, given, progress=progress)
+    systems = [
+        teacher_system(teacher),
+        student_system("cut_only", aligned.cut_only),
+        student_system("student", aligned.student, aligned.training.seconds),
+    ]
+    measured = measure_all(systems, index, test_queries, test_qrels)
+    figures = {
+        **metrics(measured, settings.training.seed),
+        "kept_layers": list(aligned.kept_layers),
+        "training_seconds": aligned.training.seconds,
+        "judged_by": judged_by,
+        "provenance": _provenance(index, teacher, teacher_name, settings, aligned),
+    }
+    examples = wins_and_losses(measured["student"], measured["teacher"], test_queries, test_qrels, index)
+    with published(output) as folder:
+        _write(folder, aligned, figures, measured, examples)
+    discard(workspace)
+    return figures
+
+
+def given_queries(path: str, seed: int) -> Queries:
+    """
+    Split given queries into those to train on and those to select on; the test split is never among them.
+
+    :param path: A BEIR folder, or a JSONL file of queries.
+    :param seed: Of the choice where there is no dev split.
+    :returns: The queries.
+    :raises FileNotFoundError: If the path is missing.
+    :raises ValueError: If the folder has no train split.
+    """
+    if Path(path).is_dir():
+        folder = read_beir(path)
+        if "train" not in folder.qrels:
+            msg = f"{path} has no qrels/train.tsv, so no queries to align on: leave `queries` out to align on the index alone."
+            raise ValueError(msg)
+        dev = folder.qrels.get("dev") or _some(folder.qrels["train"], seed)
+        train = [folder.queries[query_id] for query_id in folder.qrels["train"] if query_id not in dev]
+        return Queries(train, {query_id: folder.queries[query_id] for query_id in dev}, dev)
+    queries = read_queries(path)
+    dev = _some(queries, seed)
+    return Queries([text for query_id, text in queries.items() if query_id not in dev], dev)
+
+
+def _some(everything: dict[str, Any], seed: int) -> dict[str, Any]:
+    count = min(HELD_OUT_MOST, len(everything) // HELD_OUT_PART)
+    chosen = random.Random(seed).sample(sorted(everything), count)  # noqa: S311 - a sample, not a secret
+    return {key: everything[key] for key in chosen}
+
+
+def _test(
+    test: str | None, index: IndexView, teacher: BiEncoderTeacher, seed: int
+) -> tuple[dict[str, str], Qrels, str]:
+    if test is None:
+        queries = split_index_text(index, seed).proof
+        run = search(index, list(queries), teacher.encode_queries(list(queries.values())), depth=10)
+        qrels = teacher_judgments({query_id: ranking(found) for query_id, found in run.items()})
+        return queries, qrels, "sentences of the index, judged by what the teacher finds"
+    queries, qrels = judged_split(test, "test", index)
+    return queries, qrels, "judged test queries"
+
+
+def judged_split(path: str, split: str, index: IndexView) -> tuple[dict[str, str], Qrels]:
+    """
+    Read the queries and judgments of a split, and make sure that they are about this index.
+
+    :param path: A BEIR folder.
+    :param split: `train`, `dev` or `test`.
+    :param index: The index.
+    :returns: Query id -> text, and the judgments.
+    :raises FileNotFoundError: If the folder is not one in BEIR's form.
+    :raises ValueError: If the split is missing or judges documents that the index lacks.
+    """
+    folder = read_beir(path)
+    qrels = folder.qrels.get(split, {})
+    missing = {document for judged in qrels.values() for document in judged} - set(index.ids)
+    if not qrels or missing:
+        fault = f"judges documents that the index lacks ({sorted(missing)[0]!r} is one)" if missing else "is missing"
+        msg = f"{path}/qrels/{split}.tsv {fault}: judgments must use the ids of the document store."
+        raise ValueError(msg)
+    return folder.queries, qrels
+
+
+def evaluate_students(
+    index: IndexView,
+    teacher: BiEncoderTeacher,
+    teacher_name: str,
+    students: dict[str, str],
+    queries: str,
+    split: str,
+    output: Path,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """
+    Compare saved students with their teacher and write the figures and a report into a new folder.
+
+    :param index: The index.
+    :param teacher: The encoder that made it.
+    :param teacher_name: Its folder or hub name, for the report.
+    :param students: Name -> folder; the report puts the last one first.
+    :param queries: A BEIR folder.
+    :param split: Which judgments to use.
+    :param output: The folder to make.
+    :param seed: Of the resampling.
+    :returns: The content of `metrics.json`.
+    :raises FileNotFoundError: If a folder is missing.
+    :raises ValueError: If a student's vectors have other dimensions than the index, or judgments don't fit it.
+    """
+    texts, qrels = judged_split(queries, split, index)
+    teacher.check_belongs_to(index)
+    systems = [teacher_system(teacher), *(_saved(name, Path(folder), index) for name, folder in students.items())]
+    measured = measure_all(systems, index, texts, qrels)
+    figures = metrics(measured, seed)
+    facts = {
+        "Teacher": teacher_name,
+        "Students": ", ".join(f"{name}: {folder}" for name, folder in students.items()),
+        "Index": f"{len(index)} documents, {index.dim} dimensions, {index.similarity}, "
+        f"fingerprint {index.fingerprint[:16]}",
+        "Judged by": f"judged {split} queries",
+    }
+    examples = wins_and_losses(list(measured.values())[-1], measured["teacher"], texts, qrels, index)
+    with published(output) as folder:
+        write_json(folder / "metrics.json", figures)
+        (folder / "report.html").write_text(write_report(measured, figures, examples, facts), encoding="utf-8")
+    return figures
+
+
+def _saved(name: str, folder: Path, index: IndexView) -> System:
+    if not (folder / "modules.json").is_file():
+        msg = f"The student {name!r} is not at {folder}: there is no sentence-transformers model (modules.json)."
+        raise FileNotFoundError(msg)
+    student = SentenceTransformer(str(folder), local_files_only=True)
+    if student.get_embedding_dimension() != index.dim:
+        msg = (
+            f"The student {name!r} makes vectors of {student.get_embedding_dimension()} dimensions and the index has "
+            f"{index.dim}: it was made for another index."
+        )
+        raise ValueError(msg)
+    proof = folder / "metrics.json"
+    seconds = json.loads(proof.read_text(encoding="utf-8")).get("training_seconds") if proof.is_file() else None
+    return student_system(name, student, seconds)
+
+
+def _provenance(
+    index: IndexView, teacher: BiEncoderTeacher, teacher_name: str, settings: KaleSettings, aligned: Aligned
+) -> dict[str, Any]:
+    return {
+        "teacher": teacher_name,
+        "kept_layers": list(aligned.kept_layers),
+        "index": {
+            "fingerprint": index.fingerprint,
+            "documents": len(index),
+            "dim": index.dim,
+            "similarity": index.similarity,
+            "normalized": index.normalized,
+            "without_vector": index.without_vector,
+        },
+        "query_prefix": teacher.query_prefix,
+        "trained_on": aligned.texts,
+        "layer_search": aligned.searched,
+        "settings": json.loads(json.dumps(asdict(settings))),
+        "history": aligned.training.history,
+    }
+
+
+def _write(
+    folder: Path,
+    aligned: Aligned,
+    figures: dict[str, Any],
+    measured: dict[str, Measured],
+    examples: dict[str, list[dict[str, Any]]],
+) -> None:
+    student = aligned.student
+    student.save(str(folder), create_model_card=False)
+    _check_saved(folder, student, figures)
+    write_json(folder / PROVENANCE, figures["provenance"])
+    write_json(folder / "metrics.json", figures)
+    facts = facts_of(figures)
+    report = write_report(measured, figures, examples, facts, aligned.training.history)
+    (folder / "report.html").write_text(report, encoding="utf-8")
+    (folder / "README.md").write_text(_card(figures, facts), encoding="utf-8")
+
+
+def _check_saved(folder: Path, student: SentenceTransformer, figures: dict[str, Any]) -> None:
+    """What is loaded must be what was measured: some architectures rebuild layers by their number."""
+    texts = [figures["provenance"]["teacher"], "What does the loaded model make of this query?"]
+    loaded = SentenceTransformer(str(folder), device=str(student.device), local_files_only=True)
+    difference = abs(loaded.encode(texts) - student.encode(texts)).max()
+    if difference > 1e-4:
+        msg = (
+            f"The student can't be saved faithfully: loaded again its vectors differ by {difference:.2g}. This "
+            f"architecture can't keep the layers {figures['kept_layers']}; choose others with `keep`."
+        )
+        raise ValueError(msg)
+
+
+def facts_of(figures: dict[str, Any]) -> dict[str, str]:
+    """
+    What a report and a card say of how a student was made.
+
+    :param figures: The content of `metrics.json`.
+    :returns: Label -> text.
+    """
+    made = figures["provenance"]
+    index, settings = made["index"], made["settings"]
+    kept = "none: a token table" if not made["kept_layers"] else ", ".join(map(str, made["kept_layers"]))
+    losses = " + ".join(f"{weight:g} x {name}" for name, weight in settings["loss"].items())
+    return {
+        "Teacher": made["teacher"],
+        "Layers kept": kept,
+        "Index": f"{index['documents']} documents, {index['dim']} dimensions, {index['similarity']}, "
+        f"fingerprint {index['fingerprint'][:16]}",
+        "Trained on": f"{made['trained_on']['queries']} queries and {made['trained_on']['index_texts']} texts of the index",
+        "Loss": losses,
+        "Training": f"{figures['training_seconds']:.0f} s, seed {figures['seed']}",
+        "Judged by": figures["judged_by"],
+    }
+
+
+def _card(figures: dict[str, Any], facts: dict[str, str]) -> str:
+    lines = [
+        "---",
+        "library_name: sentence-transformers",
+        "pipeline_tag: sentence-similarity",
+        "tags: [sentence-transformers, haystack-distill, query-encoder]",
+        "---",
+        "",
+        "# A query encoder for one index",
+        "",
+        f"It keeps {100 * figures['share_of_teacher']:.1f} % of its teacher's nDCG@10 and is {figures['speedup']:.1f} times "
+        "as fast, one query at a time. It embeds queries; documents stay as the teacher embedded them.",
+        "",
+        "| | nDCG@10 | 95 % | recall@10 | MRR@10 | ms a query |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in ("teacher", "cut_only", "student"):
+        row = figures[name]
+        low, high = row["intervals"]["ndcg@10"]
+        lines.append(
+            f"| {name} | {row['ndcg@10']:.3f} | {low:.3f} to {high:.3f} | {row['recall@10']:.3f} | {row['mrr@10']:.3f} "
+            f"| {row['encode_ms']:.2f} |"
+        )
+    lines += ["", *(f"- {label}: {text}" for label, text in facts.items()), ""]
+    lines += [
+        "```python",
+        "from haystack_distill import KaleQueryEncoder",
+        "",
+        'KaleQueryEncoder(model="this folder")',
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which layers stay: candidates are cut, folded and ranked by how well they retrieve, without training."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from haystack_distill.students.cutting import KALE_LAYERS, check_keep, cut, find_stack, kale_layers
+from haystack_distill.students.folding import can_fold, fold, token_states
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+
+MAX_CANDIDATES = 40
+"""The search stops after this many; at 12 layers it ends before."""
+
+Measure = Callable[[SentenceTransformer], float]
+"""How well a student retrieves on a small dev sample, the larger the better."""
+
+
+@dataclass
+class LayerSearch:
+    """
+    A search over the layers to keep. Its cost grows with the layers that stay, not with those the teacher has.
+
+    It starts from the blocks that end with the last layer and from the bottom-and-top combinations, and goes on from
+    the best by exchanging one layer at a time until no exchange helps.
+
+    :param teacher: The teacher.
+    :param measure: How well a candidate retrieves.
+    :param texts: Texts to fold the dropped lower layers over.
+    :param tokens: The tokens that the measure needs, so that others need not be folded.
+    :param scores: What has been measured: layers -> score.
+    """
+
+    teacher: BiEncoderTeacher
+    measure: Measure
+    texts: list[str]
+    tokens: set[int]
+    scores: dict[tuple[int, ...], float] = field(default_factory=dict)
+    _states: dict[int, Tensor] = field(default_factory=dict)
+
+    def best(self, layers: int) -> tuple[int, ...]:
+        """
+        Find the layers to keep.
+
+        :param layers: How many.
+        :returns: Their numbers, ascending.
+        :raises ValueError: If the teacher has fewer.
+        """
+        stack = find_stack(self.teacher.model)
+        depth = len(stack)
+        if not 1 <= layers <= depth:
+            msg = f"layers={layers} does not fit: the encoder has {depth} layers (0 asks for a token table)."
+            raise ValueError(msg)
+        if layers == depth:
+            return tuple(range(depth))
+        for candidate in starting_points(depth, layers):
+            self._score(candidate)
+        best = max(self.scores, key=self.scores.__getitem__)
+        improved = True
+        while improved and len(self.scores) < MAX_CANDIDATES:
+            improved = False
+            for candidate in exchanges(best, depth):
+                if len(self.scores) >= MAX_CANDIDATES:
+                    break
+                if candidate not in self.scores and self._score(candidate) > self.scores[best]:
+                    best, improved = candidate, True
+                    break
+        return best
+
+    def _score(self, keep: tuple[int, ...]) -> float:
+        try:
+            student = make_layered(self.teacher, keep, self.texts, self.tokens, self._states)
+        except ValueError:  # an architecture whose first layer must stay
+            self.scores[keep] = float("-inf")
+        else:
+            self.scores[keep] = self.measure(student)
+        return self.scores[keep]
+
+
+def starting_points(depth: int, layers: int) -> list[tuple[int, ...]]:
+    """
+    Bottom-and-top combinations, from all at the top to all but one at the bottom, an even spread and the paper's map.
+
+    :param depth: How many layers the encoder has.
+    :param layers: How many to keep.
+    :returns: Candidates, without duplicates.
+    """
+    candidates = [(*range(bottom), *range(depth - layers + bottom, depth)) for bottom in range(layers)]
+    if layers > 1:
+        candidates.append(tuple(round(number * (depth - 1) / (layers - 1)) for number in range(layers)))
+    if layers in KALE_LAYERS.get(depth, {}):
+        candidates.append(kale_layers(depth, layers))
+    return list(dict.fromkeys(candidates))
+
+
+def exchanges(keep: tuple[int, ...], depth: int) -> list[tuple[int, ...]]:
+    """
+    All candidates that differ in one layer, the nearest first.
+
+    :param keep: The layers kept.
+    :param depth: How many layers the encoder has.
+    :returns: Candidates.
+    """
+    moves = [(abs(out - into), out, into) for out in keep for into in range(depth) if into not in keep]
+    return [tuple(sorted({*keep, into} - {out})) for _, out, into in sorted(moves)]
+
+
+def make_layered(
+    teacher: BiEncoderTeacher,
+    keep: tuple[int, ...],
+    texts: list[str],
+    tokens: set[int] | None = None,
+    states: dict[int, Tensor] | None = None,
+    *,
+    folded: bool = True,
+) -> SentenceTransformer:
+    """
+    Cut an encoder and fold the layers that are dropped below the first kept one into its token embeddings.
+
+    :param teacher: The teacher.
+    :param keep: The layers that stay.
+    :param texts: Texts to fold over.
+    :param tokens: The tokens to fold; default: the whole vocabulary.
+    :param states: Token states by layer, filled and reused from call to call.
+    :param folded: False leaves the embeddings as they are, as the KALE paper does.
+    :returns: The student, untrained.
+    """
+    keep = check_keep(keep, len(find_stack(teacher.model)))
+    student = cut(teacher, keep)
+    if folded and keep[0] > 0 and can_fold(find_stack(student)):
+        known = states if states is not None else {}
+        if keep[0] not in known:
+            known[keep[0]] = token_states(teacher, keep[0], texts, tokens).states
+        fold(student, teacher, keep[0], known[keep[0]])
+    return student

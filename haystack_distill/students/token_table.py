@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The student without layers: one vector a token, averaged."""
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
+from tokenizers import Tokenizer
+
+from haystack_distill.students.cutting import find_stack
+from haystack_distill.students.folding import single_tokens, token_states
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+
+
+@torch.no_grad()
+def make_token_table(teacher: BiEncoderTeacher, texts: list[str]) -> SentenceTransformer:
+    """
+    Build a token table filled by the teacher.
+
+    A query vector is the mean of the rows of its tokens, normalised where the teacher's vectors are. Where the teacher
+    averages its tokens, a row is the mean of what the teacher makes of the token in the texts; tokens that the texts
+    lack, and those of other teachers, get the teacher's vector of the token alone. The query prefix, the same in every
+    query, is not looked up: the rows learn what it adds.
+
+    :param teacher: The teacher; its tokenizer must be a fast one.
+    :param texts: Text of the index; may be empty.
+    :returns: The student, untrained: sentence-transformers' `StaticEmbedding`.
+    :raises ValueError: If the tokenizer is not a fast one.
+    """
+    tokenizer = getattr(teacher.model.tokenizer, "_tokenizer", None)
+    if not isinstance(tokenizer, Tokenizer):
+        msg = f"A token table needs a fast tokenizer, and {type(teacher.model.tokenizer).__name__} is not one."
+        raise ValueError(msg)
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.enable_truncation(max_length=teacher.model.get_max_seq_length() or 512)
+    rows = _alone(teacher, tokenizer.get_vocab_size())
+    if texts and _averages_tokens(teacher):
+        depth = len(find_stack(teacher.model))
+        found = token_states(teacher, depth, texts, tokens=set())
+        seen = found.seen[: len(rows)].cpu() > 0
+        rows[seen] = found.states[: len(rows)].cpu()[seen]
+    modules: list[torch.nn.Module] = [StaticEmbedding(tokenizer, embedding_weights=rows)]
+    if _normalizes(teacher):
+        modules.append(Normalize())
+    return SentenceTransformer(modules=modules, device=str(teacher.model.device)).eval()
+
+
+def _alone(teacher: BiEncoderTeacher, vocabulary: int) -> torch.Tensor:
+    """The teacher's vectors of single tokens, before they are normalised. `[vocabulary, dim]`."""
+    rows = torch.zeros(vocabulary, teacher.dim)
+    start = 0
+    for ids, _ in single_tokens(teacher.model, list(range(vocabulary))):
+        features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        for module in teacher.model:
+            if not isinstance(module, Normalize):
+                features = module(features)
+        rows[start : start + len(ids)] = features["sentence_embedding"][:, : teacher.dim].float().cpu()
+        start += len(ids)
+    return rows
+
+
+def _averages_tokens(teacher: BiEncoderTeacher) -> bool:
+    """Whether vectors are plain means of hidden states, so that a mean of rows can stand for them."""
+    modules = [module for module in teacher.model if not isinstance(module, Normalize)]
+    plain = len(modules) == 2 and isinstance(modules[1], Pooling) and modules[1].pooling_mode == "mean"
+    return plain and teacher.dim == teacher.model.get_embedding_dimension()
+
+
+def _normalizes(teacher: BiEncoderTeacher) -> bool:
+    return teacher.normalize or any(isinstance(module, Normalize) for module in teacher.model)

@@ -1,0 +1,97 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Text to align on, taken from the index itself: no query log is needed."""
+
+import random
+import re
+from typing import NamedTuple
+
+from haystack_distill.beir import Qrels
+from haystack_distill.index import IndexView
+
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\n\s*\n")
+MIN_WORDS, MAX_WORDS = 3, 64
+HELD_OUT = 400
+
+
+def index_sentences(texts: list[str]) -> list[str]:
+    """
+    Cut documents into sentences and titles.
+
+    :param texts: The documents' texts.
+    :returns: Sentences of at least three words (or ten characters, where a script has no spaces), cut after 64 words,
+        each once.
+    """
+    sentences = []
+    for text in texts:
+        for piece in SENTENCE_END.split(text):
+            words = (piece or "").split()
+            if len(words) >= MIN_WORDS or (len(words) == 1 and len(words[0]) >= 10):
+                sentences.append(" ".join(words[:MAX_WORDS]))
+    return list(dict.fromkeys(sentences))
+
+
+class IndexText(NamedTuple):
+    """
+    The sentences of an index, in three parts that share none.
+
+    :param dev: Id -> sentence: to select on.
+    :param proof: Id -> sentence: to measure on where no test queries are given.
+    :param rest: To train on.
+    """
+
+    dev: dict[str, str]
+    proof: dict[str, str]
+    rest: list[str]
+
+
+def split_index_text(index: IndexView, seed: int) -> IndexText:
+    """
+    Cut an index into sentences and hold some out: at most a twentieth for each of the two purposes.
+
+    :param index: The index.
+    :param seed: Of the choice.
+    :returns: The parts; the same for the same index and seed.
+    """
+    sentences = index_sentences(index.texts)
+    count = min(HELD_OUT, len(sentences) // 20)
+    chosen = random.Random(seed).sample(range(len(sentences)), 2 * count)  # noqa: S311 - a sample, not a secret
+    dev, proof = (
+        {f"sentence-{number}": sentences[number] for number in part} for part in (chosen[:count], chosen[count:])
+    )
+    out = set(chosen)
+    return IndexText(dev, proof, [sentence for number, sentence in enumerate(sentences) if number not in out])
+
+
+def sample_texts(queries: list[str], sentences: list[str], limit: int, seed: int) -> list[str]:
+    """
+    Put given queries and index text together, at most `limit` of them; all queries stay as long as they fit.
+
+    :param queries: Given queries, may be empty.
+    :param sentences: Text from the index.
+    :param limit: The most texts to return.
+    :param seed: Of the choice.
+    :returns: Texts, each once.
+    """
+    unique = list(dict.fromkeys(queries))
+    generator = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    if len(unique) > limit:
+        return generator.sample(unique, limit)
+    known = set(unique)
+    rest = [sentence for sentence in sentences if sentence not in known]
+    if len(rest) > limit - len(unique):
+        rest = generator.sample(rest, limit - len(unique))
+    return unique + rest
+
+
+def teacher_judgments(ranked: dict[str, list[str]], depth: int = 10) -> Qrels:
+    """
+    Judgments for queries without any: what the teacher ranks among the first counts as relevant.
+
+    :param ranked: Query id -> document ids as the teacher ranks them.
+    :param depth: How many of them.
+    :returns: Judgments.
+    """
+    return {query_id: dict.fromkeys(documents[:depth], 1) for query_id, documents in ranked.items()}

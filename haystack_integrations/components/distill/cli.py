@@ -1,0 +1,200 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command line: every command builds the pipeline that a YAML would describe, and runs it."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from haystack import Document, Pipeline
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+
+
+@app.callback()
+def main() -> None:
+    """Move what a slow model knows into the retriever you already have."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("sentence_transformers", "transformers", "httpx", "faiss", "datasets"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@app.command()
+def align(
+    folder: Annotated[Path, typer.Argument(help="A BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv.")],
+    model: Annotated[str, typer.Option(help="The encoder of the documents: folder or hub name.")],
+    output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
+    layers: Annotated[int, typer.Option(help="How many layers stay; 0 asks for a token table.")] = 2,
+    keep: Annotated[str | None, typer.Option(help="The layers that stay, as 0,5, or 'kale' for the paper's.")] = None,
+    queries: Annotated[bool, typer.Option(help="Align on the train queries too, or on the index alone.")] = True,
+    loss: Annotated[str | None, typer.Option(help="Weighted losses, as mse=1,index_ranking=2.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the texts; default: what fits some minutes.")] = None,
+    seed: Annotated[int, typer.Option(help="Of order and sampling.")] = 0,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Index a BEIR folder in memory, cut the query encoder, align it with the index, and prove it on the test split."""
+    from haystack_integrations.components.distill.kale_aligner import KaleAligner
+
+    def job() -> dict[str, Any]:
+        aligner = KaleAligner(
+            document_store=_indexed(folder, model, output, progress),
+            teacher=model,
+            output=str(output),
+            layers=layers,
+            keep=_layer_numbers(keep),
+            loss=_weights(loss),
+            epochs=epochs,
+            seed=seed,
+            progress_bar=progress,
+        )
+        pipeline = Pipeline()
+        pipeline.add_component("aligner", aligner)
+        inputs: dict[str, Any] = {"queries": str(folder) if queries else None}
+        if (folder / "qrels" / "test.tsv").is_file():
+            inputs["test"] = str(folder)
+        return pipeline.run({"aligner": inputs})["aligner"]
+
+    result = _explained(job)
+    _print_metrics(result["metrics"])
+    console.print(f"Model, metrics.json and report.html are in {output}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A BEIR folder.")],
+    model: Annotated[str, typer.Option(help="The encoder of the documents: folder or hub name.")],
+    student: Annotated[list[Path], typer.Option(help="A student's folder; can be given several times.")],
+    output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
+    split: Annotated[str, typer.Option(help="Which judgments to use.")] = "test",
+) -> None:
+    """Measure students beside the encoder of the index, and write metrics.json and report.html."""
+    from haystack_integrations.components.distill.retrieval_evaluator import RetrievalEvaluator
+
+    def job() -> dict[str, Any]:
+        evaluator = RetrievalEvaluator(
+            document_store=_indexed(folder, model, output, progress=True),
+            teacher=model,
+            students={path.name: str(path) for path in student},
+            output=str(output),
+            split=split,
+        )
+        pipeline = Pipeline()
+        pipeline.add_component("evaluator", evaluator)
+        return pipeline.run({"evaluator": {"queries": str(folder)}})["evaluator"]
+
+    _print_metrics(_explained(job)["metrics"])
+    console.print(f"metrics.json and report.html are in {output}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    pipeline: Annotated[Path, typer.Argument(help="A pipeline YAML with inputs: and outputs:.")],
+    inputs: Annotated[list[str] | None, typer.Argument(help="Inputs, as query='how do I ...' or top_k=3.")] = None,
+) -> None:
+    """Run a pipeline YAML with the inputs that it names."""
+    from haystack_integrations.components.distill.pipelines import load_pipeline
+
+    def job() -> dict[str, Any]:
+        values = {}
+        for one in inputs or []:
+            name, equals, value = one.partition("=")
+            if not equals:
+                msg = f"The input {one!r} has no value: write it as name=value."
+                raise ValueError(msg)
+            values[name] = yaml.safe_load(value)
+        loaded = load_pipeline(pipeline)
+        try:
+            return loaded.run(**values)
+        finally:
+            loaded.pipeline.close()
+
+    console.print_json(json.dumps(_explained(job), default=_plain))
+
+
+def _explained(job: Any) -> Any:
+    """Run a job; what the user can mend is one sentence and exit code 1, anything else a traceback."""
+    from haystack.core.errors import PipelineRuntimeError, SerializationError
+
+    try:
+        return job()
+    except (ValueError, TypeError, OSError, SerializationError, PipelineRuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, PipelineRuntimeError) and error.__cause__ else error
+        if not isinstance(cause, ValueError | OSError | TypeError | SerializationError):
+            raise
+        Console(stderr=True).print(f"[red]Error:[/red] {cause}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _indexed(folder: Path, model: str, output: Path, progress: bool) -> InMemoryDocumentStore:
+    """Embed a BEIR corpus into memory; a killed run finds the vectors again."""
+    import numpy as np
+
+    from haystack_distill.beir import read_beir
+    from haystack_distill.index import stored_vectors
+    from haystack_distill.kale import workspace_for
+    from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+
+    workspace = workspace_for(output)
+    documents = read_beir(folder).documents
+    teacher = BiEncoderTeacher.load(model)
+    texts = list(documents.values())
+    vectors = stored_vectors(
+        workspace / "documents.npy", [model, *texts], lambda: teacher.encode_documents(texts, progress=progress)
+    )
+    similarity = "cosine" if np.allclose(np.linalg.norm(vectors[:100], axis=1), 1, atol=1e-3) else "dot_product"
+    store = InMemoryDocumentStore(embedding_similarity_function=similarity)
+    store.write_documents(
+        [
+            Document(id=document_id, content=text, embedding=vector.tolist())
+            for (document_id, text), vector in zip(documents.items(), vectors, strict=True)
+        ]
+    )
+    return store
+
+
+def _layer_numbers(keep: str | None) -> list[int] | str | None:
+    if keep is None or keep == "kale":
+        return keep
+    try:
+        return [int(number) for number in keep.split(",")]
+    except ValueError as error:
+        msg = f"--keep {keep!r} is neither 'kale' nor layer numbers like 0,5."
+        raise typer.BadParameter(msg) from error
+
+
+def _weights(loss: str | None) -> dict[str, float] | None:
+    if loss is None:
+        return None
+    try:
+        return {name: float(weight) for name, weight in (term.split("=") for term in loss.split(","))}
+    except ValueError as error:
+        msg = f"--loss {loss!r} is not of the form mse=1,index_ranking=2."
+        raise typer.BadParameter(msg) from error
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    table = Table()
+    for column in ("query encoder", "nDCG@10", "recall@10", "MRR@10", "ms a query"):
+        table.add_column(column, justify="left" if column == "query encoder" else "right")
+    for name, figures in metrics.items():
+        if isinstance(figures, dict) and "encode_ms" in figures:
+            values = [f"{figures[measure]:.3f}" for measure in ("ndcg@10", "recall@10", "mrr@10")]
+            table.add_row(name.replace("_", " "), *values, f"{figures['encode_ms']:.2f}")
+    console.print(table)
+    console.print(
+        f"{100 * metrics['share_of_teacher']:.1f} % of the teacher's nDCG@10, {metrics['speedup']:.1f} times as fast",
+        highlight=False,
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if hasattr(value, "to_dict") else str(value)

@@ -1,0 +1,204 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from haystack import component, default_from_dict, default_to_dict
+from haystack.document_stores.types import DocumentStore
+from haystack.utils import ComponentDevice
+
+from haystack_integrations.components.distill.stores import init_parameters, pages_of, similarity_of
+
+
+@component
+class KaleAligner:
+    """
+    Makes a smaller query encoder for an index that stays as it is.
+
+    It reads the vectors already in a document store, cuts layers out of the encoder that made them (or keeps none: a
+    token table), and aligns what is left with the encoder's own query vectors, on queries or on the text of the index
+    alone. Nothing is embedded again and nothing is written to the store. The result is a plain sentence-transformers
+    folder with `metrics.json` and `report.html` beside the weights.
+
+    After KALE (arXiv 2304.01016). Beyond the paper: the layers that stay are measured, dropped lower layers are folded
+    into the token embeddings, and training compares rankings of the index besides vectors.
+
+    ### Usage example
+
+    ```python
+    from haystack_distill import KaleAligner
+
+    aligner = KaleAligner(
+        document_store=document_store,
+        teacher="sentence-transformers/all-MiniLM-L6-v2",
+        layers=2,
+        output="models/minilm-2-layers",
+    )
+    result = aligner.run()
+    print(result["metrics"]["share_of_teacher"], result["metrics"]["speedup"])
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        document_store: DocumentStore,
+        teacher: str,
+        output: str,
+        layers: int = 2,
+        keep: list[int] | str | None = None,
+        loss: dict[str, float] | None = None,
+        temperature: float = 1.0,
+        folded: bool = True,
+        index_text: bool = True,
+        max_texts: int = 50_000,
+        epochs: int | None = None,
+        batch_size: int = 64,
+        learning_rate: float | None = None,
+        embedding_learning_rate: float | None = None,
+        seed: int = 0,
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        similarity: str | None = None,
+        device: ComponentDevice | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """
+        Say what is wanted; nothing is loaded before `run`.
+
+        :param document_store: The index.
+        :param teacher: The encoder of the index: folder or hub name.
+        :param output: The folder to make; it must not exist.
+        :param layers: How many layers stay; 0 asks for a token table.
+        :param keep: The numbers of the layers that stay, or `kale` for the paper's; None measures which.
+        :param loss: Loss name -> weight, of `kale`, `mse`, `cosine` and `index_ranking`; None takes the default.
+        :param temperature: Of the `kale` loss.
+        :param folded: Whether dropped lower layers are folded into the token embeddings.
+        :param index_text: Whether the index's own sentences are aligned on, besides queries.
+        :param max_texts: The most texts to align on.
+        :param epochs: Passes over the texts; None fits them into some minutes on two cores.
+        :param batch_size: Texts a step; a token table takes twice as many.
+        :param learning_rate: None takes what suits the student.
+        :param embedding_learning_rate: Of the token embeddings; None takes what suits the student.
+        :param seed: Of order and sampling.
+        :param query_prefix: Put before every query; None takes the teacher's own prompt.
+        :param document_prefix: As in the document embedder; None takes the teacher's own prompt.
+        :param normalize_embeddings: As in the document embedder.
+        :param truncate_dim: As in the document embedder.
+        :param meta_fields_to_embed: As in the document embedder.
+        :param embedding_separator: As in the document embedder.
+        :param similarity: How the store ranks, where the store does not say: `cosine`, `dot_product` or `euclidean`.
+        :param device: Where training runs; None takes the default device.
+        :param progress_bar: Whether to show progress on stderr.
+        """
+        self.document_store = document_store
+        self.teacher = teacher
+        self.output = output
+        self.layers = int(layers)
+        self.keep = keep
+        self.loss = loss
+        # YAML 1.1 reads a hand-written 1e-5 as a string.
+        self.temperature = float(temperature)
+        self.folded = folded
+        self.index_text = index_text
+        self.max_texts = int(max_texts)
+        self.epochs = None if epochs is None else int(epochs)
+        self.batch_size = int(batch_size)
+        self.learning_rate = None if learning_rate is None else float(learning_rate)
+        self.embedding_learning_rate = None if embedding_learning_rate is None else float(embedding_learning_rate)
+        self.seed = int(seed)
+        self.query_prefix = query_prefix
+        self.document_prefix = document_prefix
+        self.normalize_embeddings = normalize_embeddings
+        self.truncate_dim = truncate_dim
+        self.meta_fields_to_embed = meta_fields_to_embed or []
+        self.embedding_separator = embedding_separator
+        self.similarity = similarity
+        self.device = device
+        self.progress_bar = progress_bar
+
+    @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str)
+    def run(self, queries: str | None = None, test: str | None = None) -> dict[str, Any]:
+        """
+        Align, measure and write the student.
+
+        A killed run goes on from its last checkpoint when it is run again with the same settings.
+
+        :param queries: A BEIR folder (aligns on its train queries, selects on its dev split) or a JSONL file of
+            queries with `_id` and `text`. None aligns on the index alone.
+        :param test: A BEIR folder whose test split the proof is measured on. None measures on sentences of the index
+            that were held out, judged by what the teacher finds.
+        :returns: `model_path`: the new folder; `metrics`: the content of its metrics.json; `report_path`: its report.
+        :raises FileExistsError: If the output folder exists.
+        :raises FileNotFoundError: If a path is missing.
+        :raises ValueError: If the store is empty or its vectors are unusable, if encoder and index don't belong
+            together, or if a setting does not fit.
+        """
+        # Training libraries take seconds to import: a query pipeline that only reads this module does not need them.
+        from haystack_distill.index import read_index
+        from haystack_distill.kale import KaleSettings, workspace_for
+        from haystack_distill.proof import align_and_prove
+        from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+        from haystack_distill.training.alignment import TrainingSettings
+
+        workspace = workspace_for(self.output)
+        training = TrainingSettings(
+            self.epochs, self.batch_size, self.learning_rate, self.embedding_learning_rate, self.seed
+        )
+        settings = KaleSettings(
+            layers=self.layers,
+            keep=tuple(self.keep) if isinstance(self.keep, list) else self.keep,
+            temperature=self.temperature,
+            folded=self.folded,
+            index_text=self.index_text,
+            max_texts=self.max_texts,
+            training=training,
+            **({"loss": self.loss} if self.loss else {}),
+        )
+        shutil.rmtree(workspace / "index", ignore_errors=True)  # a killed run's copy: the store may have changed since
+        index = read_index(
+            pages_of(self.document_store, self.meta_fields_to_embed, self.embedding_separator),
+            workspace / "index",
+            self.similarity or similarity_of(self.document_store),
+        )
+        teacher = BiEncoderTeacher.load(
+            self.teacher,
+            query_prefix=self.query_prefix,
+            document_prefix=self.document_prefix,
+            normalize=self.normalize_embeddings,
+            dim=self.truncate_dim,
+            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+        )
+        metrics = align_and_prove(
+            index, teacher, self.teacher, settings, Path(self.output), queries, test, progress=self.progress_bar
+        )
+        return {
+            "model_path": self.output,
+            "metrics": metrics,
+            "report_path": str(Path(self.output) / "report.html"),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialise this component.
+
+        :returns: Its type and init parameters.
+        """
+        return default_to_dict(self, **init_parameters(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "KaleAligner":
+        """
+        Restore this component.
+
+        :param data: What `to_dict` returned.
+        :returns: The component.
+        """
+        return default_from_dict(cls, data)

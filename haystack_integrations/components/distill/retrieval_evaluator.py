@@ -1,0 +1,151 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from haystack import component, default_from_dict, default_to_dict
+from haystack.document_stores.types import DocumentStore
+from haystack.utils import ComponentDevice
+
+from haystack_integrations.components.distill.stores import init_parameters, pages_of, similarity_of
+
+
+@component
+class RetrievalEvaluator:
+    """
+    Measures query encoders against one index: quality with intervals and significance, and latency, side by side.
+
+    Every encoder is compared with the teacher, the encoder that made the index, on the same judged queries and by exact
+    search over the vectors in the store, so that no approximation of the store hides a difference.
+
+    ### Usage example
+
+    ```python
+    from haystack_distill import RetrievalEvaluator
+
+    evaluator = RetrievalEvaluator(
+        document_store=document_store,
+        teacher="sentence-transformers/all-MiniLM-L6-v2",
+        students={"two layers": "models/minilm-2-layers", "table": "models/minilm-table"},
+        output="evaluation",
+    )
+    result = evaluator.run(queries="questions")  # a BEIR folder with a test split
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        document_store: DocumentStore,
+        teacher: str,
+        students: dict[str, str],
+        output: str,
+        split: str = "test",
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        similarity: str | None = None,
+        device: ComponentDevice | None = None,
+        seed: int = 0,
+    ) -> None:
+        """
+        Say what to compare; nothing is loaded before `run`.
+
+        :param document_store: The index.
+        :param teacher: The encoder of the index: folder or hub name.
+        :param students: Name -> folder of a student; the report puts the last one first.
+        :param output: The folder to write `metrics.json` and `report.html` to; it must not exist.
+        :param split: Which judgments of the BEIR folder to use.
+        :param query_prefix: Put before every query of the teacher; None takes its own prompt.
+        :param document_prefix: As in the document embedder; None takes the teacher's own prompt.
+        :param normalize_embeddings: As in the document embedder.
+        :param truncate_dim: As in the document embedder.
+        :param meta_fields_to_embed: As in the document embedder.
+        :param embedding_separator: As in the document embedder.
+        :param similarity: How the store ranks, where the store does not say.
+        :param device: Where encoders run; None takes the default device.
+        :param seed: Of the resampling.
+        :raises ValueError: If no student is named, or one is called `teacher`.
+        """
+        if not students or "teacher" in students:
+            msg = "Name at least one student, and none of them `teacher`: that is the encoder of the index."
+            raise ValueError(msg)
+        self.document_store = document_store
+        self.teacher = teacher
+        self.students = students
+        self.output = output
+        self.split = split
+        self.query_prefix = query_prefix
+        self.document_prefix = document_prefix
+        self.normalize_embeddings = normalize_embeddings
+        self.truncate_dim = truncate_dim
+        self.meta_fields_to_embed = meta_fields_to_embed or []
+        self.embedding_separator = embedding_separator
+        self.similarity = similarity
+        self.device = device
+        self.seed = int(seed)
+
+    @component.output_types(metrics=dict[str, Any], report_path=str)
+    def run(self, queries: str) -> dict[str, Any]:
+        """
+        Compare the encoders.
+
+        :param queries: A BEIR folder whose judgments use the ids of the document store.
+        :returns: `metrics`: figures of every encoder; of the last student its share, speed-up and significance.
+            `report_path`: the page.
+        :raises FileNotFoundError: If the folder or a student is missing.
+        :raises FileExistsError: If the output folder exists.
+        :raises ValueError: If a student's vectors have other dimensions than the index, or judgments don't fit it.
+        """
+        from haystack_distill.folders import refuse_existing
+        from haystack_distill.index import read_index
+        from haystack_distill.proof import evaluate_students
+        from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+
+        refuse_existing(self.output)
+        copy = Path(tempfile.mkdtemp(prefix="haystack-distill-"))
+        try:
+            index = read_index(
+                pages_of(self.document_store, self.meta_fields_to_embed, self.embedding_separator),
+                copy / "index",
+                self.similarity or similarity_of(self.document_store),
+            )
+            teacher = BiEncoderTeacher.load(
+                self.teacher,
+                query_prefix=self.query_prefix,
+                document_prefix=self.document_prefix,
+                normalize=self.normalize_embeddings,
+                dim=self.truncate_dim,
+                device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+            )
+            metrics = evaluate_students(
+                index, teacher, self.teacher, self.students, queries, self.split, Path(self.output), self.seed
+            )
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+        return {"metrics": metrics, "report_path": str(Path(self.output) / "report.html")}
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialise this component.
+
+        :returns: Its type and init parameters.
+        """
+        return default_to_dict(self, **init_parameters(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RetrievalEvaluator":
+        """
+        Restore this component.
+
+        :param data: What `to_dict` returned.
+        :returns: The component.
+        """
+        return default_from_dict(cls, data)
