@@ -50,7 +50,9 @@ def main(
     quick: Annotated[bool, typer.Option(help="One corpus, one epoch: shows that it runs, not how good it is.")] = False,
     corpus: Annotated[list[str] | None, typer.Option(help="BEIR folders under FOLDER.")] = None,
     layers: Annotated[list[int] | None, typer.Option(help="Depths to cut to; 0 is the token table.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="A sentence-transformers folder; default: the packaged MiniLM.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="A sentence-transformers folder; default: the packaged MiniLM.")
+    ] = None,
     paper: Annotated[bool, typer.Option(help="Whether to run the paper's recipe too.")] = True,
 ) -> None:
     """Print the table."""
@@ -101,7 +103,11 @@ def row_of(
     shutil.rmtree(work)
     judged = read_beir(folder)
     measured = measure_all(
-        [teacher_system(encoder), student_system("cut_only", aligned.cut_only), student_system("student", aligned.student)],
+        [
+            teacher_system(encoder),
+            student_system("cut_only", aligned.cut_only),
+            student_system("student", aligned.student),
+        ],
         index,
         judged.queries,
         judged.qrels["test"],

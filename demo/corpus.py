@@ -1,4 +1,4 @@
-"""The documentation that every Python already has: language reference topics and docstrings, as (source, text) pairs."""
+"""The documentation that every Python already has, language reference and docstrings, as (source, text) pairs."""
 
 import ast
 import sys
@@ -37,8 +37,8 @@ def python_documentation() -> list[tuple[str, str]]:
             documents += _docstrings_of(standard_library, module)
     for package in INSTALLED:
         documents += _docstrings_of(Path(str(metadata.distribution(package).locate_file(""))), package)
-    seen: set[str] = set()
-    return [(source, text) for source, text in documents if not (text in seen or seen.add(text))]  # type: ignore[func-returns-value]
+    once = {text: source for source, text in reversed(documents)}
+    return [(source, text) for text, source in reversed(once.items())]
 
 
 def _builtin_docstrings() -> Iterator[tuple[str, str]]:

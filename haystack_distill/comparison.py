@@ -15,6 +15,8 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill.beir import Qrels
 from haystack_distill.evaluation import Quality, Run, compare, latency_ms, measure, ranking, search
 from haystack_distill.index import IndexView
+from haystack_distill.students.cutting import find_stack
+from haystack_distill.students.token_table import is_table
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
 LATENCY_QUERIES = 60
@@ -75,8 +77,7 @@ def student_system(name: str, model: SentenceTransformer, training_seconds: floa
     :param model: The student: applies its own prompt and normalisation.
     :param training_seconds: What it cost to train.
     """
-    auto_model = getattr(model[0], "auto_model", None)
-    layers = auto_model.config.num_hidden_layers if auto_model is not None else 0
+    layers = 0 if is_table(model) else len(find_stack(model))
 
     def encode(texts: list[str]) -> np.ndarray:
         return np.asarray(model.encode(texts, show_progress_bar=False, batch_size=64), dtype=np.float32)
@@ -90,7 +91,7 @@ def teacher_system(teacher: BiEncoderTeacher) -> System:
 
     :param teacher: The teacher.
     """
-    return System("teacher", teacher.encode_queries, teacher.model[0].auto_model.config.num_hidden_layers)
+    return System("teacher", teacher.encode_queries, len(find_stack(teacher.model)))
 
 
 def measure_all(systems: list[System], index: IndexView, queries: dict[str, str], qrels: Qrels) -> dict[str, Measured]:

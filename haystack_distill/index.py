@@ -119,7 +119,7 @@ def open_index(folder: str | Path) -> IndexView:
     if view.similarity == "euclidean" and not view.normalized:
         msg = (
             "The store ranks by euclidean distance and its vectors are not normalised, so inner products, which all "
-            "losses here use, would rank otherwise: index normalised vectors, or use a store with cosine or dot product."
+            "losses here use, would rank otherwise: index normalised vectors, or use cosine or dot product."
         )
         raise ValueError(msg)
     return view

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -126,7 +127,10 @@ def align(
     # Without index text it still serves the layer search, the folding and, where no queries are given, dev.
     texts = sample_texts(given.train, sentences if settings.index_text else [], settings.max_texts, seed)
     if len(texts) < 2 or len(dev) < 2:
-        msg = f"There is too little to align on: {len(texts)} texts and {len(dev)} dev queries; give queries or longer documents."
+        msg = (
+            f"There is too little to align on: {len(texts)} texts and {len(dev)} dev queries; give queries or longer "
+            "documents."
+        )
         raise ValueError(msg)
     claim(workspace, index, settings, texts, dev)
     evaluator = _evaluator(teacher, index, dev, given.dev_qrels)
@@ -237,7 +241,7 @@ def _evaluator(
 def _evaluator_sample(evaluator: IndexRetrievalEvaluator, index: IndexView) -> IndexRetrievalEvaluator:
     """A smaller one for the layer search."""
     ids = evaluator.queries_ids[:: max(1, len(evaluator.queries_ids) // SEARCH_QUERIES)]
-    queries = dict(zip(evaluator.queries_ids, evaluator.queries, strict=True))
+    queries: dict[str, Any] = dict(zip(evaluator.queries_ids, evaluator.queries, strict=True))
     qrels = {query_id: dict.fromkeys(evaluator.relevant_docs[query_id], 1) for query_id in ids}
     return IndexRetrievalEvaluator(queries, qrels, index)
 

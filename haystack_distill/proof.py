@@ -102,14 +102,17 @@ def given_queries(path: str, seed: int) -> Queries:
     if Path(path).is_dir():
         folder = read_beir(path)
         if "train" not in folder.qrels:
-            msg = f"{path} has no qrels/train.tsv, so no queries to align on: leave `queries` out to align on the index alone."
+            msg = (
+                f"{path} has no qrels/train.tsv, so no queries to align on: leave `queries` out to align on the index "
+                "alone."
+            )
             raise ValueError(msg)
         dev = folder.qrels.get("dev") or _some(folder.qrels["train"], seed)
         train = [folder.queries[query_id] for query_id in folder.qrels["train"] if query_id not in dev]
         return Queries(train, {query_id: folder.queries[query_id] for query_id in dev}, dev)
     queries = read_queries(path)
-    dev = _some(queries, seed)
-    return Queries([text for query_id, text in queries.items() if query_id not in dev], dev)
+    held_out: dict[str, str] = _some(queries, seed)
+    return Queries([text for query_id, text in queries.items() if query_id not in held_out], held_out)
 
 
 def _some(everything: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -272,7 +275,7 @@ def facts_of(figures: dict[str, Any]) -> dict[str, str]:
     :returns: Label -> text.
     """
     made = figures["provenance"]
-    index, settings = made["index"], made["settings"]
+    index, settings, trained = made["index"], made["settings"], made["trained_on"]
     kept = "none: a token table" if not made["kept_layers"] else ", ".join(map(str, made["kept_layers"]))
     losses = " + ".join(f"{weight:g} x {name}" for name, weight in settings["loss"].items())
     return {
@@ -280,7 +283,7 @@ def facts_of(figures: dict[str, Any]) -> dict[str, str]:
         "Layers kept": kept,
         "Index": f"{index['documents']} documents, {index['dim']} dimensions, {index['similarity']}, "
         f"fingerprint {index['fingerprint'][:16]}",
-        "Trained on": f"{made['trained_on']['queries']} queries and {made['trained_on']['index_texts']} texts of the index",
+        "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",
         "Loss": losses,
         "Training": f"{figures['training_seconds']:.0f} s, seed {figures['seed']}",
         "Judged by": figures["judged_by"],
@@ -297,8 +300,9 @@ def _card(figures: dict[str, Any], facts: dict[str, str]) -> str:
         "",
         "# A query encoder for one index",
         "",
-        f"It keeps {100 * figures['share_of_teacher']:.1f} % of its teacher's nDCG@10 and is {figures['speedup']:.1f} times "
-        "as fast, one query at a time. It embeds queries; documents stay as the teacher embedded them.",
+        f"It keeps {100 * figures['share_of_teacher']:.1f} % of its teacher's nDCG@10.",
+        f"It is {figures['speedup']:.1f} times as fast, one query at a time.",
+        "It embeds queries; documents stay as the teacher embedded them.",
         "",
         "| | nDCG@10 | 95 % | recall@10 | MRR@10 | ms a query |",
         "|---|---|---|---|---|---|",

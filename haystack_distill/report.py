@@ -10,11 +10,12 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-import matplotlib
+import matplotlib as mpl
 
-matplotlib.use("svg")
+mpl.use("svg")
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from haystack_distill.comparison import Measured
 
@@ -75,7 +76,7 @@ def quality_latency_curve(measured: dict[str, Measured]) -> str:
     axes = figure.subplots()
     student = list(measured)[-1]
     for name, one in measured.items():
-        low, high = metrics_interval(one)
+        low, high = _interval(one)
         value = one.quality.mean()
         color = {"teacher": TEACHER, student: STUDENT}.get(name, STUDENT if "cut" not in name else OTHER)
         axes.errorbar(
@@ -88,19 +89,12 @@ def quality_latency_curve(measured: dict[str, Measured]) -> str:
     axes.set_ylabel("nDCG@10, 95 % interval")
     axes.set_ylim(bottom=0)
     _tidy(axes)
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     return _svg(figure)
 
 
-def metrics_interval(one: Measured) -> tuple[float, float]:
-    """
-    The 95 % interval of a system's nDCG@10.
-
-    :param one: The system.
-    """
+def _interval(one: Measured) -> tuple[float, float]:
     low, high = one.figures()["intervals"]["ndcg@10"]
     return low, high
 
@@ -122,7 +116,7 @@ def _tidy(axes: Any) -> None:
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "report"}):
+    with mpl.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "report"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :]

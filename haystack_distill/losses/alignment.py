@@ -5,7 +5,7 @@
 """Losses by name and their weighted sum, computed from one forward pass."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -16,14 +16,6 @@ from haystack_distill.losses.index_ranking import IndexRankingLoss
 from haystack_distill.losses.kale import KaleLoss
 
 NAMES = ("kale", "mse", "cosine", "index_ranking")
-
-
-class VectorLoss(Protocol):
-    """A loss that can be computed from vectors."""
-
-    def compute_loss_from_embeddings(self, student: Any, teacher: Any) -> Tensor:
-        """The loss of given vectors."""
-        ...
 
 
 class AlignmentLoss(nn.Module):

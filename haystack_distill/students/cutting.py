@@ -31,7 +31,7 @@ class LayerStack:
     :param name: The list's name in it.
     """
 
-    model: nn.Module
+    model: Any
     parent: nn.Module
     name: str
 
@@ -58,16 +58,15 @@ def find_stack(encoder: SentenceTransformer) -> LayerStack:
     found = []
     for module in model.modules() if isinstance(model, nn.Module) else []:
         found += [
-            LayerStack(model, module, name)  # type: ignore[arg-type]
+            LayerStack(model, module, name)
             for name, child in module.named_children()
             if isinstance(child, nn.ModuleList) and len(child) == depth and depth
         ]
     if len(found) != 1:
         what = "no list of layers" if not found else f"{len(found)} lists of layers"
         msg = (
-            f"This encoder can't be cut: {what} found in {type(encoder[0]).__name__}"
-            f"{f' ({type(model).__name__})' if model is not None else ''}. Encoders with one stack of layers can be cut "
-            "(BERT, MPNet, RoBERTa, XLM-R, DistilBERT, ModernBERT, Qwen3)."
+            f"This encoder can't be cut: {what} found in {type(model or encoder[0]).__name__}. Encoders with one stack "
+            "of layers can be cut (BERT, MPNet, RoBERTa, XLM-R, DistilBERT, ModernBERT, Qwen3)."
         )
         raise ValueError(msg)
     return found[0]
@@ -84,7 +83,7 @@ def check_keep(keep: list[int] | tuple[int, ...], depth: int) -> tuple[int, ...]
     """
     ordered = tuple(sorted(int(number) for number in keep))
     if not ordered or len(set(ordered)) < len(ordered) or ordered[0] < 0 or ordered[-1] >= depth:
-        msg = f"keep={list(keep)} does not fit: the encoder has the layers 0 to {depth - 1}, each of which can be kept once."
+        msg = f"keep={list(keep)} does not fit: the encoder has the layers 0 to {depth - 1}, each kept once at most."
         raise ValueError(msg)
     return ordered
 
@@ -101,7 +100,7 @@ def kale_layers(depth: int, layers: int) -> tuple[int, ...]:
     maps = KALE_LAYERS.get(depth, {})
     if layers not in maps:
         known = "; ".join(f"{total} to {', '.join(map(str, kept))}" for total, kept in KALE_LAYERS.items())
-        msg = f'keep="kale" has no map from {depth} to {layers} layers (the paper\'s are {known}): name the layers instead.'
+        msg = f'keep="kale" has no map from {depth} to {layers} layers (it has {known}): name the layers instead.'
         raise ValueError(msg)
     return maps[layers]
 
@@ -142,7 +141,8 @@ def find_stack_of_length(encoder: SentenceTransformer, length: int) -> LayerStac
     :param length: How many layers it has now.
     :returns: Where its layers are.
     """
-    encoder[0].auto_model.config.num_hidden_layers = length
+    transformer: Any = encoder[0]
+    transformer.auto_model.config.num_hidden_layers = length
     return find_stack(encoder)
 
 
@@ -154,9 +154,7 @@ def _renumber(stack: LayerStack, keep: tuple[int, ...], depth: int) -> None:
     for number, layer in enumerate(stack.layers):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = number
-            if hasattr(module, "layer_id"):
-                module.layer_id = number
+                module.layer_idx = number  # type: ignore[assignment]
 
 
 def _first_layer_differs(stack: LayerStack) -> bool:
@@ -167,7 +165,7 @@ def _first_layer_differs(stack: LayerStack) -> bool:
 
 def _finish(student: SentenceTransformer, teacher: BiEncoderTeacher) -> None:
     """Build what the embedder of the index was configured with into the student."""
-    width = student.get_embedding_dimension()
+    width = student.get_embedding_dimension() or teacher.dim
     if width != teacher.dim:
         first_values = Dense(width, teacher.dim, bias=False, activation_function=nn.Identity())
         first_values.linear.weight.data = eye(teacher.dim, width)

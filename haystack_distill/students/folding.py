@@ -14,6 +14,7 @@ context is lost. It costs nothing at query time.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -56,8 +57,8 @@ def token_states(
     :returns: The states.
     """
     stack = find_stack(teacher.model)
-    vocabulary = stack.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    width = stack.model.config.hidden_size  # type: ignore[union-attr]
+    vocabulary = stack.model.get_input_embeddings().num_embeddings
+    width = stack.model.config.hidden_size
     device = teacher.model.device
     sums, seen = torch.zeros(vocabulary, width, device=device), torch.zeros(vocabulary, device=device)
     by_length = sorted(texts, key=len)
@@ -100,7 +101,7 @@ def can_fold(stack: LayerStack) -> bool:
     Whether embeddings can be replaced by hidden states in this architecture.
 
     :param stack: The layers.
-    :returns: True for BERT-like embeddings (a sum under a LayerNorm) and for embeddings that enter the stack as they are.
+    :returns: True for BERT-like embeddings (a sum under a LayerNorm) and for those that enter the stack as they are.
     """
     embeddings = getattr(stack.model, "embeddings", None)
     return hasattr(embeddings, "LayerNorm") or hasattr(stack.model, "embed_tokens")
@@ -120,14 +121,14 @@ def fold(student: SentenceTransformer, teacher: BiEncoderTeacher, layer: int, st
     :param states: `[vocabulary, width]`, from `token_states`.
     """
     stack, original = find_stack(student), find_stack(teacher.model)
-    embeddings = getattr(stack.model, "embeddings", None)
+    embeddings: Any = getattr(stack.model, "embeddings", None)
     if not hasattr(embeddings, "LayerNorm"):
-        stack.model.get_input_embeddings().weight.data.copy_(states)  # type: ignore[operator]
+        stack.model.get_input_embeddings().weight.data.copy_(states)
         return
     below = [module for module in original.layers[layer - 1].modules() if isinstance(module, nn.LayerNorm)][-1]
-    embeddings.LayerNorm = copy.deepcopy(below)  # type: ignore[union-attr]
+    embeddings.LayerNorm = copy.deepcopy(below)
     scale, shift = below.weight.detach(), below.bias.detach()
-    for name, module in embeddings.named_children():  # type: ignore[union-attr]
+    for name, module in embeddings.named_children():
         if isinstance(module, nn.Embedding):
             module.weight.data.zero_()
             if name == "word_embeddings":

@@ -70,3 +70,12 @@ def _averages_tokens(teacher: BiEncoderTeacher) -> bool:
 
 def _normalizes(teacher: BiEncoderTeacher) -> bool:
     return teacher.normalize or any(isinstance(module, Normalize) for module in teacher.model)
+
+
+def is_table(student: SentenceTransformer) -> bool:
+    """
+    Whether a student is a token table.
+
+    :param student: The student.
+    """
+    return isinstance(student[0], StaticEmbedding)

@@ -121,8 +121,8 @@ class BiEncoderTeacher:
             raise ValueError(self._difference([index.texts[row] for row in rows], ours, stored))
         if index.similarity == "dot_product" and np.abs(lengths - 1).max() > 0.05:
             msg = (
-                f"The stored vectors are {lengths.mean():.2f} times as long as the encoder's: set `normalize_embeddings` "
-                f"as in the document embedder (it is {self.normalize} here)."
+                f"The stored vectors are {lengths.mean():.2f} times as long as the encoder's: set "
+                f"`normalize_embeddings` as in the document embedder (it is {self.normalize} here)."
             )
             raise ValueError(msg)
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +20,11 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from transformers import EarlyStoppingCallback, PrinterCallback
 
 from haystack_distill.losses.alignment import AlignmentLoss
+from haystack_distill.students.cutting import find_stack
+from haystack_distill.students.token_table import is_table
 from haystack_distill.training.batches import LengthBatchSampler
 from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
 
@@ -134,15 +134,6 @@ def last_checkpoint(folder: Path) -> str | None:
     return None
 
 
-def is_table(student: SentenceTransformer) -> bool:
-    """
-    Whether a student is a token table.
-
-    :param student: The student.
-    """
-    return isinstance(student[0], StaticEmbedding)
-
-
 def bf16_is_fast(device: torch.device) -> bool:
     """
     Whether the device multiplies bfloat16 in hardware.
@@ -151,8 +142,9 @@ def bf16_is_fast(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = dict(torch.cpu.get_capabilities()) if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
-    return any(on and "bf16" in name for name, on in capabilities.items())
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    return any(on and "bf16" in name for name, on in torch.cpu.get_capabilities().items())
 
 
 def _arguments(
@@ -202,7 +194,7 @@ def _epochs_for(student: SentenceTransformer, texts: list[str]) -> int:
 
 def _embedding_name(student: SentenceTransformer) -> str:
     """The name of the token embeddings, as a pattern for the trainer."""
-    table = student[0].auto_model.get_input_embeddings().weight
+    table = find_stack(student).model.get_input_embeddings().weight
     return next(name for name, parameter in student.named_parameters() if parameter is table).replace(".", r"\.")
 
 
@@ -214,7 +206,7 @@ def _trainable(student: SentenceTransformer) -> Iterator[None]:
     dropouts = [(module, module.p) for module in student.modules() if isinstance(module, torch.nn.Dropout)]
     for module, _ in dropouts:
         module.p = 0.0
-    model: Any = None if is_table(student) else student[0].auto_model
+    model = None if is_table(student) else find_stack(student).model
     attention = model.config._attn_implementation if model is not None else None
     if model is not None and student.device.type == "cpu":
         model.set_attn_implementation("eager")

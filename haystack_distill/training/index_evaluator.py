@@ -46,7 +46,7 @@ class IndexRetrievalEvaluator(InformationRetrievalEvaluator):
         )
         self._documents = torch.from_numpy(np.array(index.ranking_vectors))
 
-    def compute_all_metrics(self, model: SentenceTransformer, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
+    def compute_all_metrics(self, model: SentenceTransformer, *args: Any, **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
         """
         Rank with the index's own vectors; no document is embedded.
 

