@@ -102,7 +102,12 @@ def measure(run: Run, qrels: Qrels) -> Quality:
     rows = {query_id: row for row, query_id in enumerate(query_ids)}
     values = {name: np.zeros(len(query_ids)) for name in MEASURES}
     names = {measured: name for name, measured in MEASURES.items()}
-    for result in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
+    # The providers behind ir-measures break ties differently; ranks have none.
+    ranks = {
+        query_id: {document: -float(rank) for rank, document in enumerate(ranking(scores))}
+        for query_id, scores in run.items()
+    }
+    for result in ir_measures.iter_calc(list(MEASURES.values()), qrels, ranks):
         values[names[result.measure]][rows[result.query_id]] = result.value
     return Quality(values, query_ids)
 

@@ -129,7 +129,7 @@ class IndexRankingLoss(nn.Module):
 def _neighbour_index(vectors: np.ndarray) -> faiss.Index:
     """An approximate inner-product index that builds in seconds: its misses only make some candidates less hard."""
     cells = int(4 * len(vectors) ** 0.5)
-    index = faiss.index_factory(int(vectors.shape[1]), f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(int(vectors.shape[1]), f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
     sample = np.random.default_rng(0).choice(len(vectors), min(len(vectors), 40 * cells), replace=False)
     index.train(np.ascontiguousarray(vectors[np.sort(sample)], dtype=np.float32))
     for start in range(0, len(vectors), 65_536):

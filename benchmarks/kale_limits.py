@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Where students break: the same students on queries that are harder for them than for their teacher.
+
+    python -m benchmarks.kale_limits --data FOLDER [--json FILE] [--quick]
+
+Students of 0, 1 and 2 layers are aligned with new_wiki (train queries and index). Rows: its test queries; those with a
+word that neither the index nor the train queries have; the same test queries with their words shuffled (a student that
+does not mind is one that never used the order); amazon's test queries against amazon's index, by the same students;
+and hand-written pairs of passages that differ in word order or by a negation (how often the right one is preferred).
+"""
+
+import json as json_format
+import random
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, write_rows
+from haystack_distill.beir import BeirFolder, Qrels
+from haystack_distill.comparison import System, student_system, teacher_system
+from haystack_distill.evaluation import measure, search
+from haystack_distill.index import IndexView
+from haystack_distill.kale import KaleSettings, align
+from haystack_distill.proof import given_queries
+from haystack_distill.training.alignment import TrainingSettings
+
+HOME, AWAY = "squadshifts/new_wiki", "squadshifts/amazon"
+PAIRS = Path(__file__).parent / "minimal_pairs.jsonl"
+WORK = Path("benchmark_output/kale_limits")
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="The folder that holds the BEIR folders.")],
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    quick: Annotated[bool, typer.Option(help="One epoch and the token table alone.")] = False,
+) -> None:
+    """Print the table."""
+    encoder = load_teacher(minilm())
+    home, index = open_corpus(data / HOME, encoder)
+    systems = [teacher_system(encoder)]
+    for layers in [0] if quick else [0, 1, 2]:
+        shutil.rmtree(WORK, ignore_errors=True)
+        settings = KaleSettings(layers=layers, training=TrainingSettings(epochs=1 if quick else None))
+        aligned = align(index, encoder, settings, WORK, given_queries(str(data / HOME), 0))
+        systems.append(student_system(f"{layers} layers", aligned.student))
+    queries, qrels = home.queries, home.qrels["test"]
+    rows = [retrieval("test queries", systems, index, queries, qrels)]
+    rare = {query_id: qrels[query_id] for query_id in with_unknown_words(encoder, home)}
+    rows.append(retrieval("with a word the texts lack", systems, index, queries, rare))
+    rows.append(retrieval("words shuffled", systems, index, shuffled(queries), qrels))
+    away, away_index = open_corpus(data / AWAY, encoder)
+    rows.append(retrieval("another corpus", systems, away_index, away.queries, away.qrels["test"]))
+    pairs = [json_format.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
+    rows += [preference(kind, systems, encoder, [one for one in pairs if one["kind"] == kind]) for kind in ("order", "negation")]
+    write_rows(json, rows)
+    columns = [("queries", "what", ""), ("of them", "count", "d"), ("teacher", "teacher", ".3f")]
+    columns += [(f"{system.name}, % of teacher", system.name, ".1f") for system in systems[1:]]
+    print_rows(rows, columns, "nDCG@10 (pairs: share of right choices), students aligned with new_wiki")
+
+
+def retrieval(
+    what: str, systems: list[System], index: IndexView, queries: dict[str, str], qrels: Qrels
+) -> dict[str, Any]:
+    """nDCG@10 of the teacher, and each student's share of it."""
+    ids = list(qrels)
+    texts = [queries[query_id] for query_id in ids]
+    values = [measure(search(index, ids, system.encode(texts)), qrels).mean() for system in systems]
+    return _row(what, len(ids), systems, values)
+
+
+def preference(what: str, systems: list[System], encoder: CachedTeacher, pairs: list[dict[str, str]]) -> dict[str, Any]:
+    """How often the right passage of a pair is nearer to the query; ties count half."""
+    right, wrong = (encoder.encode_documents([pair[side] for pair in pairs]) for side in ("right", "wrong"))
+    values = []
+    for system in systems:
+        query = system.encode([pair["query"] for pair in pairs])
+        margin = np.sum(query * right, axis=1) - np.sum(query * wrong, axis=1)
+        values.append(float(np.mean(np.where(np.abs(margin) < 1e-6, 0.5, margin > 0))))
+    return _row(f"pairs: {what}", len(pairs), systems, values)
+
+
+def with_unknown_words(encoder: CachedTeacher, data: BeirFolder) -> list[str]:
+    """Test queries with a token that is in no document and no train query."""
+    known: set[int] = set()
+    for text in [*data.documents.values(), *data.texts_of("train")]:
+        known.update(encoder.model.tokenizer(text)["input_ids"])
+    ids = data.qrels["test"]
+    return [query_id for query_id in ids if not set(encoder.model.tokenizer(data.queries[query_id])["input_ids"]) <= known]
+
+
+def shuffled(queries: dict[str, str]) -> dict[str, str]:
+    """The same words in another order."""
+    generator = random.Random(0)
+    return {query_id: " ".join(generator.sample(words := text.split(), len(words))) for query_id, text in queries.items()}
+
+
+def _row(what: str, count: int, systems: list[System], values: list[float]) -> dict[str, Any]:
+    shares = {system.name: 100 * value / values[0] for system, value in zip(systems[1:], values[1:], strict=True)}
+    return {"what": what, "count": count, "teacher": values[0], **shares}
+
+
+if __name__ == "__main__":
+    typer.run(main)
