@@ -19,12 +19,15 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
+from haystack_distill.beir import read_beir
 from haystack_distill.comparison import measure_all, student_system, teacher_system
-from haystack_distill.evaluation import compare
+from haystack_distill.evaluation import compare, latency_ms
 from haystack_distill.index import IndexView
 from haystack_distill.kale import KaleSettings, Queries, align
 from haystack_distill.proof import given_queries
 from haystack_distill.students.cutting import KALE_LAYERS, find_stack
+from haystack_distill.students.layer_search import make_layered
+from haystack_distill.students.token_table import make_token_table
 from haystack_distill.training.alignment import TrainingSettings
 
 CORPORA = ("squadshifts/new_wiki", "squadshifts/amazon", "scifact")
@@ -68,6 +71,8 @@ def main(
                 rows += row_of(name, system, text, settings, encoder, index, data / name)
                 write_rows(json, rows)
                 print_rows(rows[-1:], COLUMNS, "")
+    add_latencies(rows, encoder, read_beir(data / (corpus or CORPORA)[0]).texts_of("test"))
+    write_rows(json, rows)
     print_rows(rows, COLUMNS, f"Teacher: {teacher or 'all-MiniLM-L6-v2'}")
 
 
@@ -95,8 +100,6 @@ def row_of(
     corpus: str, system: str, text: str, settings: KaleSettings, encoder: CachedTeacher, index: IndexView, folder: Path
 ) -> list[dict[str, Any]]:
     """Train one student and measure it beside its teacher."""
-    from haystack_distill.beir import read_beir
-
     work = WORK / f"{corpus}-{system}-{text}".replace("/", "-").replace(" ", "_")
     given = Queries() if text == "index alone" else given_queries(str(folder), 0)
     aligned = align(index, encoder, settings, work, given)
@@ -118,20 +121,36 @@ def row_of(
             "corpus": corpus,
             "system": system,
             "text": text,
+            "layers": len(aligned.kept_layers),
             "kept": " ".join(map(str, aligned.kept_layers)) or "table",
             "teacher": teacher.quality.mean(),
             "ndcg@10": student.quality.mean(),
             "cut_only": measured["cut_only"].quality.mean(),
             "share": 100 * student.quality.mean() / teacher.quality.mean(),
             "p": compare(student.quality, teacher.quality)["p"],
-            "encode_ms": student.encode_ms,
-            "teacher_ms": teacher.encode_ms,
-            "speedup": teacher.encode_ms / student.encode_ms,
             "training_seconds": aligned.training.seconds,
             "texts": aligned.texts,
             "history": aligned.training.history,
         }
     ]
+
+
+def add_latencies(rows: list[dict[str, Any]], encoder: CachedTeacher, queries: list[str]) -> None:
+    """
+    Time encoders of all depths in turn, one query at a time.
+
+    Weights don't matter to the clock, so untrained cuts stand for all students of their depth.
+    """
+    depths = sorted({row["layers"] for row in rows})
+    systems = {"teacher": teacher_system(encoder)}
+    for depth in depths:
+        cut = make_layered(encoder, tuple(range(depth)), [], folded=False) if depth else make_token_table(encoder, [])
+        systems[str(depth)] = student_system(str(depth), cut)
+    single = {name: (lambda text, system=system: system.encode([text])) for name, system in systems.items()}
+    milliseconds = latency_ms(single, queries[:: max(1, len(queries) // 100)][:100])
+    for row in rows:
+        row["teacher_ms"], row["encode_ms"] = milliseconds["teacher"], milliseconds[str(row["layers"])]
+        row["speedup"] = row["teacher_ms"] / row["encode_ms"]
 
 
 if __name__ == "__main__":

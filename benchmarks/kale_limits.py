@@ -58,7 +58,10 @@ def main(
     away, away_index = open_corpus(data / AWAY, encoder)
     rows.append(retrieval("another corpus", systems, away_index, away.queries, away.qrels["test"]))
     pairs = [json_format.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
-    rows += [preference(kind, systems, encoder, [one for one in pairs if one["kind"] == kind]) for kind in ("order", "negation")]
+    rows += [
+        preference(kind, systems, encoder, [one for one in pairs if one["kind"] == kind])
+        for kind in ("order", "negation")
+    ]
     write_rows(json, rows)
     columns = [("queries", "what", ""), ("of them", "count", "d"), ("teacher", "teacher", ".3f")]
     columns += [(f"{system.name}, % of teacher", system.name, ".1f") for system in systems[1:]]
@@ -92,13 +95,17 @@ def with_unknown_words(encoder: CachedTeacher, data: BeirFolder) -> list[str]:
     for text in [*data.documents.values(), *data.texts_of("train")]:
         known.update(encoder.model.tokenizer(text)["input_ids"])
     ids = data.qrels["test"]
-    return [query_id for query_id in ids if not set(encoder.model.tokenizer(data.queries[query_id])["input_ids"]) <= known]
+    return [
+        query_id for query_id in ids if not set(encoder.model.tokenizer(data.queries[query_id])["input_ids"]) <= known
+    ]
 
 
 def shuffled(queries: dict[str, str]) -> dict[str, str]:
     """The same words in another order."""
     generator = random.Random(0)
-    return {query_id: " ".join(generator.sample(words := text.split(), len(words))) for query_id, text in queries.items()}
+    return {
+        query_id: " ".join(generator.sample(words := text.split(), len(words))) for query_id, text in queries.items()
+    }
 
 
 def _row(what: str, count: int, systems: list[System], values: list[float]) -> dict[str, Any]:

@@ -258,10 +258,11 @@ def _check_saved(folder: Path, student: SentenceTransformer, figures: dict[str, 
     """What is loaded must be what was measured: some architectures rebuild layers by their number."""
     texts = [figures["provenance"]["teacher"], "What does the loaded model make of this query?"]
     loaded = SentenceTransformer(str(folder), device=str(student.device), local_files_only=True)
-    difference = abs(loaded.encode(texts) - student.encode(texts)).max()
-    if difference > 1e-4:
+    expected = student.encode(texts)
+    difference = float(abs(loaded.encode(texts) - expected).max() / abs(expected).max())
+    if difference > 1e-3:
         msg = (
-            f"The student can't be saved faithfully: loaded again its vectors differ by {difference:.2g}. This "
+            f"The student can't be saved faithfully: loaded again, its vectors differ by {difference:.1%}. This "
             f"architecture can't keep the layers {figures['kept_layers']}; choose others with `keep`."
         )
         raise ValueError(msg)

@@ -40,7 +40,7 @@ def test_align_writes_model_metrics_and_report(aligned):
 def test_an_output_that_exists_is_one_sentence(aligned, bert):
     beir, output, _ = aligned
     result = RUN.invoke(app, ["align", str(beir), "--model", bert, "--output", str(output)])
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert "exists already: name a new one" in result.output
     assert "Traceback" not in result.output
 

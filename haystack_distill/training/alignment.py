@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from transformers import EarlyStoppingCallback, PrinterCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 
 from haystack_distill.losses.alignment import AlignmentLoss
 from haystack_distill.students.cutting import find_stack
@@ -34,6 +35,14 @@ LAYERED_TOKENS, TABLE_TOKENS = 1_200_000, 5_000_000
 MIN_EPOCHS, MAX_EPOCHS = 2, 12
 PATIENCE = 4
 """Training ends early when so many evaluations in a row were no better than the best."""
+
+
+class _Progress(ProgressCallback):
+    """The trainer's bar with its ETA, and one line an evaluation instead of every figure that was logged."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
+        if self.training_bar is not None and logs and f"eval_{METRIC}" in logs:
+            self.training_bar.write(f"epoch {logs['epoch']:g}: dev nDCG@10 {logs[f'eval_{METRIC}']:.4f}")
 
 
 @dataclass(frozen=True)
@@ -106,9 +115,14 @@ def train(
         callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)],
     )
     trainer.remove_callback(PrinterCallback)  # without a progress bar it would print every logged step
+    if progress:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(_Progress)
     start = time.perf_counter()
     with _trainable(student):
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    # The trainer leaves its bf16 context around `forward`; what is measured and saved must run as it will be loaded.
+    trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
     student.eval()
     history = [
         {"epoch": float(entry["epoch"]), "dev_ndcg@10": float(entry[f"eval_{METRIC}"])}

@@ -44,14 +44,17 @@ def align(
     """Index a BEIR folder in memory, cut the query encoder, align it with the index, and prove it on the test split."""
     from haystack_integrations.components.distill.kale_aligner import KaleAligner
 
+    kept, weights = _layer_numbers(keep), _weights(loss)
+    _show_progress(progress)
+
     def job() -> dict[str, Any]:
         aligner = KaleAligner(
             document_store=_indexed(folder, model, output, progress),
             teacher=model,
             output=str(output),
             layers=layers,
-            keep=_layer_numbers(keep),
-            loss=_weights(loss),
+            keep=kept,
+            loss=weights,
             epochs=epochs,
             seed=seed,
             progress_bar=progress,
@@ -78,6 +81,8 @@ def evaluate(
 ) -> None:
     """Measure students beside the encoder of the index, and write metrics.json and report.html."""
     from haystack_integrations.components.distill.retrieval_evaluator import RetrievalEvaluator
+
+    _show_progress(True)
 
     def job() -> dict[str, Any]:
         evaluator = RetrievalEvaluator(
@@ -132,6 +137,15 @@ def _explained(job: Any) -> Any:
             raise
         Console(stderr=True).print(f"[red]Error:[/red] {cause}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+def _show_progress(progress: bool) -> None:
+    """Bars for what takes long; loading and saving need none."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    if not progress:
+        logging.getLogger().setLevel(logging.WARNING)
 
 
 def _indexed(folder: Path, model: str, output: Path, progress: bool) -> InMemoryDocumentStore:
