@@ -82,9 +82,11 @@ def quality_latency_curve(measured: dict[str, Measured]) -> str:
         axes.errorbar(
             one.encode_ms, value, yerr=[[value - low], [high - value]], fmt="o", color=color, markersize=7, capsize=3
         )
-        axes.annotate(_label(one), (one.encode_ms, value), xytext=(9, 5), textcoords="offset points", color=color)
+        axes.annotate(
+            _label(one), (one.encode_ms, high), xytext=(0, 6), textcoords="offset points", color=color, ha="center"
+        )
     axes.set_xscale("log")
-    axes.margins(x=0.25)
+    axes.margins(x=0.3, y=0.15)
     axes.set_xlabel("milliseconds to encode one query (log scale; further left is faster)")
     axes.set_ylabel("nDCG@10, 95 % interval")
     axes.set_ylim(bottom=0)
@@ -125,4 +127,4 @@ def _svg(figure: Figure) -> str:
 def _label(one: Measured) -> str:
     layers = one.system.layers
     depth = "token table" if layers == 0 else f"{layers} layer{'s' if layers > 1 else ''}"
-    return f"{one.system.name} ({depth})"
+    return f"{one.system.name.replace('_', ' ')} ({depth})"

@@ -82,7 +82,7 @@ def test_latency_is_taken_in_turn():
         return encode
 
     milliseconds = latency_ms({"a": encoder("a", 0.004), "b": encoder("b", 0.0)}, ["q1", "q2"], rounds=2, warm_up=1)
-    assert calls == [("a", "q1"), ("b", "q1")] + [("a", "q1"), ("b", "q1"), ("a", "q2"), ("b", "q2")] * 2
+    assert calls == [("a", "q1"), ("b", "q1")] + [("a", "q1"), ("b", "q1"), ("b", "q2"), ("a", "q2")] * 2
     assert milliseconds["a"] > milliseconds["b"]
 
 
