@@ -8,9 +8,9 @@ Where students break: the same students on queries that are harder for them than
     python -m benchmarks.kale_limits --data FOLDER [--json FILE] [--quick]
 
 Students of 0, 1 and 2 layers are aligned with new_wiki (train queries and index). Rows: its test queries; those with a
-word that neither the index nor the train queries have; the same test queries with their words shuffled (a student that
-does not mind is one that never used the order); amazon's test queries against amazon's index, by the same students;
-and hand-written pairs of passages that differ in word order or by a negation (how often the right one is preferred).
+word that neither the index nor the train queries have; 80 of them as asked, and paraphrased by hand; all in shuffled
+order (a student that does not mind never used the order); amazon's test queries against amazon's index, by the same
+students; and hand-written pairs of passages that differ in word order or by a negation (how often the right one wins).
 """
 
 import json as json_format
@@ -32,7 +32,7 @@ from haystack_distill.proof import given_queries
 from haystack_distill.training.alignment import TrainingSettings
 
 HOME, AWAY = "squadshifts/new_wiki", "squadshifts/amazon"
-PAIRS = Path(__file__).parent / "minimal_pairs.jsonl"
+HERE = Path(__file__).parent
 WORK = Path("benchmark_output/kale_limits")
 
 
@@ -54,10 +54,14 @@ def main(
     rows = [retrieval("test queries", systems, index, queries, qrels)]
     rare = {query_id: qrels[query_id] for query_id in with_unknown_words(encoder, home)}
     rows.append(retrieval("with a word the texts lack", systems, index, queries, rare))
+    others = {line["_id"]: line["text"] for line in json_lines("paraphrases.jsonl")}
+    asked = {query_id: qrels[query_id] for query_id in others}
+    rows.append(retrieval("80 of them as asked", systems, index, queries, asked))
+    rows.append(retrieval("the same 80, paraphrased by hand", systems, index, others, asked))
     rows.append(retrieval("words shuffled", systems, index, shuffled(queries), qrels))
     away, away_index = open_corpus(data / AWAY, encoder)
     rows.append(retrieval("another corpus", systems, away_index, away.queries, away.qrels["test"]))
-    pairs = [json_format.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
+    pairs = json_lines("minimal_pairs.jsonl")
     rows += [
         preference(kind, systems, encoder, [one for one in pairs if one["kind"] == kind])
         for kind in ("order", "negation")
@@ -66,6 +70,11 @@ def main(
     columns = [("queries", "what", ""), ("of them", "count", "d"), ("teacher", "teacher", ".3f")]
     columns += [(f"{system.name}, % of teacher", system.name, ".1f") for system in systems[1:]]
     print_rows(rows, columns, "nDCG@10 (pairs: share of right choices), students aligned with new_wiki")
+
+
+def json_lines(name: str) -> list[dict[str, str]]:
+    """What was written by hand for this benchmark."""
+    return [json_format.loads(line) for line in (HERE / name).read_text(encoding="utf-8").splitlines()]
 
 
 def retrieval(

@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The demo and the benchmarks: what they are made of, and that their code runs; never how fast."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from haystack import Document
+from haystack.components.preprocessors import RecursiveDocumentSplitter
+
+from benchmarks import common, kale
+from benchmarks.kale_limits import HERE, preference, shuffled
+from demo.__main__ import write_questions
+from demo.corpus import python_documentation
+from haystack_distill.beir import read_beir
+from haystack_distill.comparison import System, teacher_system
+
+
+@pytest.fixture(scope="module")
+def documentation():
+    splitter = RecursiveDocumentSplitter(split_length=90, split_unit="word", separators=["\n\n", "\n", " "])
+    splitter.warm_up()
+    documents = [Document(content=text, meta={"source": source}) for source, text in python_documentation()]
+    return splitter.run(documents)["documents"]
+
+
+def test_the_questions_have_their_passages_in_this_python(documentation, tmp_path, monkeypatch):
+    """Phrases, not ids, name the gold passages, so that other versions of Python find them too."""
+    monkeypatch.chdir(tmp_path)
+    assert write_questions(documentation) >= 120
+    data = read_beir("questions")
+    assert len(data.qrels["test"]) == len(data.queries) == len(set(data.queries.values()))
+    assert 2000 < len(data.documents) < 8000
+
+
+def test_no_question_is_copied_from_its_passage():
+    """They were written by hand in other words: at most six words in a row may be the same."""
+    for line in (Path(common.__file__).parent.parent / "demo" / "questions.jsonl").read_text().splitlines():
+        question = json.loads(line)
+        words = re.findall(r"\w+", question["text"].lower())
+        for gold in question["gold"]:
+            phrase = " ".join(re.findall(r"\w+", gold["phrase"].lower()))
+            runs = [" ".join(words[start : start + 7]) for start in range(len(words) - 6)]
+            assert not any(run in phrase for run in runs), question["_id"]
+
+
+def test_the_kale_benchmark_runs_and_goes_on_where_it_was(beir, bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows_file = tmp_path / "rows.json"
+    arguments = {"data": beir.parent, "json": rows_file, "corpus": [beir.name], "layers": [0, 1], "teacher": bert}
+    kale.main(**arguments, quick=True, paper=True)
+    rows = json.loads(rows_file.read_text())
+    assert [row["system"] for row in rows] == ["ours, 0"] * 2 + ["KALE as published, 1"] + ["ours, 1"] * 2
+    assert rows[2]["kept"] == "0"
+    assert all(row["encode_ms"] > 0 for row in rows)
+    monkeypatch.setattr(kale, "row_of", lambda *_: pytest.fail("a finished row was run again"))
+    kale.main(**arguments, quick=True, paper=True)
+
+
+def test_pairs_are_judged_by_the_nearer_passage(minilm):
+    encoder = common.load_teacher(minilm)
+    pairs = [{"query": "open a file", "right": "open(path) opens a file", "wrong": "a recipe for pancakes"}] * 2
+    blind = System("blind", lambda texts: encoder.encode_queries(["same"] * len(texts)) * 0, 0)
+    row = preference("order", [teacher_system(encoder), blind], encoder, pairs)
+    assert (row["teacher"], row["blind"]) == (1.0, 50.0)
+
+
+def test_what_was_written_by_hand_is_complete():
+    pairs = [json.loads(line) for line in (HERE / "minimal_pairs.jsonl").read_text().splitlines()]
+    assert {pair["kind"] for pair in pairs} == {"order", "negation"}
+    assert all(pair["right"] != pair["wrong"] for pair in pairs)
+    texts = {"q": "one two three four five six"}
+    assert sorted(shuffled(texts)["q"].split()) == sorted(texts["q"].split())
+    assert shuffled(texts) != texts
