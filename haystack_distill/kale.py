@@ -132,13 +132,24 @@ def align(
             "documents."
         )
         raise ValueError(msg)
-    claim(workspace, index, settings, texts, dev)
+    made_by = {"query_prefix": teacher.query_prefix, "normalize": teacher.normalize, "dim": teacher.dim}
+    claim(
+        workspace,
+        {
+            "settings": asdict(settings),
+            "teacher": made_by,
+            "index": index.fingerprint,
+            "texts": hashlib.sha256("\0".join([*texts, *dev.values()]).encode()).hexdigest(),
+        },
+    )
     evaluator = _evaluator(teacher, index, dev, given.dev_qrels)
     kept, searched = _layers(teacher, settings, _evaluator_sample(evaluator, index), sentences or texts)
     student, cut_only = make_student(teacher, kept, sentences or texts, settings)
     # Computed once for a run and its continuations.
     vectors = stored_vectors(
-        workspace / "teacher_vectors.npy", texts, lambda: teacher.encode_queries(texts, progress=progress)
+        workspace / "teacher_vectors.npy",
+        [json.dumps(made_by), *texts],
+        lambda: teacher.encode_queries(texts, progress=progress),
     )
     loss = AlignmentLoss(
         student,
@@ -168,24 +179,16 @@ def workspace_for(output: str | Path) -> Path:
     return final.with_name(f".{final.name}.run")
 
 
-def claim(workspace: Path, index: IndexView, settings: KaleSettings, texts: list[str], dev: dict[str, str]) -> None:
+def claim(workspace: Path, run: dict[str, Any]) -> None:
     """
     Bind a workspace to what is run in it, so that a run never goes on from the checkpoints of another.
 
     :param workspace: The workspace.
-    :param index: The index.
-    :param settings: What is wanted.
-    :param texts: The texts to align on.
-    :param dev: The dev queries.
+    :param run: What the run depends on.
     :raises ValueError: If the workspace belongs to another run.
     """
     workspace.mkdir(parents=True, exist_ok=True)
-    content = {
-        "settings": asdict(settings),
-        "index": index.fingerprint,
-        "texts": hashlib.sha256("\0".join([*texts, *dev.values()]).encode()).hexdigest(),
-    }
-    content = json.loads(json.dumps(content))
+    content = json.loads(json.dumps(run))
     file = workspace / "run.json"
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))

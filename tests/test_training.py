@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +70,13 @@ def test_nothing_to_align_on(index, teacher, tmp_path):
         align(index, teacher, KaleSettings(index_text=False), tmp_path / "run", progress=False)
 
 
-def test_a_workspace_is_not_shared_by_different_runs(index, tmp_path):
-    claim(tmp_path / "run", index, KaleSettings(layers=1), ["a"], {})
-    claim(tmp_path / "run", index, KaleSettings(layers=1), ["a"], {})
-    with pytest.raises(ValueError, match=r"had other settings"):
-        claim(tmp_path / "run", index, KaleSettings(layers=2), ["a"], {})
-    with pytest.raises(ValueError, match=r"had other texts"):
-        claim(tmp_path / "run", index, KaleSettings(layers=1), ["b"], {})
+def test_a_workspace_is_not_shared_by_different_runs(tmp_path):
+    claim(tmp_path / "run", {"settings": asdict(KaleSettings(layers=1)), "texts": "a"})
+    claim(tmp_path / "run", {"settings": asdict(KaleSettings(layers=1)), "texts": "a"})
+    with pytest.raises(ValueError, match="had other settings"):
+        claim(tmp_path / "run", {"settings": asdict(KaleSettings(layers=2)), "texts": "a"})
+    with pytest.raises(ValueError, match="had other texts"):
+        claim(tmp_path / "run", {"settings": asdict(KaleSettings(layers=1)), "texts": "b"})
 
 
 def test_half_written_checkpoints_are_not_gone_on_from(tmp_path):
