@@ -144,7 +144,7 @@ def add_latencies(rows: list[dict[str, Any]], encoder: CachedTeacher, queries: l
     depths = sorted({row["layers"] for row in rows})
     systems = {"teacher": teacher_system(encoder)}
     for depth in depths:
-        cut = make_layered(encoder, tuple(range(depth)), [], folded=False) if depth else make_token_table(encoder, [])
+        cut = make_layered(encoder, tuple(range(depth)), [], folded=False) if depth else make_token_table(encoder)
         systems[str(depth)] = student_system(str(depth), cut)
     single = {name: (lambda text, system=system: system.encode([text])) for name, system in systems.items()}
     milliseconds = latency_ms(single, queries[:: max(1, len(queries) // 100)][:100])

@@ -35,8 +35,8 @@ ASKED = (
     "run a function in another thread and wait for its result",
     "which exception is raised when a dictionary has no such key?",
 )
-QUICK = {"max_texts": 6000}
-"""Half of the index's sentences, so that the demo ends in five minutes on two cores."""
+QUICK = {"max_texts": 5000}
+"""Less than half of the index's sentences, so that the demo ends in five minutes on two cores."""
 
 console = Console(width=110, highlight=False)
 
@@ -59,7 +59,7 @@ def main() -> None:
 
     console.rule("2  cut the query encoder and align it from the index alone (pipelines/kale.yaml)")
     console.print("Two of the six layers:")
-    align({**QUICK, "epochs": 4})
+    align({**QUICK, "epochs": 3})
     console.print("No layer at all, a token table:")
     align({**QUICK, "layers": 0, "output": "models/minilm-table"})
 

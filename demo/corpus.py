@@ -11,8 +11,14 @@ from pydoc_data import topics
 MIN_WORDS = 25
 """Shorter docstrings say little more than the name they document."""
 
-INSTALLED = ("filelock", "jinja2", "typer")
-"""Installed packages, all of them dependencies of this project, whose docstrings join the corpus."""
+INSTALLED = ("typer",)
+"""Installed packages, dependencies of this project, whose docstrings join the corpus."""
+
+LEFT_OUT = {
+    *("aifc", "cgi", "cgitb", "chunk", "crypt", "distutils", "imp", "lib2to3", "nntplib", "pipes", "smtpd", "sunau"),
+    *("telnetlib", "uu", "xdrlib", "doctest", "idlelib", "optparse", "test", "tkinter", "turtle", "turtledemo"),
+}
+"""Modules that newer Pythons have dropped, and a few long ones that nobody here asks about."""
 
 
 def python_documentation() -> list[tuple[str, str]]:
@@ -25,15 +31,7 @@ def python_documentation() -> list[tuple[str, str]]:
     documents += _builtin_docstrings()
     standard_library = Path(sysconfig.get_path("stdlib"))
     for module in sorted(sys.stdlib_module_names):
-        if not module.startswith("_") and module not in {
-            "distutils",
-            "idlelib",
-            "lib2to3",
-            "test",
-            "tkinter",
-            "turtle",
-            "turtledemo",
-        }:
+        if not module.startswith("_") and module not in LEFT_OUT:
             documents += _docstrings_of(standard_library, module)
     for package in INSTALLED:
         documents += _docstrings_of(Path(str(metadata.distribution(package).locate_file(""))), package)

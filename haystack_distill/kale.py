@@ -23,7 +23,7 @@ from haystack_distill.index import IndexView, stored_vectors
 from haystack_distill.losses.alignment import AlignmentLoss, checked_weights
 from haystack_distill.students.cutting import check_keep, find_stack, kale_layers
 from haystack_distill.students.layer_search import LayerSearch, make_layered
-from haystack_distill.students.token_table import make_token_table
+from haystack_distill.students.token_table import average_over, make_token_table
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.texts import sample_texts, split_index_text, teacher_judgments
 from haystack_distill.training.alignment import TrainingSettings, TrainingSummary, train
@@ -149,7 +149,7 @@ def align(
     vectors = stored_vectors(
         workspace / "teacher_vectors.npy",
         [json.dumps(made_by), *texts],
-        lambda: teacher.encode_queries(texts, progress=progress),
+        lambda: teacher.encode_targets(texts, progress=progress),
     )
     loss = AlignmentLoss(
         student,
@@ -217,7 +217,8 @@ def make_student(
     """
     sample = texts[:: max(1, len(texts) // FOLD_TEXTS)]
     if not kept:
-        return make_token_table(teacher, sample), make_token_table(teacher, [])
+        cut_only = make_token_table(teacher)
+        return average_over(cut_only, teacher, sample), cut_only
     student = make_layered(teacher, kept, sample, folded=settings.folded)
     return student, make_layered(teacher, kept, [], folded=False)
 

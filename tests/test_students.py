@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Static
 from haystack_distill.students.cutting import KALE_LAYERS, check_keep, cut, find_stack, kale_layers
 from haystack_distill.students.folding import single_tokens, token_states
 from haystack_distill.students.layer_search import MAX_CANDIDATES, LayerSearch, exchanges, make_layered, starting_points
-from haystack_distill.students.token_table import make_token_table
+from haystack_distill.students.token_table import average_over, make_token_table
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from tests.conftest import FAMILIES, sentences
 
@@ -118,7 +118,7 @@ def test_folding_keeps_more_of_the_teacher_than_cutting(minilm):
 
 
 def test_a_token_table_holds_the_teachers_vectors_of_single_tokens(teacher, tmp_path):
-    table = make_token_table(teacher, [])
+    table = make_token_table(teacher)
     assert isinstance(table[0], StaticEmbedding)
     ids, position = next(single_tokens(teacher.model, [20]))
     assert ids[0, position] == 20
@@ -134,10 +134,8 @@ def test_a_token_table_holds_the_teachers_vectors_of_single_tokens(teacher, tmp_
 
 def test_a_token_table_averages_what_the_texts_show(teacher):
     """Tokens of the texts get their mean final state; the others stay as they are alone."""
-    table, alone = (
-        make_token_table(teacher, TEXTS)[0].embedding.weight,
-        make_token_table(teacher, [])[0].embedding.weight,
-    )
+    plain = make_token_table(teacher)
+    table, alone = average_over(plain, teacher, TEXTS)[0].embedding.weight, plain[0].embedding.weight
     states = token_states(teacher, 6, TEXTS, tokens=set())
     seen = states.seen > 0
     assert torch.allclose(table[seen], states.states[seen], atol=1e-5)
@@ -147,9 +145,8 @@ def test_a_token_table_averages_what_the_texts_show(teacher):
 def test_pooling_by_the_first_token_takes_vectors_of_single_tokens(make_encoder):
     """A mean of token states says nothing about such a teacher."""
     teacher = BiEncoderTeacher.load(make_encoder("bert", pooling="cls"), device="cpu")
-    assert torch.equal(
-        make_token_table(teacher, TEXTS)[0].embedding.weight, make_token_table(teacher, [])[0].embedding.weight
-    )
+    plain = make_token_table(teacher)
+    assert torch.equal(average_over(plain, teacher, TEXTS)[0].embedding.weight, plain[0].embedding.weight)
 
 
 def test_truncation_normalisation_and_prefix_are_built_into_the_student(make_encoder, tmp_path):
@@ -163,7 +160,7 @@ def test_truncation_normalisation_and_prefix_are_built_into_the_student(make_enc
     loaded = SentenceTransformer(str(tmp_path / "student"))
     assert loaded.encode(TEXTS).shape == (6, 8)
     assert np.allclose(loaded.encode(TEXTS), teacher.encode_queries(TEXTS), atol=1e-5)
-    assert make_token_table(teacher, TEXTS).encode(TEXTS).shape == (6, 8)
+    assert make_token_table(teacher).encode(TEXTS).shape == (6, 8)
 
 
 def test_the_papers_maps():
@@ -181,7 +178,7 @@ def test_layers_that_do_not_fit_are_refused(keep):
 
 
 def test_an_encoder_without_layers_cannot_be_cut(teacher):
-    table = make_token_table(teacher, [])
+    table = make_token_table(teacher)
     with pytest.raises(ValueError, match="can't be cut: no list of layers"):
         find_stack(table)
 

@@ -4,6 +4,9 @@
 
 """The student without layers: one vector a token, averaged."""
 
+import copy
+from typing import Any
+
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
@@ -15,18 +18,15 @@ from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
 
 @torch.no_grad()
-def make_token_table(teacher: BiEncoderTeacher, texts: list[str]) -> SentenceTransformer:
+def make_token_table(teacher: BiEncoderTeacher) -> SentenceTransformer:
     """
-    Build a token table filled by the teacher.
+    Build a token table whose rows are the teacher's vectors of each token alone.
 
-    A query vector is the mean of the rows of its tokens, normalised where the teacher's vectors are. Where the teacher
-    averages its tokens, a row is the mean of what the teacher makes of the token in the texts; tokens that the texts
-    lack, and those of other teachers, get the teacher's vector of the token alone. The query prefix, the same in every
-    query, is not looked up: the rows learn what it adds.
+    A query vector is the mean of the rows of its tokens, normalised where the teacher's vectors are. The query prefix,
+    the same in every query, is not looked up: the rows learn what it adds.
 
     :param teacher: The teacher; its tokenizer must be a fast one.
-    :param texts: Text of the index; may be empty.
-    :returns: The student, untrained: sentence-transformers' `StaticEmbedding`.
+    :returns: The table, untrained: sentence-transformers' `StaticEmbedding`.
     :raises ValueError: If the tokenizer is not a fast one.
     """
     tokenizer = getattr(teacher.model.tokenizer, "_tokenizer", None)
@@ -36,15 +36,31 @@ def make_token_table(teacher: BiEncoderTeacher, texts: list[str]) -> SentenceTra
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
     tokenizer.enable_truncation(max_length=teacher.model.get_max_seq_length() or 512)
     rows = _alone(teacher, tokenizer.get_vocab_size())
-    if texts and _averages_tokens(teacher):
-        depth = len(find_stack(teacher.model))
-        found = token_states(teacher, depth, texts, tokens=set())
-        seen = found.seen[: len(rows)].cpu() > 0
-        rows[seen] = found.states[: len(rows)].cpu()[seen]
     modules: list[torch.nn.Module] = [StaticEmbedding(tokenizer, embedding_weights=rows)]
     if _normalizes(teacher):
         modules.append(Normalize())
     return SentenceTransformer(modules=modules, device=str(teacher.model.device)).eval()
+
+
+@torch.no_grad()
+def average_over(table: SentenceTransformer, teacher: BiEncoderTeacher, texts: list[str]) -> SentenceTransformer:
+    """
+    Fill a table with what the teacher makes of each token on average, where the teacher averages its tokens.
+
+    :param table: A table from `make_token_table`; it stays as it is.
+    :param teacher: The teacher.
+    :param texts: Text of the index. Tokens that it lacks keep their rows, and so do all of a teacher that pools
+        otherwise.
+    :returns: A new table, untrained.
+    """
+    averaged = copy.deepcopy(table)
+    if _averages_tokens(teacher):
+        static: Any = averaged[0]
+        rows = static.embedding.weight
+        found = token_states(teacher, len(find_stack(teacher.model)), texts, tokens=set())
+        seen = found.seen[: len(rows)] > 0
+        rows[seen] = found.states[: len(rows)][seen]
+    return averaged
 
 
 def _alone(teacher: BiEncoderTeacher, vocabulary: int) -> torch.Tensor:

@@ -26,6 +26,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from haystack_distill.losses.alignment import AlignmentLoss
 from haystack_distill.students.cutting import find_stack
 from haystack_distill.students.token_table import is_table
+from haystack_distill.teachers.bi_encoder import bf16_is_fast
 from haystack_distill.training.batches import LengthBatchSampler
 from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
 
@@ -146,19 +147,6 @@ def last_checkpoint(folder: Path) -> str | None:
             return str(found[-1])
         shutil.rmtree(found.pop())
     return None
-
-
-def bf16_is_fast(device: torch.device) -> bool:
-    """
-    Whether the device multiplies bfloat16 in hardware.
-
-    :param device: The device.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    return any(on and "bf16" in name for name, on in torch.cpu.get_capabilities().items())
 
 
 def _arguments(
