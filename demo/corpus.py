@@ -1,7 +1,6 @@
 """The documentation that every Python already has, language reference and docstrings, as (source, text) pairs."""
 
 import ast
-import sys
 import sysconfig
 from collections.abc import Iterator
 from importlib import metadata
@@ -14,11 +13,14 @@ MIN_WORDS = 25
 INSTALLED = ("typer",)
 """Installed packages, dependencies of this project, whose docstrings join the corpus."""
 
-LEFT_OUT = {
-    *("aifc", "cgi", "cgitb", "chunk", "crypt", "distutils", "imp", "lib2to3", "nntplib", "pipes", "smtpd", "sunau"),
-    *("telnetlib", "uu", "xdrlib", "doctest", "idlelib", "optparse", "test", "tkinter", "turtle", "turtledemo"),
-}
-"""Modules that newer Pythons have dropped, and a few long ones that nobody here asks about."""
+MODULES = """
+    argparse ast asyncio base64 bisect calendar cmd collections concurrent configparser contextlib copy csv
+    dataclasses datetime difflib email enum fileinput functools glob graphlib hashlib heapq http inspect io
+    ipaddress json logging multiprocessing operator os pathlib pdb pickle queue random re shelve shutil smtplib
+    socket statistics subprocess tempfile textwrap threading time timeit traceback types typing unittest urllib
+    uuid weakref xml zipfile
+""".split()
+"""Well-known modules of the standard library, in every Python from 3.11 on."""
 
 
 def python_documentation() -> list[tuple[str, str]]:
@@ -30,9 +32,8 @@ def python_documentation() -> list[tuple[str, str]]:
     documents = [(f"topics/{name}", text) for name, text in sorted(topics.topics.items())]
     documents += _builtin_docstrings()
     standard_library = Path(sysconfig.get_path("stdlib"))
-    for module in sorted(sys.stdlib_module_names):
-        if not module.startswith("_") and module not in LEFT_OUT:
-            documents += _docstrings_of(standard_library, module)
+    for module in MODULES:
+        documents += _docstrings_of(standard_library, module)
     for package in INSTALLED:
         documents += _docstrings_of(Path(str(metadata.distribution(package).locate_file(""))), package)
     once = {text: source for source, text in reversed(documents)}
