@@ -29,7 +29,7 @@ def main(rows: Annotated[Path, typer.Argument()], picture: Annotated[Path, typer
     """One panel a corpus: share of the teacher against the time to encode a query."""
     table = json.loads(rows.read_text(encoding="utf-8"))
     corpora = list(dict.fromkeys(row["corpus"] for row in table))
-    figure = Figure(figsize=(3.4 * len(corpora), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(corpora), 3.4), layout="constrained")
     panels = figure.subplots(1, len(corpora), sharey=True, squeeze=False)[0]
     for panel, corpus in zip(panels, corpora, strict=True):
         for text, (style, color, label) in STYLES.items():
@@ -49,13 +49,16 @@ def main(rows: Annotated[Path, typer.Argument()], picture: Annotated[Path, typer
         )
         panel.plot([teacher], [100], "*", color="black", markersize=11, label="teacher, 6 layers")
         panel.set_xscale("log")
+        panel.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
+        panel.minorticks_off()
         panel.set_title(corpus.rsplit("/", 1)[-1], fontsize=10)
         panel.set_xlabel("ms to encode a query")
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("% of the teacher's nDCG@10")
     panels[0].set_ylim(0, 112)
-    panels[-1].legend(fontsize=8, loc="lower right", frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     with mpl.rc_context({"svg.hashsalt": "picture"}):
         figure.savefig(picture, metadata={"Date": None} if picture.suffix == ".svg" else None)
 

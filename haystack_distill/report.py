@@ -125,6 +125,8 @@ def _svg(figure: Figure) -> str:
 
 
 def _label(one: Measured) -> str:
+    """Names that a user chose speak for themselves."""
     layers = one.system.layers
     depth = "token table" if layers == 0 else f"{layers} layer{'s' if layers > 1 else ''}"
-    return f"{one.system.name.replace('_', ' ')} ({depth})"
+    name = one.system.name.replace("_", " ")
+    return f"{name} ({depth})" if name in {"teacher", "cut only", "student"} else name
