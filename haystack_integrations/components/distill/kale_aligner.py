@@ -10,7 +10,7 @@ from haystack import component, default_from_dict, default_to_dict
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.stores import init_parameters, pages_of, similarity_of
+from haystack_integrations.components.distill.stores import index_of, init_parameters, teacher_of
 
 
 @component
@@ -142,10 +142,8 @@ class KaleAligner:
             together, or if a setting does not fit.
         """
         # Training libraries take seconds to import: a query pipeline that only reads this module does not need them.
-        from haystack_distill.index import read_index
         from haystack_distill.kale import KaleSettings, workspace_for
         from haystack_distill.proof import align_and_prove
-        from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
         from haystack_distill.training.alignment import TrainingSettings
 
         workspace = workspace_for(self.output)
@@ -163,19 +161,7 @@ class KaleAligner:
             **({"loss": self.loss} if self.loss else {}),
         )
         shutil.rmtree(workspace / "index", ignore_errors=True)  # a killed run's copy: the store may have changed since
-        index = read_index(
-            pages_of(self.document_store, self.meta_fields_to_embed, self.embedding_separator),
-            workspace / "index",
-            self.similarity or similarity_of(self.document_store),
-        )
-        teacher = BiEncoderTeacher.load(
-            self.teacher,
-            query_prefix=self.query_prefix,
-            document_prefix=self.document_prefix,
-            normalize=self.normalize_embeddings,
-            dim=self.truncate_dim,
-            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
-        )
+        index, teacher = index_of(self, workspace / "index"), teacher_of(self)
         metrics = align_and_prove(
             index, teacher, self.teacher, settings, Path(self.output), queries, test, progress=self.progress_bar
         )

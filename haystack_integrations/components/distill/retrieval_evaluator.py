@@ -11,7 +11,7 @@ from haystack import component, default_from_dict, default_to_dict
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.stores import init_parameters, pages_of, similarity_of
+from haystack_integrations.components.distill.stores import index_of, init_parameters, teacher_of
 
 
 @component
@@ -105,26 +105,12 @@ class RetrievalEvaluator:
         :raises ValueError: If a student's vectors have other dimensions than the index, or judgments don't fit it.
         """
         from haystack_distill.folders import refuse_existing
-        from haystack_distill.index import read_index
         from haystack_distill.proof import evaluate_students
-        from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
         refuse_existing(self.output)
         copy = Path(tempfile.mkdtemp(prefix="haystack-distill-"))
         try:
-            index = read_index(
-                pages_of(self.document_store, self.meta_fields_to_embed, self.embedding_separator),
-                copy / "index",
-                self.similarity or similarity_of(self.document_store),
-            )
-            teacher = BiEncoderTeacher.load(
-                self.teacher,
-                query_prefix=self.query_prefix,
-                document_prefix=self.document_prefix,
-                normalize=self.normalize_embeddings,
-                dim=self.truncate_dim,
-                device=ComponentDevice.resolve_device(self.device).to_torch_str(),
-            )
+            index, teacher = index_of(self, copy / "index"), teacher_of(self)
             metrics = evaluate_students(
                 index, teacher, self.teacher, self.students, queries, self.split, Path(self.output), self.seed
             )

@@ -2,14 +2,19 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reading document stores page by page. What differs between them is known here."""
+"""From a component's settings to an index and its encoder. What differs between document stores is known here."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from haystack import Document
+from haystack.utils import ComponentDevice
 
-from haystack_distill.index import SIMILARITIES, Page
+from haystack_distill.index import SIMILARITIES, IndexView, Page, read_index
+
+if TYPE_CHECKING:
+    from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
 PAGE = 1000
 
@@ -71,6 +76,40 @@ def pages_of(store: Any, meta_fields: Sequence[str] = (), separator: str = "\n")
 def _embedded_text(document: Document, meta_fields: Sequence[str], separator: str) -> str:
     fields = [str(document.meta[name]) for name in meta_fields if document.meta.get(name)]
     return separator.join([*fields, document.content or ""])
+
+
+def index_of(component: Any, folder: Path) -> IndexView:
+    """
+    Copy the index that a component is about.
+
+    :param component: Has a `document_store`, `similarity`, `meta_fields_to_embed` and `embedding_separator`.
+    :param folder: The folder to make.
+    :returns: The copy.
+    :raises ValueError: See `read_index`.
+    """
+    store = component.document_store
+    pages = pages_of(store, component.meta_fields_to_embed, component.embedding_separator)
+    return read_index(pages, folder, component.similarity or similarity_of(store))
+
+
+def teacher_of(component: Any) -> "BiEncoderTeacher":
+    """
+    Load the encoder of the index that a component is about, with the settings of its document embedder.
+
+    :param component: Has a `teacher` and those settings.
+    :returns: The teacher.
+    """
+    # Takes seconds to import, which a query pipeline need not wait for.
+    from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+
+    return BiEncoderTeacher.load(
+        component.teacher,
+        query_prefix=component.query_prefix,
+        document_prefix=component.document_prefix,
+        normalize=component.normalize_embeddings,
+        dim=component.truncate_dim,
+        device=ComponentDevice.resolve_device(component.device).to_torch_str(),
+    )
 
 
 def init_parameters(component: Any) -> dict[str, Any]:
