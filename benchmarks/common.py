@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from haystack_distill.beir import BeirFolder, read_beir
-from haystack_distill.index import IndexView, read_index
+from haystack_distill.index import IndexView, open_index, read_index
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
 CACHE = Path("benchmark_output/cache")
@@ -59,8 +59,6 @@ def open_corpus(folder: Path, teacher: CachedTeacher) -> tuple[BeirFolder, Index
     if not place.exists():
         pages = [list(zip(data.documents, data.documents.values(), vectors, strict=True))]
         read_index(pages, place, "cosine")
-    from haystack_distill.index import open_index
-
     return data, open_index(place)
 
 

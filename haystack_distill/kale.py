@@ -7,7 +7,6 @@
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill.beir import Qrels
-from haystack_distill.evaluation import ranking, search
+from haystack_distill.evaluation import search
 from haystack_distill.folders import refuse_existing, write_json
 from haystack_distill.index import IndexView, stored_vectors
 from haystack_distill.losses.alignment import AlignmentLoss, checked_weights
@@ -25,7 +24,7 @@ from haystack_distill.students.cutting import check_keep, find_stack, kale_layer
 from haystack_distill.students.layer_search import LayerSearch, make_layered
 from haystack_distill.students.token_table import average_over, make_token_table
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
-from haystack_distill.texts import sample_texts, split_index_text, teacher_judgments
+from haystack_distill.texts import sample_texts, split_index_text
 from haystack_distill.training.alignment import TrainingSettings, TrainingSummary, train
 from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
 
@@ -223,23 +222,24 @@ def make_student(
     return student, make_layered(teacher, kept, [], folded=False)
 
 
-def discard(workspace: Path) -> None:
+def judged_by_teacher(teacher: BiEncoderTeacher, index: IndexView, queries: dict[str, str]) -> Qrels:
     """
-    Remove the workspace of a finished run.
+    Judgments for queries without any: what the teacher ranks among the first ten counts as relevant.
 
-    :param workspace: The workspace.
+    :param teacher: The teacher.
+    :param index: The index.
+    :param queries: Query id -> text.
+    :returns: Judgments.
     """
-    shutil.rmtree(workspace, ignore_errors=True)
+    run = search(index, list(queries), teacher.encode_queries(list(queries.values())), depth=10)
+    return {query_id: dict.fromkeys(found, 1) for query_id, found in run.items()}
 
 
 def _evaluator(
     teacher: BiEncoderTeacher, index: IndexView, dev: dict[str, str], qrels: Qrels
 ) -> IndexRetrievalEvaluator:
     """Judged by the given judgments, or by what the teacher finds."""
-    if not qrels:
-        run = search(index, list(dev), teacher.encode_queries(list(dev.values())), depth=10)
-        qrels = teacher_judgments({query_id: ranking(found) for query_id, found in run.items()})
-    return IndexRetrievalEvaluator(dev, qrels, index)
+    return IndexRetrievalEvaluator(dev, qrels or judged_by_teacher(teacher, index, dev), index)
 
 
 def _evaluator_sample(evaluator: IndexRetrievalEvaluator, index: IndexView) -> IndexRetrievalEvaluator:

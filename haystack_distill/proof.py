@@ -5,8 +5,8 @@
 """A student with its proof: aligned, measured on held-out queries, and written with its card, metrics and report."""
 
 import json
-import logging
 import random
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,12 @@ from haystack_distill.comparison import (
     teacher_system,
     wins_and_losses,
 )
-from haystack_distill.evaluation import ranking, search
 from haystack_distill.folders import published, write_json
 from haystack_distill.index import IndexView
-from haystack_distill.kale import Aligned, KaleSettings, Queries, align, discard, workspace_for
+from haystack_distill.kale import Aligned, KaleSettings, Queries, align, judged_by_teacher, workspace_for
 from haystack_distill.report import write_report
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
-from haystack_distill.texts import split_index_text, teacher_judgments
-
-logger = logging.getLogger(__name__)
+from haystack_distill.texts import split_index_text
 
 PROVENANCE = "haystack_distill.json"
 """The file in a student's folder that says what index it was made for."""
@@ -85,7 +82,7 @@ def align_and_prove(
     examples = wins_and_losses(measured["student"], measured["teacher"], test_queries, test_qrels, index)
     with published(output) as folder:
         _write(folder, aligned, figures, measured, examples)
-    discard(workspace)
+    shutil.rmtree(workspace, ignore_errors=True)
     return figures
 
 
@@ -126,8 +123,7 @@ def _test(
 ) -> tuple[dict[str, str], Qrels, str]:
     if test is None:
         queries = split_index_text(index, seed).proof
-        run = search(index, list(queries), teacher.encode_queries(list(queries.values())), depth=10)
-        qrels = teacher_judgments({query_id: ranking(found) for query_id, found in run.items()})
+        qrels = judged_by_teacher(teacher, index, queries)
         return queries, qrels, "sentences of the index, judged by what the teacher finds"
     queries, qrels = judged_split(test, "test", index)
     return queries, qrels, "judged test queries"

@@ -8,7 +8,6 @@ import random
 import re
 from typing import NamedTuple
 
-from haystack_distill.beir import Qrels
 from haystack_distill.index import IndexView
 
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\n\s*\n")
@@ -84,14 +83,3 @@ def sample_texts(queries: list[str], sentences: list[str], limit: int, seed: int
     if len(rest) > limit - len(unique):
         rest = generator.sample(rest, limit - len(unique))
     return unique + rest
-
-
-def teacher_judgments(ranked: dict[str, list[str]], depth: int = 10) -> Qrels:
-    """
-    Judgments for queries without any: what the teacher ranks among the first counts as relevant.
-
-    :param ranked: Query id -> document ids as the teacher ranks them.
-    :param depth: How many of them.
-    :returns: Judgments.
-    """
-    return {query_id: dict.fromkeys(documents[:depth], 1) for query_id, documents in ranked.items()}

@@ -128,22 +128,11 @@ def cut(teacher: BiEncoderTeacher, keep: tuple[int, ...]) -> SentenceTransformer
         student = copy.deepcopy(teacher.model)
     finally:
         setattr(stack.parent, stack.name, all_layers)
-    _renumber(find_stack_of_length(student, len(keep)), keep, len(all_layers))
+    transformer: Any = student[0]
+    transformer.auto_model.config.num_hidden_layers = len(keep)
+    _renumber(find_stack(student), keep, len(all_layers))
     _finish(student, teacher)
     return student
-
-
-def find_stack_of_length(encoder: SentenceTransformer, length: int) -> LayerStack:
-    """
-    Find the layers of an encoder whose configuration has yet to be told that it was cut.
-
-    :param encoder: The encoder.
-    :param length: How many layers it has now.
-    :returns: Where its layers are.
-    """
-    transformer: Any = encoder[0]
-    transformer.auto_model.config.num_hidden_layers = length
-    return find_stack(encoder)
 
 
 def _renumber(stack: LayerStack, keep: tuple[int, ...], depth: int) -> None:
