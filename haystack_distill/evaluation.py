@@ -134,31 +134,45 @@ def compare(first: Quality, second: Quality, name: str = "ndcg@10", seed: int = 
     return {"difference": interval["value"], "low": interval["low"], "high": interval["high"], "p": p}
 
 
-def latency_ms(
-    encoders: Mapping[str, Callable[[str], Any]], queries: Sequence[str], rounds: int = 3, warm_up: int = 5
-) -> dict[str, float]:
+def latency_ms(encoders: Mapping[str, Callable[[str], Any]], queries: Sequence[str]) -> dict[str, float]:
     """
-    Time encoders one query at a time, in turn, so that all of them meet the machine in the same state.
+    The median time of each encoder, see `latencies`.
+
+    :param encoders: Name -> function of a query.
+    :param queries: Queries.
+    :returns: Name -> milliseconds a query.
+    """
+    return {name: float(np.median(times)) for name, times in latencies(encoders, queries).items()}
+
+
+def latencies(
+    encoders: Mapping[str, Callable[[str], Any]], queries: Sequence[str], rounds: int = 5, warm_up: int = 3
+) -> dict[str, np.ndarray]:
+    """
+    Time encoders one query at a time, in turn: all queries with one, then all with the next, and so on for each round.
+
+    Within its turn an encoder has the processor's caches to itself, as in a server; turns that come round let all of
+    them meet the machine in the same state.
 
     :param encoders: Name -> function of a query.
     :param queries: Queries; each is timed `rounds` times with every encoder.
     :param rounds: How often.
-    :param warm_up: Calls before the clock runs.
-    :returns: Name -> median milliseconds a query.
+    :param warm_up: Calls at the start of each turn that are not counted.
+    :returns: Name -> milliseconds of every call.
     """
-    for encode in encoders.values():
-        for query in queries[:warm_up]:
-            encode(query)
     names = list(encoders)
-    seconds: dict[str, list[float]] = {name: [] for name in encoders}
-    for _ in range(rounds):
-        for number, query in enumerate(queries):
-            for place in range(len(names)):  # whoever follows a large model finds cold caches: that place goes round
-                name = names[(number + place) % len(names)]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for place in range(len(names)):
+            name = names[(number + place) % len(names)]
+            encode = encoders[name]
+            for query in queries[:warm_up]:
+                encode(query)
+            for query in queries:
                 start = time.perf_counter()
-                encoders[name](query)
+                encode(query)
                 seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(times)) * 1000 for name, times in seconds.items()}
+    return {name: 1000 * np.array(times) for name, times in seconds.items()}
 
 
 def _with_interval(values: np.ndarray, seed: int) -> dict[str, float]:

@@ -10,13 +10,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill.beir import Qrels
-from haystack_distill.evaluation import search
+from haystack_distill.dev_set import DevSet, judged_by_teacher, make_dev_set
 from haystack_distill.folders import refuse_existing, write_json
 from haystack_distill.index import IndexView, stored_vectors
 from haystack_distill.losses.alignment import AlignmentLoss, checked_weights
@@ -85,6 +85,7 @@ class Aligned:
     :param searched: What the search measured: layers -> dev nDCG@10.
     :param texts: How many texts it was trained on, by kind.
     :param training: What happened in training.
+    :param dev: What it was selected on, for those who export it.
     """
 
     student: SentenceTransformer
@@ -93,6 +94,7 @@ class Aligned:
     searched: dict[str, float]
     texts: dict[str, int]
     training: TrainingSummary
+    dev: DevSet
 
 
 def align(
@@ -119,18 +121,7 @@ def align(
     """
     weights = checked_weights(settings.loss)
     teacher.check_belongs_to(index)
-    given = queries or Queries()
-    seed = settings.training.seed
-    index_text = split_index_text(index, seed)
-    sentences, dev = index_text.rest, given.dev or index_text.dev
-    # Without index text it still serves the layer search, the folding and, where no queries are given, dev.
-    texts = sample_texts(given.train, sentences if settings.index_text else [], settings.max_texts, seed)
-    if len(texts) < 2 or len(dev) < 2:
-        msg = (
-            f"There is too little to align on: {len(texts)} texts and {len(dev)} dev queries; give queries or longer "
-            "documents."
-        )
-        raise ValueError(msg)
+    material = _material(index, settings, queries or Queries())
     made_by = {"query_prefix": teacher.query_prefix, "normalize": teacher.normalize, "dim": teacher.dim}
     claim(
         workspace,
@@ -138,17 +129,18 @@ def align(
             "settings": asdict(settings),
             "teacher": made_by,
             "index": index.fingerprint,
-            "texts": hashlib.sha256("\0".join([*texts, *dev.values()]).encode()).hexdigest(),
+            "texts": hashlib.sha256("\0".join([*material.texts, *material.dev.values()]).encode()).hexdigest(),
         },
     )
-    evaluator = _evaluator(teacher, index, dev, given.dev_qrels)
-    kept, searched = _layers(teacher, settings, _evaluator_sample(evaluator, index), sentences or texts)
-    student, cut_only = make_student(teacher, kept, sentences or texts, settings)
+    qrels = material.dev_qrels or judged_by_teacher(teacher, index, material.dev)
+    evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
+    kept, searched = _layers(teacher, settings, _evaluator_sample(evaluator, index), material.sentences)
+    student, cut_only = make_student(teacher, kept, material.sentences, settings)
     # Computed once for a run and its continuations.
     vectors = stored_vectors(
         workspace / "teacher_vectors.npy",
-        [json.dumps(made_by), *texts],
-        lambda: teacher.encode_targets(texts, progress=progress),
+        [json.dumps(made_by), *material.texts],
+        lambda: teacher.encode_targets(material.texts, progress=progress),
     )
     loss = AlignmentLoss(
         student,
@@ -156,14 +148,41 @@ def align(
         index.ranking_vectors,
         teacher_norm=float(np.linalg.norm(vectors, axis=1).mean()),
         temperature=settings.temperature,
-        seed=seed,
+        seed=settings.training.seed,
     )
+    checkpoints = workspace / "checkpoints"
     training = train(
-        student, texts, vectors, loss, evaluator, workspace / "checkpoints", settings.training, progress=progress
+        student, material.texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress
     )
-    number = len(set(given.train))
-    counts = {"queries": min(number, len(texts)), "index_texts": len(texts) - min(number, len(texts))}
-    return Aligned(student, cut_only, kept, searched, counts, training)
+    dev = make_dev_set(index, material.dev, qrels, teacher)
+    return Aligned(student, cut_only, kept, searched, material.counts, training, dev)
+
+
+class _Material(NamedTuple):
+    """What a student is made with: texts to train on, text of the index to cut and fold with, dev queries."""
+
+    texts: list[str]
+    counts: dict[str, int]
+    sentences: list[str]
+    dev: dict[str, str]
+    dev_qrels: Qrels
+
+
+def _material(index: IndexView, settings: KaleSettings, given: Queries) -> _Material:
+    seed = settings.training.seed
+    index_text = split_index_text(index, seed)
+    dev = given.dev or index_text.dev
+    # Without index text it still serves the layer search, the folding and, where no queries are given, dev.
+    texts = sample_texts(given.train, index_text.rest if settings.index_text else [], settings.max_texts, seed)
+    if len(texts) < 2 or len(dev) < 2:
+        msg = (
+            f"There is too little to align on: {len(texts)} texts and {len(dev)} dev queries; give queries or longer "
+            "documents."
+        )
+        raise ValueError(msg)
+    queries = min(len(set(given.train)), len(texts))
+    counts = {"queries": queries, "index_texts": len(texts) - queries}
+    return _Material(texts, counts, index_text.rest or texts, dev, given.dev_qrels)
 
 
 def workspace_for(output: str | Path) -> Path:
@@ -220,26 +239,6 @@ def make_student(
         return average_over(cut_only, teacher, sample), cut_only
     student = make_layered(teacher, kept, sample, folded=settings.folded)
     return student, make_layered(teacher, kept, [], folded=False)
-
-
-def judged_by_teacher(teacher: BiEncoderTeacher, index: IndexView, queries: dict[str, str]) -> Qrels:
-    """
-    Judgments for queries without any: what the teacher ranks among the first ten counts as relevant.
-
-    :param teacher: The teacher.
-    :param index: The index.
-    :param queries: Query id -> text.
-    :returns: Judgments.
-    """
-    run = search(index, list(queries), teacher.encode_queries(list(queries.values())), depth=10)
-    return {query_id: dict.fromkeys(found, 1) for query_id, found in run.items()}
-
-
-def _evaluator(
-    teacher: BiEncoderTeacher, index: IndexView, dev: dict[str, str], qrels: Qrels
-) -> IndexRetrievalEvaluator:
-    """Judged by the given judgments, or by what the teacher finds."""
-    return IndexRetrievalEvaluator(dev, qrels or judged_by_teacher(teacher, index, dev), index)
 
 
 def _evaluator_sample(evaluator: IndexRetrievalEvaluator, index: IndexView) -> IndexRetrievalEvaluator:

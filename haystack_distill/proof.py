@@ -23,9 +23,10 @@ from haystack_distill.comparison import (
     teacher_system,
     wins_and_losses,
 )
+from haystack_distill.dev_set import judged_by_teacher, write_dev_set
 from haystack_distill.folders import published, write_json
 from haystack_distill.index import IndexView
-from haystack_distill.kale import Aligned, KaleSettings, Queries, align, judged_by_teacher, workspace_for
+from haystack_distill.kale import Aligned, KaleSettings, Queries, align, workspace_for
 from haystack_distill.report import write_report
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.texts import split_index_text
@@ -244,6 +245,7 @@ def _write(
     _check_saved(folder, student, figures)
     write_json(folder / PROVENANCE, figures["provenance"])
     write_json(folder / "metrics.json", figures)
+    write_dev_set(folder, aligned.dev)
     facts = facts_of(figures)
     report = write_report(measured, figures, examples, facts, aligned.training.history)
     (folder / "report.html").write_text(report, encoding="utf-8")

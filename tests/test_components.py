@@ -69,7 +69,7 @@ class TestKaleQueryEncoder:
             KaleQueryEncoder(model=student).run(text=text)
 
     def test_several_queries(self, student):
-        with pytest.raises(TypeError, match="embeds one query"):
+        with pytest.raises(TypeError, match="embeds queries"):
             KaleQueryEncoder(model=student).run(text=["a", "b"])
 
     def test_a_missing_folder(self, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haystack_distill.comparison import System, measure_all, metrics, wins_and_losses
-from haystack_distill.evaluation import Quality, compare, latency_ms, measure, ranking, search
+from haystack_distill.evaluation import Quality, compare, latencies, latency_ms, measure, ranking, search
 from haystack_distill.report import write_report
 
 
@@ -81,9 +81,12 @@ def test_latency_is_taken_in_turn():
 
         return encode
 
-    milliseconds = latency_ms({"a": encoder("a", 0.004), "b": encoder("b", 0.0)}, ["q1", "q2"], rounds=2, warm_up=1)
-    assert calls == [("a", "q1"), ("b", "q1")] + [("a", "q1"), ("b", "q1"), ("b", "q2"), ("a", "q2")] * 2
-    assert milliseconds["a"] > milliseconds["b"]
+    encoders = {"a": encoder("a", 0.004), "b": encoder("b", 0.0)}
+    milliseconds = latencies(encoders, ["q1", "q2"], rounds=2, warm_up=1)
+    turn = {name: [(name, query) for query in ("q1", "q1", "q2")] for name in "ab"}
+    assert calls == turn["a"] + turn["b"] + turn["b"] + turn["a"]
+    assert len(milliseconds["a"]) == len(milliseconds["b"]) == 4
+    assert latency_ms(encoders, ["q1", "q2"])["a"] > latency_ms(encoders, ["q1", "q2"])["b"]
 
 
 @pytest.fixture

@@ -94,8 +94,13 @@ class DistilledRetriever:
         :raises ValueError: If the query is empty.
         """
         self._check(query)
-        embedding = (await _run_async(self.query_encoder, text=query))["embedding"]
-        found = await _run_async(self.retriever, query_embedding=embedding, **self._options(filters, top_k))
+        if not hasattr(self.retriever, "run_async"):  # then one change of thread is enough for both
+            return await asyncio.to_thread(self.run, query, filters, top_k)
+        if hasattr(self.query_encoder, "run_async"):
+            embedded = await self.query_encoder.run_async(text=query)
+        else:
+            embedded = await asyncio.to_thread(self.query_encoder.run, text=query)
+        found = await self.retriever.run_async(query_embedding=embedded["embedding"], **self._options(filters, top_k))
         return {"documents": found["documents"]}
 
     @staticmethod
@@ -130,10 +135,3 @@ class DistilledRetriever:
         :returns: The component.
         """
         return default_from_dict(cls, data)
-
-
-async def _run_async(part: Any, **inputs: Any) -> dict[str, Any]:
-    """Run a component without blocking the event loop, whether it knows `run_async` or not."""
-    if hasattr(part, "run_async"):
-        return await part.run_async(**inputs)
-    return await asyncio.to_thread(part.run, **inputs)

@@ -68,6 +68,7 @@ class KaleAligner:
         embedding_separator: str = "\n",
         similarity: str | None = None,
         device: ComponentDevice | None = None,
+        export: list[str] | None = None,
         progress_bar: bool = True,
     ) -> None:
         """
@@ -96,6 +97,8 @@ class KaleAligner:
         :param embedding_separator: As in the document embedder.
         :param similarity: How the store ranks, where the store does not say: `cosine`, `dot_product` or `euclidean`.
         :param device: Where training runs; None takes the default device.
+        :param export: Exports to make beside the student for faster serving: `onnx-fp32`, `onnx-int8`,
+            `openvino-fp32`, `openvino-int8` or `torch-int8`. None that loses 1 % of the dev nDCG@10 is written.
         :param progress_bar: Whether to show progress on stderr.
         """
         self.document_store = document_store
@@ -122,6 +125,7 @@ class KaleAligner:
         self.embedding_separator = embedding_separator
         self.similarity = similarity
         self.device = device
+        self.export = export or []
         self.progress_bar = progress_bar
 
     @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str)
@@ -139,14 +143,19 @@ class KaleAligner:
         :raises FileExistsError: If the output folder exists.
         :raises FileNotFoundError: If a path is missing.
         :raises ValueError: If the store is empty or its vectors are unusable, if encoder and index don't belong
-            together, or if a setting does not fit.
+            together, if a setting does not fit, or if an export loses too much; the student is there all the same.
+        :raises ImportError: If a package that an export needs is missing; found out before training.
         """
         # Training libraries take seconds to import: a query pipeline that only reads this module does not need them.
+        from haystack_distill.dev_set import read_dev_set
         from haystack_distill.kale import KaleSettings, workspace_for
         from haystack_distill.proof import align_and_prove
+        from haystack_distill.serving.exports import split_name
+        from haystack_distill.students.export import check_can_export, export
         from haystack_distill.training.alignment import TrainingSettings
 
         workspace = workspace_for(self.output)
+        check_can_export(self.export, self.layers if self.keep is None else 1)
         training = TrainingSettings(
             self.epochs, self.batch_size, self.learning_rate, self.embedding_learning_rate, self.seed
         )
@@ -165,6 +174,8 @@ class KaleAligner:
         metrics = align_and_prove(
             index, teacher, self.teacher, settings, Path(self.output), queries, test, progress=self.progress_bar
         )
+        for name in self.export:
+            export(self.output, *split_name(name), read_dev_set(Path(self.output)))
         return {
             "model_path": self.output,
             "metrics": metrics,

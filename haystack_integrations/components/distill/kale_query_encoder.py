@@ -2,12 +2,19 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-from pathlib import Path
+import asyncio
+import os
+from collections.abc import Callable
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
+import numpy as np
 from haystack import component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice
+
+from haystack_distill.serving.encoder import Encoder, abandon
+from haystack_distill.serving.opening import open_encoder
 
 
 @component
@@ -16,8 +23,13 @@ class KaleQueryEncoder:
     Embeds queries with a student that `KaleAligner` made, for the index its teacher made.
 
     A drop-in for `SentenceTransformersTextEmbedder` in query pipelines. The student applies its own prompt and
-    normalisation, so there is nothing to set but the folder. Inside a `DistilledRetriever` the vector never crosses a
+    normalisation, so there is little to set but the folder. Inside a `DistilledRetriever` the vector never crosses a
     pipeline edge, which costs more than a small encoder does.
+
+    Beside torch it runs on ONNX Runtime and OpenVINO, at fp32 and int8, from files that `haystack-distill export` or
+    `KaleAligner` put beside the model. By default it takes the fastest of those that are there and that compute on
+    this machine what they computed where they were made; the log says which. A token table is served with numpy. Only
+    the torch backend loads torch, and any folder that sentence-transformers can load will do for it.
 
     ### Usage example
 
@@ -29,44 +41,65 @@ class KaleQueryEncoder:
     ```
     """
 
-    def __init__(self, model: str, device: ComponentDevice | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        device: ComponentDevice | None = None,
+        *,
+        backend: str = "auto",
+        precision: str | None = None,
+        threads: int = 1,
+        cache_size: int = 0,
+    ) -> None:
         """
         Create the encoder; the model is loaded by `warm_up` or the first run.
 
-        :param model: Folder of the student.
-        :param device: Where it runs; None takes the default device of the machine that loads it.
+        :param model: Folder of the student, or that of one of its exports alone.
+        :param device: Where the torch backend runs; None takes the default device of the machine that loads it. Other
+            backends run on the CPU.
+        :param backend: `auto`, `torch`, `onnx` or `openvino`. A token table has its own and ignores this.
+        :param precision: `fp32` or `int8`. None takes fp32, and leaves it open to `auto`.
+        :param threads: Threads a query, of onnx and openvino.
+        :param cache_size: How many vectors of repeated queries to keep; 0 keeps none.
         """
         self.model = model
         self.device = device
-        self._encoder: Any = None
+        self.backend = backend
+        self.precision = precision
+        self.threads = int(threads)
+        self.cache_size = int(cache_size)
+        self._encoder: Encoder | None = None
+        self._encode: Callable[[str], np.ndarray]
+        self._process = 0
         self._lock = Lock()
 
     def warm_up(self) -> None:
         """
-        Load the student, once, whichever thread comes first.
+        Load the student, once in a process, whichever thread comes first.
 
-        :raises FileNotFoundError: If the folder is not there.
-        :raises ValueError: If the folder does not hold a sentence-transformers model.
+        :raises FileNotFoundError: If the folder or the export is not there.
+        :raises ValueError: If the folder holds no encoder, or its export is damaged or outdated.
+        :raises ImportError: If the package of the backend is missing.
         """
-        if self._encoder is not None:
+        if self._encoder is not None and self._process == os.getpid():
             return
         with self._lock:
+            if self._encoder is not None and self._process != os.getpid():  # forked after it was loaded
+                abandon(self._encoder)
+                self._encoder = None
             if self._encoder is None:
-                self._encoder = self._load()
+                self._process = os.getpid()
+                self._encoder, self._encode = self._load()
 
-    def _load(self) -> Any:
-        from sentence_transformers import SentenceTransformer
+    def _load(self) -> tuple[Encoder, Callable[[str], np.ndarray]]:
+        device = self._torch_device()
+        encoder = open_encoder(self.model, self.backend, self.precision, self.threads, device)
+        return encoder, lru_cache(self.cache_size)(encoder.encode) if self.cache_size else encoder.encode
 
-        folder = Path(self.model)
-        if not folder.is_dir():
-            msg = f"The query encoder {folder} is missing: run the alignment pipeline first, or correct `model`."
-            raise FileNotFoundError(msg)
-        if not (folder / "modules.json").is_file():
-            msg = f"{folder} does not hold a sentence-transformers model (no modules.json in it): correct `model`."
-            raise ValueError(msg)
-        device = ComponentDevice.resolve_device(self.device).to_torch_str()
-        encoder = SentenceTransformer(str(folder), device=device, local_files_only=True)
-        return encoder.eval()
+    def _torch_device(self) -> str | None:
+        if self.device is None and self.backend in {"auto", "onnx", "openvino"}:
+            return None
+        return ComponentDevice.resolve_device(self.device).to_torch_str()
 
     @component.output_types(embedding=list[float])
     def run(self, text: str) -> dict[str, list[float]]:
@@ -78,14 +111,9 @@ class KaleQueryEncoder:
         :raises ValueError: If the query is empty.
         :raises TypeError: If the query is not a string.
         """
-        if not isinstance(text, str):
-            msg = f"KaleQueryEncoder embeds one query, a string, and got {type(text).__name__}."
-            raise TypeError(msg)
-        if not text.strip():
-            msg = "The query is empty: KaleQueryEncoder needs some text to embed."
-            raise ValueError(msg)
+        _check(text)
         self.warm_up()
-        return {"embedding": self._encoder.encode(text, show_progress_bar=False).tolist()}
+        return {"embedding": self._encode(text).tolist()}
 
     @component.output_types(embedding=list[float])
     async def run_async(self, text: str) -> dict[str, list[float]]:
@@ -97,9 +125,25 @@ class KaleQueryEncoder:
         :raises ValueError: If the query is empty.
         :raises TypeError: If the query is not a string.
         """
-        import asyncio
-
         return await asyncio.to_thread(self.run, text)
+
+    def run_batch(self, texts: list[str]) -> dict[str, list[list[float]]]:
+        """
+        Embed many queries at once; each vector is what `run` makes of it alone.
+
+        :param texts: The queries, without any prefix.
+        :returns: `embeddings`: one vector a query, in their order.
+        :raises ValueError: If there is no query, or an empty one.
+        :raises TypeError: If a query is not a string.
+        """
+        if not texts:
+            msg = "There are no queries to embed."
+            raise ValueError(msg)
+        for text in texts:
+            _check(text)
+        self.warm_up()
+        assert self._encoder is not None  # warm_up loads it or raises
+        return {"embeddings": self._encoder.encode_batch(texts).tolist()}
 
     def close(self) -> None:
         """Let go of the model."""
@@ -112,8 +156,15 @@ class KaleQueryEncoder:
 
         :returns: Its type and init parameters.
         """
-        device = self.device.to_dict() if self.device else None
-        return default_to_dict(self, model=self.model, device=device)
+        return default_to_dict(
+            self,
+            model=self.model,
+            device=self.device.to_dict() if self.device else None,
+            backend=self.backend,
+            precision=self.precision,
+            threads=self.threads,
+            cache_size=self.cache_size,
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "KaleQueryEncoder":
@@ -127,3 +178,12 @@ class KaleQueryEncoder:
         if isinstance(parameters.get("device"), dict):
             parameters["device"] = ComponentDevice.from_dict(parameters["device"])
         return default_from_dict(cls, data)
+
+
+def _check(text: Any) -> None:
+    if not isinstance(text, str):
+        msg = f"KaleQueryEncoder embeds queries, which are strings, and got {type(text).__name__}."
+        raise TypeError(msg)
+    if not text.strip():
+        msg = "The query is empty: KaleQueryEncoder needs some text to embed."
+        raise ValueError(msg)

@@ -1,0 +1,205 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+From a query to its vector and to its documents: what cutting gains, what the backend gains, and both together.
+
+    pip install 'haystack-distill[bench]' && pip install --no-deps faiss-haystack
+    python -m benchmarks.serving --data FOLDER [--json FILE] [--quick]
+
+Students of two, one and no layers are aligned with new_wiki once and kept under benchmark_output/serving. Everything is
+timed in one process, in turn, one query of 8 to 16 tokens at a time; `ndcg@10` is that of the very encoder that is
+timed, on the test split. `speedup` is against the stock embedder with the teacher, `speedup_same_backend` against the
+uncut teacher on the same backend, precision and threads.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, write_rows
+from benchmarks.serving_parts import (
+    HOME,
+    path_pipelines,
+    peer_encoders,
+    prepared,
+    stock_embedder,
+)
+from haystack_distill.beir import BeirFolder
+from haystack_distill.evaluation import latencies, measure, search
+from haystack_distill.index import IndexView
+from haystack_distill.serving.opening import open_encoder
+
+CLIENTS = 16
+BACKENDS = [(backend, precision) for backend in ("torch", "onnx", "openvino") for precision in ("fp32", "int8")]
+COLUMNS = (
+    ("row", "row", ""),
+    ("backend", "backend", ""),
+    ("precision", "precision", ""),
+    ("threads", "threads", ""),
+    ("ms", "ms", ".3f"),
+    ("p99 ms", "p99_ms", ".3f"),
+    ("speed-up", "speedup", ".1f"),
+    ("in its backend", "speedup_same_backend", ".1f"),
+    ("nDCG@10", "ndcg@10", ".3f"),
+)
+Row = dict[str, Any]
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="The folder that holds the BEIR folders.")],
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    quick: Annotated[bool, typer.Option(help="Briefly trained students, one thread, 5,000 vectors, no peers.")] = False,
+) -> None:
+    """Print the tables."""
+    teacher = load_teacher(minilm())
+    corpus, index = open_corpus(data / HOME, teacher)
+    models = prepared(data / HOME, teacher, index, quick=quick)
+    queries = short_queries(teacher, corpus, 30 if quick else 100)
+    rows: list[Row] = []
+    for threads in (1,) if quick else (1, 2):
+        torch.set_num_threads(threads)
+        rows += encoder_rows(models, queries, corpus, index, threads, peers=not quick and threads == 1)
+        write_rows(json, rows)
+        print_rows(rows[-60:], COLUMNS, f"Query to vector, {threads} thread(s)")
+    torch.set_num_threads(1)
+    fastest = min((row for row in rows if row["row"] == "layers-2"), key=lambda row: row["ms"])
+    best = fastest["backend"], fastest["precision"]
+    by_encoder = {(row["row"], row["backend"], row["precision"]): row["ndcg@10"] for row in rows}
+    quality = {
+        "teacher": by_encoder["teacher", "haystack", "fp32"],
+        "uncut": by_encoder["teacher", *best],
+        "layers-2": by_encoder["layers-2", *best],
+        "layers-0": by_encoder["layers-0", "numpy", "fp32"],
+    }
+    pipelines = path_pipelines(models, index, best, vectors=5000 if quick else 100_000)
+    for store, systems in pipelines.items():
+        rows += path_rows(store, systems, queries, quality)
+        write_rows(json, rows)
+    rows += asyncio.run(concurrent_rows(pipelines["faiss-hnsw"], queries, quality))
+    write_rows(json, rows)
+    print_rows([row for row in rows if "-" in row["row"][:11] and row["store"]], (*COLUMNS, ("store", "store", "")), "")
+
+
+def short_queries(teacher: CachedTeacher, corpus: BeirFolder, count: int) -> list[str]:
+    """Test queries of 8 to 16 tokens."""
+    texts = [text for text in corpus.texts_of("test") if 8 <= len(teacher.model.tokenizer(text)["input_ids"]) <= 16]
+    return texts[:: len(texts) // count][:count]
+
+
+def encoder_rows(
+    models: dict[str, Path], queries: list[str], corpus: BeirFolder, index: IndexView, threads: int, *, peers: bool
+) -> list[Row]:
+    """Every model on every backend, in turn, the stock embedder among them."""
+    qrels = corpus.qrels["test"]
+    texts = [corpus.queries[query_id] for query_id in qrels]
+    stock = stock_embedder()
+    encoders: dict[tuple[str, str, str], Callable[[str], Any]] = {
+        ("teacher", "haystack", "fp32"): lambda text: stock.run(text)["embedding"]
+    }
+    batches: dict[tuple[str, str, str], Callable[[list[str]], np.ndarray]] = {}
+    for row, model in models.items():
+        for backend, precision in [("numpy", "fp32")] if row == "layers-0" else BACKENDS:
+            encoder = open_encoder(model, "auto" if backend == "numpy" else backend, precision, threads)
+            # What the component returns is a list.
+            encoders[row, backend, precision] = lambda text, encode=encoder.encode: encode(text).tolist()
+            batches[row, backend, precision] = encoder.encode_batch
+    if peers:
+        for name, encode in peer_encoders(models).items():
+            encoders[name, "peer", "fp32"] = encode
+    timed = latencies({"|".join(key): encode for key, encode in encoders.items()}, queries)
+    medians = {key: float(np.median(timed["|".join(key)])) for key in encoders}
+    quality = {key: measure(search(index, list(qrels), encode(texts)), qrels).mean() for key, encode in batches.items()}
+    return [
+        {
+            "row": key[0],
+            "backend": key[1],
+            "precision": key[2],
+            "threads": threads,
+            "ms": medians[key],
+            "p99_ms": float(np.percentile(timed["|".join(key)], 99)),
+            "speedup": medians["teacher", "haystack", "fp32"] / medians[key],
+            "speedup_same_backend": medians[same] / medians[key]
+            if (same := ("teacher", *key[1:])) in medians
+            else None,
+            "ndcg@10": quality.get(key, quality.get(("teacher", "torch", "fp32")) if key[1] == "haystack" else None),
+            "store": None,
+        }
+        for key in encoders
+    ]
+
+
+def _ratio(before: float | None, after: float) -> float | None:
+    return None if before is None else before / after
+
+
+def path_rows(store: str, systems: dict[str, Any], queries: list[str], quality: dict[str, float]) -> list[Row]:
+    """Query string to ten documents, all systems in turn."""
+    timed = latencies({name: system.ask for name, system in systems.items()}, queries)
+    baseline = float(np.median(timed["teacher"]))
+    return [
+        {
+            "row": f"path-{name}",
+            "backend": system.backend,
+            "precision": system.precision,
+            "threads": 1,
+            "ms": float(np.median(timed[name])),
+            "p99_ms": float(np.percentile(timed[name], 99)),
+            "speedup": baseline / float(np.median(timed[name])),
+            "speedup_same_backend": None,
+            "ndcg@10": quality[name],
+            "store": store,
+        }
+        for name, system in systems.items()
+    ]
+
+
+async def concurrent_rows(systems: dict[str, Any], queries: list[str], quality: dict[str, float]) -> list[Row]:
+    """Sixteen clients that ask one query after another: `ms` is wall-clock time by query, `p99_ms` what one waits."""
+    rounds: dict[str, list[tuple[float, list[float]]]] = {name: [] for name in systems}
+    for _ in range(3):
+        for name, system in systems.items():
+            rounds[name].append(await _load(system.ask_async, queries))
+    cost = {name: float(np.median([one[0] for one in measured])) for name, measured in rounds.items()}
+    return [
+        {
+            "row": f"concurrent-{name}",
+            "backend": system.backend,
+            "precision": system.precision,
+            "threads": 1,
+            "ms": cost[name],
+            "p99_ms": float(np.median([np.percentile(waits, 99) for _, waits in rounds[name]])),
+            "speedup": cost["teacher"] / cost[name],
+            "speedup_same_backend": None,
+            "ndcg@10": quality[name],
+            "store": "faiss-hnsw",
+        }
+        for name, system in systems.items()
+    ]
+
+
+async def _load(ask: Callable[[str], Any], queries: list[str]) -> tuple[float, list[float]]:
+    """Milliseconds a query at full load, and how long each waited."""
+    waits: list[float] = []
+    todo = iter(queries * 4)
+
+    async def client() -> None:
+        for query in todo:
+            start = time.perf_counter()
+            await ask(query)
+            waits.append(1000 * (time.perf_counter() - start))
+
+    start = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return 1000 * (time.perf_counter() - start) / len(waits), waits
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""A token table served with numpy: the sum of some rows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from haystack_distill.serving.encoder import Encoder
+from haystack_distill.serving.exports import WEIGHTS
+
+STATIC, NORMALIZE = "StaticEmbedding", "Normalize"
+
+
+def module_folders(model: Path) -> dict[str, Path]:
+    """
+    What a sentence-transformers folder is made of.
+
+    :param model: The folder.
+    :returns: Class name of each module -> its folder.
+    """
+    modules = json.loads((model / "modules.json").read_text(encoding="utf-8"))
+    return {module["type"].rpartition(".")[2]: model / module["path"] for module in modules}
+
+
+def is_table(model: Path) -> bool:
+    """
+    Whether a sentence-transformers folder holds a token table.
+
+    :param model: The folder.
+    """
+    return STATIC in module_folders(model)
+
+
+def table_encoder(model: Path) -> Encoder:
+    """
+    Load a token table.
+
+    :param model: The folder that `KaleAligner` made with `layers: 0`, or any `StaticEmbedding` saved by
+        sentence-transformers.
+    :returns: The encoder.
+    """
+    folders = module_folders(model)
+    rows = load_file(folders[STATIC] / WEIGHTS)["embedding.weight"].astype(np.float32)
+    tokenizer = Tokenizer.from_file(str(folders[STATIC] / "tokenizer.json"))
+    normalized = NORMALIZE in folders
+
+    def mean(tokens: list[int]) -> np.ndarray:
+        if not tokens:
+            msg = "The query holds no token that the encoder knows: it needs at least one word."
+            raise ValueError(msg)
+        total = np.add.reduce(rows.take(tokens, axis=0), axis=0)
+        # A sum and a mean point the same way.
+        return total / np.sqrt(total.dot(total)) if normalized else total / len(tokens)
+
+    def encode(text: str) -> np.ndarray:
+        return mean(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(texts: list[str]) -> np.ndarray:
+        return np.stack([mean(one.ids) for one in tokenizer.encode_batch(texts, add_special_tokens=False)])
+
+    return Encoder("table-fp32", encode, encode_batch)

@@ -1,0 +1,50 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The student on torch, through sentence-transformers: the reference that the other backends are checked against."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from haystack_distill.serving.encoder import Encoder
+from haystack_distill.serving.exports import export_name
+
+
+def torch_encoder(model: Path, precision: str = "fp32", device: str | None = None) -> Encoder:
+    """
+    Load a student with sentence-transformers.
+
+    :param model: The folder of the student.
+    :param precision: `fp32`, or `int8`: linear layers are quantised as they are loaded, per channel.
+    :param device: Default: the fastest at hand.
+    :returns: The encoder.
+    :raises ValueError: If int8 is asked for on another device than the CPU.
+    """
+    student = SentenceTransformer(str(model), device="cpu" if precision == "int8" else device, local_files_only=True)
+    student.eval()
+    if precision == "int8":
+        if device not in {None, "cpu"}:
+            msg = f"The torch backend computes int8 on the CPU only, not on {device}: use fp32 there."
+            raise ValueError(msg)
+        student = _quantised(student)
+
+    def encode_batch(texts: list[str]) -> np.ndarray:
+        # int8 activations share their scale with everything in the batch.
+        size = 1 if precision == "int8" else 32
+        return np.asarray(student.encode(texts, batch_size=size, show_progress_bar=False), dtype=np.float32)
+
+    return Encoder(export_name("torch", precision), lambda text: encode_batch([text])[0], encode_batch)
+
+
+def _quantised(student: SentenceTransformer) -> SentenceTransformer:
+    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces that this will move to another package
+        quantised: SentenceTransformer = quantize_dynamic(student, {torch.nn.Linear: per_channel_dynamic_qconfig})
+    return quantised
