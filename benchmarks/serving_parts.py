@@ -153,7 +153,7 @@ def path_pipelines(
     models: dict[str, Path], index: IndexView, best: tuple[str, str], vectors: int
 ) -> dict[str, dict[str, Path10]]:
     """Stores of many vectors, and before each the stock pipeline, the uncut teacher and the students."""
-    documents = _many(index, vectors)
+    documents = many_documents(index, vectors)
     stores: dict[str, tuple[Any, Any]] = {}
     for name, kind in (("faiss-hnsw", "HNSW32,Flat"), ("faiss-exact", "Flat")):
         faiss_store = FAISSDocumentStore(index_string=kind, embedding_dim=index.dim)
@@ -173,7 +173,7 @@ def path_pipelines(
     return found
 
 
-def _many(index: IndexView, count: int) -> list[Document]:
+def many_documents(index: IndexView, count: int) -> list[Document]:
     """Real vectors, each many times with some noise, of length 1."""
     random = np.random.default_rng(0)
     documents = []
