@@ -35,6 +35,7 @@ from benchmarks.serving_parts import (
 from haystack_distill.beir import BeirFolder
 from haystack_distill.evaluation import latencies, measure, search
 from haystack_distill.index import IndexView
+from haystack_distill.serving.encoder import Encoder
 from haystack_distill.serving.opening import open_encoder
 
 CLIENTS = 16
@@ -51,6 +52,10 @@ COLUMNS = (
     ("nDCG@10", "ndcg@10", ".3f"),
 )
 Row = dict[str, Any]
+Key = tuple[str, str, str]
+"""Row, backend, precision."""
+
+STOCK: Key = ("teacher", "haystack", "fp32")
 
 
 def main(
@@ -64,20 +69,21 @@ def main(
     models = prepared(data / HOME, teacher, index, quick=quick)
     queries = short_queries(teacher, corpus, 30 if quick else 100)
     rows: list[Row] = []
+    found = qualities(models, corpus, index)
     for threads in (1,) if quick else (1, 2):
         torch.set_num_threads(threads)
-        rows += encoder_rows(models, queries, corpus, index, threads, peers=not quick and threads == 1)
+        new = encoder_rows(models, queries, found, threads, peers=not quick and threads == 1)
+        rows += new
         write_rows(json, rows)
-        print_rows(rows[-60:], COLUMNS, f"Query to vector, {threads} thread(s)")
+        print_rows(new, COLUMNS, f"Query to vector, {threads} thread(s)")
     torch.set_num_threads(1)
     fastest = min((row for row in rows if row["row"] == "layers-2"), key=lambda row: row["ms"])
     best = fastest["backend"], fastest["precision"]
-    by_encoder = {(row["row"], row["backend"], row["precision"]): row["ndcg@10"] for row in rows}
     quality = {
-        "teacher": by_encoder["teacher", "haystack", "fp32"],
-        "uncut": by_encoder["teacher", *best],
-        "layers-2": by_encoder["layers-2", *best],
-        "layers-0": by_encoder["layers-0", "numpy", "fp32"],
+        "teacher": found[STOCK],
+        "uncut": found["teacher", *best],
+        "layers-2": found["layers-2", *best],
+        "layers-0": found["layers-0", "numpy", "fp32"],
     }
     pipelines = path_pipelines(models, index, best, vectors=5000 if quick else 100_000)
     for store, systems in pipelines.items():
@@ -85,7 +91,7 @@ def main(
         write_rows(json, rows)
     rows += asyncio.run(concurrent_rows(pipelines["faiss-hnsw"], queries, quality))
     write_rows(json, rows)
-    print_rows([row for row in rows if "-" in row["row"][:11] and row["store"]], (*COLUMNS, ("store", "store", "")), "")
+    print_rows([row for row in rows if row["store"]], (*COLUMNS, ("store", "store", "")), "Query to ten documents")
 
 
 def short_queries(teacher: CachedTeacher, corpus: BeirFolder, count: int) -> list[str]:
@@ -94,29 +100,41 @@ def short_queries(teacher: CachedTeacher, corpus: BeirFolder, count: int) -> lis
     return texts[:: len(texts) // count][:count]
 
 
-def encoder_rows(
-    models: dict[str, Path], queries: list[str], corpus: BeirFolder, index: IndexView, threads: int, *, peers: bool
-) -> list[Row]:
-    """Every model on every backend, in turn, the stock embedder among them."""
+def served(models: dict[str, Path], threads: int) -> dict[Key, Encoder]:
+    """Every model on every backend."""
+    encoders = {
+        (row, backend, precision): open_encoder(model, backend, precision, threads)
+        for row, model in models.items()
+        if row != "layers-0"
+        for backend, precision in BACKENDS
+    }
+    return {**encoders, ("layers-0", "numpy", "fp32"): open_encoder(models["layers-0"])}
+
+
+def qualities(models: dict[str, Path], corpus: BeirFolder, index: IndexView) -> dict[Key, float]:
+    """nDCG@10 on the test split of every encoder that is timed."""
     qrels = corpus.qrels["test"]
     texts = [corpus.queries[query_id] for query_id in qrels]
-    stock = stock_embedder()
-    encoders: dict[tuple[str, str, str], Callable[[str], Any]] = {
-        ("teacher", "haystack", "fp32"): lambda text: stock.run(text)["embedding"]
+    found = {
+        key: measure(search(index, list(qrels), encoder.encode_batch(texts)), qrels).mean()
+        for key, encoder in served(models, threads=2).items()
     }
-    batches: dict[tuple[str, str, str], Callable[[list[str]], np.ndarray]] = {}
-    for row, model in models.items():
-        for backend, precision in [("numpy", "fp32")] if row == "layers-0" else BACKENDS:
-            encoder = open_encoder(model, "auto" if backend == "numpy" else backend, precision, threads)
-            # What the component returns is a list.
-            encoders[row, backend, precision] = lambda text, encode=encoder.encode: encode(text).tolist()
-            batches[row, backend, precision] = encoder.encode_batch
+    return {**found, STOCK: found["teacher", "torch", "fp32"]}
+
+
+def encoder_rows(
+    models: dict[str, Path], queries: list[str], quality: dict[Key, float], threads: int, *, peers: bool
+) -> list[Row]:
+    """Every encoder, the stock embedder and peers, in turn."""
+    stock = stock_embedder()
+    encoders: dict[Key, Callable[[str], Any]] = {STOCK: lambda text: stock.run(text)["embedding"]}
+    for key, encoder in served(models, threads).items():
+        # What a component returns is a list.
+        encoders[key] = lambda text, encode=encoder.encode: encode(text).tolist()
     if peers:
-        for name, encode in peer_encoders(models).items():
-            encoders[name, "peer", "fp32"] = encode
+        encoders |= {(name, "peer", "fp32"): encode for name, encode in peer_encoders(models).items()}
     timed = latencies({"|".join(key): encode for key, encode in encoders.items()}, queries)
     medians = {key: float(np.median(timed["|".join(key)])) for key in encoders}
-    quality = {key: measure(search(index, list(qrels), encode(texts)), qrels).mean() for key, encode in batches.items()}
     return [
         {
             "row": key[0],
@@ -125,11 +143,9 @@ def encoder_rows(
             "threads": threads,
             "ms": medians[key],
             "p99_ms": float(np.percentile(timed["|".join(key)], 99)),
-            "speedup": medians["teacher", "haystack", "fp32"] / medians[key],
-            "speedup_same_backend": medians[same] / medians[key]
-            if (same := ("teacher", *key[1:])) in medians
-            else None,
-            "ndcg@10": quality.get(key, quality.get(("teacher", "torch", "fp32")) if key[1] == "haystack" else None),
+            "speedup": medians[STOCK] / medians[key],
+            "speedup_same_backend": _ratio(medians.get(("teacher", *key[1:])), medians[key]),
+            "ndcg@10": quality.get(key),
             "store": None,
         }
         for key in encoders

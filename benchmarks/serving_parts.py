@@ -133,7 +133,7 @@ def _fastembed(model: Path) -> TextEmbedding:
 
 
 @dataclass(frozen=True)
-class Path10:
+class PathToTen:
     """
     A way from a query string to ten documents.
 
@@ -141,27 +141,38 @@ class Path10:
     :param ask_async: Asks one query without blocking the loop.
     :param backend: Of the query encoder.
     :param precision: Of the query encoder.
+    :param retriever: The component that does it all, where there is one.
     """
 
     ask: Callable[[str], Any]
     ask_async: Callable[[str], Awaitable[Any]]
     backend: str
     precision: str
+    retriever: Any = None
 
 
 def path_pipelines(
-    models: dict[str, Path], index: IndexView, best: tuple[str, str], vectors: int
-) -> dict[str, dict[str, Path10]]:
+    models: dict[str, Path],
+    index: IndexView,
+    best: tuple[str, str],
+    vectors: int,
+    kinds: tuple[str, ...] = ("faiss-hnsw", "faiss-exact", "qdrant-local-exact"),
+) -> dict[str, dict[str, PathToTen]]:
     """Stores of many vectors, and before each the stock pipeline, the uncut teacher and the students."""
     documents = many_documents(index, vectors)
-    stores: dict[str, tuple[Any, Any]] = {}
-    for name, kind in (("faiss-hnsw", "HNSW32,Flat"), ("faiss-exact", "Flat")):
-        faiss_store = FAISSDocumentStore(index_string=kind, embedding_dim=index.dim)
-        stores[name] = faiss_store, FAISSEmbeddingRetriever
-    qdrant = QdrantDocumentStore(location=":memory:", embedding_dim=index.dim, similarity="cosine")
-    stores["qdrant-local-exact"] = qdrant, QdrantEmbeddingRetriever
+    stores: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "faiss-hnsw": (FAISSDocumentStore, FAISSEmbeddingRetriever, {"index_string": "HNSW32,Flat"}),
+        "faiss-exact": (FAISSDocumentStore, FAISSEmbeddingRetriever, {"index_string": "Flat"}),
+        "qdrant-local-exact": (
+            QdrantDocumentStore,
+            QdrantEmbeddingRetriever,
+            {"location": ":memory:", "similarity": "cosine"},
+        ),
+    }
     found = {}
-    for name, (store, retriever) in stores.items():
+    for name in kinds:
+        make, retriever, settings = stores[name]
+        store = make(embedding_dim=index.dim, **settings)
         for start in range(0, len(documents), 5000):
             store.write_documents(documents[start : start + 5000])
         found[name] = {
@@ -186,12 +197,12 @@ def many_documents(index: IndexView, count: int) -> list[Document]:
     return documents
 
 
-def _stock(retriever: Any) -> Path10:
+def _stock(retriever: Any) -> PathToTen:
     pipeline = Pipeline()
     pipeline.add_component("embedder", stock_embedder())
     pipeline.add_component("retriever", retriever)
     pipeline.connect("embedder.embedding", "retriever.query_embedding")
-    return Path10(
+    return PathToTen(
         lambda text: pipeline.run({"embedder": {"text": text}}),
         lambda text: pipeline.run_async({"embedder": {"text": text}}),
         "haystack",
@@ -199,13 +210,15 @@ def _stock(retriever: Any) -> Path10:
     )
 
 
-def _distilled(model: Path, retriever: Any, backend: str, precision: str) -> Path10:
+def _distilled(model: Path, retriever: Any, backend: str, precision: str) -> PathToTen:
     pipeline = Pipeline()
     encoder = KaleQueryEncoder(str(model), backend=backend, precision=precision)
-    pipeline.add_component("retriever", DistilledRetriever(query_encoder=encoder, retriever=retriever))
-    return Path10(
+    component = DistilledRetriever(query_encoder=encoder, retriever=retriever)
+    pipeline.add_component("retriever", component)
+    return PathToTen(
         lambda text: pipeline.run({"retriever": {"query": text}}),
         lambda text: pipeline.run_async({"retriever": {"query": text}}),
         "numpy" if backend == "auto" else backend,
         precision,
+        component,
     )
