@@ -223,6 +223,7 @@ def _provenance(
             "similarity": index.similarity,
             "normalized": index.normalized,
             "without_vector": index.without_vector,
+            "sampled_from": index.sampled_from,
         },
         "query_prefix": teacher.query_prefix,
         "trained_on": aligned.texts,
@@ -274,11 +275,13 @@ def facts_of(figures: dict[str, Any]) -> dict[str, str]:
     made = figures["provenance"]
     index, settings, trained = made["index"], made["settings"], made["trained_on"]
     kept = "none: a token table" if not made["kept_layers"] else ", ".join(map(str, made["kept_layers"]))
+    whole = index.get("sampled_from", index["documents"])
+    part = f" (a sample of {whole})" if whole > index["documents"] else ""
     losses = " + ".join(f"{weight:g} x {name}" for name, weight in settings["loss"].items())
     return {
         "Teacher": made["teacher"],
         "Layers kept": kept,
-        "Index": f"{index['documents']} documents, {index['dim']} dimensions, {index['similarity']}, "
+        "Index": f"{index['documents']} documents{part}, {index['dim']} dimensions, {index['similarity']}, "
         f"fingerprint {index['fingerprint'][:16]}",
         "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",
         "Loss": losses,

@@ -10,6 +10,9 @@ from haystack.components.embedders.types import TextEmbedder
 from haystack.components.retrievers.types import EmbeddingRetriever
 from haystack.core.serialization import component_to_dict
 
+from haystack_integrations.components.distill.similarity_guard import check_fits
+from haystack_integrations.components.distill.stores import is_embedded
+
 
 @component
 class DistilledRetriever:
@@ -48,12 +51,18 @@ class DistilledRetriever:
         self.retriever = retriever
         self.query_encoder = query_encoder
         self.top_k = top_k
+        self._fits = False
 
     def warm_up(self) -> None:
-        """Warm up encoder and retriever."""
+        """
+        Warm up encoder and retriever, and make sure, once, that the encoder was made for an index that ranks like this.
+
+        :raises ValueError: If the store ranks otherwise than the index that the encoder was made for.
+        """
         for part in (self.query_encoder, self.retriever):
             if hasattr(part, "warm_up"):
                 part.warm_up()
+        self._fits = self._fits or check_fits(self.query_encoder, self.retriever)
 
     def close(self) -> None:
         """Close encoder and retriever."""
@@ -134,6 +143,6 @@ class DistilledRetriever:
 
 async def _run_async(part: Any, **inputs: Any) -> dict[str, Any]:
     """Run a component without blocking the event loop, whether it knows `run_async` or not."""
-    if hasattr(part, "run_async"):
+    if hasattr(part, "run_async") and not is_embedded(getattr(part, "document_store", None)):
         return await part.run_async(**inputs)
     return await asyncio.to_thread(part.run, **inputs)
