@@ -11,7 +11,7 @@ from haystack.components.retrievers.types import EmbeddingRetriever
 from haystack.core.serialization import component_to_dict
 
 from haystack_integrations.components.distill.similarity_guard import check_fits
-from haystack_integrations.components.distill.stores import is_embedded
+from haystack_integrations.components.distill.stores import is_embedded, store_of
 
 
 @component
@@ -143,6 +143,6 @@ class DistilledRetriever:
 
 async def _run_async(part: Any, **inputs: Any) -> dict[str, Any]:
     """Run a component without blocking the event loop, whether it knows `run_async` or not."""
-    if hasattr(part, "run_async") and not is_embedded(getattr(part, "document_store", None)):
+    if hasattr(part, "run_async") and not is_embedded(store_of(part)):
         return await part.run_async(**inputs)
     return await asyncio.to_thread(part.run, **inputs)

@@ -15,7 +15,7 @@ import numpy as np
 from haystack import Document
 
 from haystack_distill.similarity import rank_alike
-from haystack_integrations.components.distill.stores import Ranking, UnknownRankingError, ranking_of
+from haystack_integrations.components.distill.stores import Ranking, UnknownRankingError, ranking_of, store_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +30,11 @@ def check_fits(query_encoder: Any, retriever: Any) -> bool:
     Make sure that a store ranks like the index that a student was made for, by searching it with random vectors.
 
     :param query_encoder: Has a `model`; one that is no student's folder is not checked.
-    :param retriever: An embedding retriever with a `document_store`.
+    :param retriever: An embedding retriever.
     :returns: Whether there is nothing left to check; False as long as the store holds too little to tell.
     :raises ValueError: If the store holds vectors of another length, or ranks otherwise; the message says what to do.
     """
-    folder, store = getattr(query_encoder, "model", None), getattr(retriever, "document_store", None)
+    folder, store = getattr(query_encoder, "model", None), store_of(retriever)
     made_for = _made_for(folder)
     if made_for is None or store is None:
         return True
@@ -83,6 +83,6 @@ def _misfit(folder: Any, made_for: dict[str, Any], store: Any, ranking: Ranking)
     )
     return (
         f"The query encoder {folder} was made for an index that ranks by {trained}, and {type(store).__name__} ranks "
-        f"by {found}: its results would be wrong without a word. Create the store with {made_for['similarity']} and write "
+        f"by {found}: results would be wrong without a word. Create the store with {made_for['similarity']} and write "
         "the documents to it again, or make an encoder for this store with KaleAligner."
     )

@@ -10,6 +10,7 @@ from haystack_integrations.components.distill.stores.ranking import (
     UnknownRankingError,
     ranking_of,
     similarity_of,
+    store_of,
 )
 from haystack_integrations.components.distill.stores.reading import is_embedded, pages_of
 
@@ -22,5 +23,6 @@ __all__ = [
     "pages_of",
     "ranking_of",
     "similarity_of",
+    "store_of",
     "teacher_of",
 ]

@@ -84,6 +84,16 @@ def similarity_of(store: Any) -> str:
     return _NAMES[name.lower()]
 
 
+def store_of(retriever: Any) -> Any:
+    """
+    The store behind a retriever.
+
+    :param retriever: The retriever.
+    :returns: The store, or None if there is none.
+    """
+    return getattr(retriever, "document_store", None) or getattr(retriever, "_document_store", None)
+
+
 def search_of(store: Any) -> Search | None:
     """
     The search by vector of a store, with the vectors in its results where it can give them.
