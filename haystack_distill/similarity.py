@@ -33,7 +33,10 @@ def scores(similarity: str, query: np.ndarray, vectors: np.ndarray) -> np.ndarra
     if similarity == "euclidean":
         return -np.linalg.norm(vectors - query, axis=1)
     products = vectors @ query
-    return products if similarity == "dot_product" else products / np.linalg.norm(vectors, axis=1)
+    if similarity == "dot_product":
+        return products
+    cosines: np.ndarray = products / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(query))
+    return cosines
 
 
 def shares_in_order(searches: Iterable[Found]) -> dict[str, float]:

@@ -22,6 +22,16 @@ def student(filled, bert, tmp_path_factory) -> Path:
     return output
 
 
+def test_of_a_large_index_a_sample_serves_and_all_that_is_judged(store, bert, beir, tmp_path):
+    settings = {"document_store": store, "teacher": bert, "layers": 0, "epochs": 1, "progress_bar": False}
+    some = KaleAligner(**settings, output=str(tmp_path / "some"), max_documents=20).run()
+    index = some["metrics"]["provenance"]["index"]
+    assert index["sampled_from"] == 60
+    assert 5 < index["documents"] < 45
+    judged = KaleAligner(**settings, output=str(tmp_path / "judged"), max_documents=20).run(test=str(beir))
+    assert judged["metrics"]["provenance"]["index"]["documents"] == 60, "every document of this index is judged"
+
+
 def test_a_student_remembers_the_index_it_was_made_for(student, backend):
     index = json.loads((student / "haystack_distill.json").read_text())["index"]
     assert (index["documents"], index["dim"], index["normalized"]) == (60, 32, True)

@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""Milvus: a query iterator. Its protocol call returns 16,384 documents at most and does not say so."""
+"""Milvus: a query iterator. Its protocol call returns 10,000 documents at most and does not say so."""
 
 from collections.abc import Iterator
 from typing import Any
