@@ -34,9 +34,10 @@ import typer
 from haystack import Document
 from haystack.document_stores.types import DuplicatePolicy
 
-from benchmarks.common import load_teacher, minilm, print_rows, read_rows, write_rows
+from benchmarks.common import CACHE, load_teacher, minilm, print_rows, read_rows, write_rows
 from demo.corpus import python_documentation
 from haystack_distill import DistilledRetriever, KaleAligner, KaleQueryEncoder
+from haystack_distill.folders import published
 from haystack_distill.kale import KaleSettings, align
 from haystack_distill.students.token_table import make_token_table
 from haystack_distill.training.alignment import TrainingSettings
@@ -70,6 +71,7 @@ COLUMNS = (
     ("ms a query", "query_ms", ".1f"),
     ("peak MiB", "peak_mib", ".0f"),
 )
+TABLE = CACHE / "minilm-token-table"
 ALIGNED = ("faiss", "qdrant")
 """An alignment knows only the view: two stores that share their process with it show what it needs."""
 
@@ -123,12 +125,14 @@ def measure(name: str, number: int) -> dict[str, Any]:
             view = index_of(aligner, work / "view")
         row["held"] = len(view)
         teacher = load_teacher(minilm())
-        make_token_table(teacher).save(str(work / "table"), create_model_card=False)
+        if not TABLE.exists():
+            with published(TABLE) as folder:
+                make_token_table(teacher).save(str(folder), create_model_card=False)
         if name in ALIGNED:
             settings = KaleSettings(layers=0, max_texts=500, training=TrainingSettings(epochs=1))
             with watched(row, "align"):
                 align(view, teacher, settings, work / "run", progress=False)
-        encoder = KaleQueryEncoder(model=str(work / "table"))
+        encoder = KaleQueryEncoder(model=str(TABLE))
         served = DistilledRetriever(retriever=retriever, query_encoder=encoder, top_k=10)
         row["query_ms"] = query_ms(served, texts[:: max(1, len(texts) // 30)][:30], row)
     finally:
