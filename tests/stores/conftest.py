@@ -195,10 +195,14 @@ def servers(tmp_path_factory):
         stop()
 
 
-def start_chroma(folder: Path) -> tuple[int, Callable[[], None]]:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start_chroma(folder: Path, port: int | None = None) -> tuple[int, Callable[[], None]]:
+    port = port or free_port()
     program = shutil.which("chroma", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     command = [program, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -6,7 +6,9 @@
 
 import logging
 import socket
+import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from haystack import Document, Pipeline
@@ -15,7 +17,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import Secret
 
 from haystack_integrations.components.distill.stores import index_of, pages_of
-from tests.stores.conftest import DIM, start_chroma, start_postgres
+from tests.stores.conftest import DIM, free_port, start_chroma, start_postgres
 
 STORES = "haystack_integrations.components.distill.stores"
 
@@ -55,9 +57,7 @@ def chroma_at(port: int):
 class TestConnections:
     @pytest.mark.parametrize("store", ["qdrant", "pgvector", "chroma"])
     def test_a_store_that_is_down(self, store, tmp_path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         down = {
             "qdrant": lambda: qdrant_at(port),
             "pgvector": lambda: pgvector_at(f"postgresql://postgres@127.0.0.1:{port}/postgres"),
@@ -72,7 +72,28 @@ class TestConnections:
             with pytest.raises(DocumentStoreError, match="timed out.*4 tries"):
                 index_of(component(qdrant_at(silent.getsockname()[1])), tmp_path / "view")
 
-    def test_a_connection_lost_on_the_way_is_taken_up_again(self, documents, tmp_path, monkeypatch):
+    def test_a_server_that_is_started_again_on_the_way(self, documents, tmp_path, monkeypatch):
+        """The next page is asked for until the server is back; the view is whole all the same."""
+        pytest.importorskip("haystack_integrations.document_stores.chroma")
+        monkeypatch.setattr(f"{STORES}.chroma.PAGE", 7)
+        monkeypatch.setattr(f"{STORES}.reading.PAUSE", 1.0)
+        port, kill = start_chroma(tmp_path / "chroma")
+        store = chroma_at(port)
+        store.write_documents(documents[:20])
+        pages = pages_of(store)
+        read = next(pages)
+        kill()
+        started: list[Any] = []
+        starting = threading.Timer(0.3, lambda: started.append(start_chroma(tmp_path / "chroma", port)))
+        starting.start()
+        try:
+            read += [row for page in pages for row in page]
+        finally:
+            starting.join()
+            started[0][1]()
+        assert sorted(key for key, _, _ in read) == sorted(one.id for one in documents[:20])
+
+    def test_a_connection_that_the_server_ends_is_taken_up_again(self, documents, tmp_path, monkeypatch):
         """PostgreSQL ends the connection between two pages; the view is whole all the same."""
         pytest.importorskip("pgserver")
         import psycopg
