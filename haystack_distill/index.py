@@ -191,8 +191,8 @@ class _Copy:
         self._sample = sample
         self._known: set[str] = set()
         self._dim: int | None = None
-        self._missing, self._missing_ids = 0, []  # type: int, list[str]
-        self._all = self._held = 0
+        self._missing_ids: list[str] = []
+        self._missing = self._all = self._held = 0
 
     def __enter__(self) -> "_Copy":
         return self
