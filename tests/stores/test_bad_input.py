@@ -17,6 +17,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import Secret
 
 from haystack_integrations.components.distill.stores import index_of, pages_of
+from haystack_integrations.components.distill.stores.ranking import ranking_of, search_of
 from tests.stores.conftest import DIM, free_port, start_chroma, start_postgres
 
 STORES = "haystack_integrations.components.distill.stores"
@@ -177,6 +178,8 @@ class TestContent:
         read = {key: vector for page in pages_of(store) for key, _, vector in page}
         assert len(read) == 58
         assert all(np.allclose(vector, expected[key]) for key, vector in read.items())
+        ranking = ranking_of(store, search_of(store), np.array([expected["d1"], expected["d2"]]))
+        assert ranking.normalized
 
     def test_documents_without_a_vector_are_counted_skipped_and_named(
         self, opener, backend, documents, tmp_path, caplog

@@ -31,7 +31,7 @@ def check_fits(query_encoder: Any, retriever: Any) -> bool:
 
     :param query_encoder: Has a `model`; one that is no student's folder is not checked.
     :param retriever: An embedding retriever.
-    :returns: Whether there is nothing left to check; False as long as the store holds too little to tell.
+    :returns: Whether there is nothing left to check; False as long as the store is empty.
     :raises ValueError: If the store holds vectors of another length, or ranks otherwise; the message says what to do.
     """
     folder, store = getattr(query_encoder, "model", None), store_of(retriever)
@@ -52,7 +52,7 @@ def check_fits(query_encoder: Any, retriever: Any) -> bool:
         raise ValueError(msg) from error
     if ranking is None:
         logger.warning("%s is empty or gives no vectors; %s was not checked against it.", type(store).__name__, folder)
-        return False
+        return bool(store.count_documents() > 1)
     if not rank_alike((made_for["similarity"], made_for["normalized"]), (ranking.similarity, ranking.normalized)):
         raise ValueError(_misfit(folder, made_for, store, ranking))
     return True

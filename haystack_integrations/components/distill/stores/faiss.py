@@ -25,18 +25,25 @@ def read(store: Any, retried: Retried) -> Iterator[list[Row]]:
     for start in range(0, len(documents), PAGE):
         page = documents[start : start + PAGE]
         bare = [one.id for one in page if one.embedding is None and one.id in store.inverse_id_map]
-        found = dict(zip(bare, _reconstructed(store, bare), strict=True)) if bare else {}
+        found = stored_vectors(store, bare)
         yield [
             Row(one.id, one.content, one.meta, found.get(one.id) if one.embedding is None else one.embedding)
             for one in page
         ]
 
 
-def _reconstructed(store: Any, document_ids: list[str]) -> np.ndarray:
-    """The vectors that FAISS holds, `[documents, dim]`; its own ids ascend, as documents are only ever appended."""
+def stored_vectors(store: Any, document_ids: list[str]) -> dict[str, np.ndarray]:
+    """
+    The vectors that the index itself holds.
+
+    :param store: The document store.
+    :param document_ids: Ids of documents that have a vector.
+    :returns: Id -> vector.
+    """
     import faiss
 
-    own = faiss.vector_to_array(store.index.id_map)
+    if not document_ids:
+        return {}
+    own = faiss.vector_to_array(store.index.id_map)  # ascends: documents are only ever appended
     rows = np.searchsorted(own, [store.inverse_id_map[key] for key in document_ids])
-    vectors: np.ndarray = store.index.index.reconstruct_batch(rows)
-    return vectors
+    return dict(zip(document_ids, store.index.index.reconstruct_batch(rows), strict=True))

@@ -14,6 +14,7 @@ import numpy as np
 from haystack import Document
 
 from haystack_distill.similarity import SIMILARITIES, Found, has_length_one, recognise, shares_in_order
+from haystack_integrations.components.distill.stores import faiss
 
 logger = logging.getLogger(__name__)
 
@@ -136,13 +137,14 @@ def ranking_of(store: Any, search: Search, queries: np.ndarray) -> Ranking | Non
 
 def _found(store: Any, search: Search, query: np.ndarray) -> Found:
     documents = search([float(value) for value in query], TOP)
-    missing = [one.id for one in documents if one.embedding is None]
-    if missing:
+    found: dict[str, Any] = {one.id: one.embedding for one in documents}
+    missing = [key for key, vector in found.items() if vector is None]
+    if missing and type(store).__name__ == "FAISSDocumentStore":
+        found |= faiss.stored_vectors(store, missing)
+    elif missing:
         filters = {"field": "id", "operator": "in", "value": missing}
-        stored = {one.id: one.embedding for one in store.filter_documents(filters)}
-        documents = [one for one in documents if one.embedding is not None or stored.get(one.id) is not None]
-        return query, np.array([stored.get(one.id) if one.embedding is None else one.embedding for one in documents])
-    return query, np.array([one.embedding for one in documents], dtype=np.float32)
+        found |= {one.id: one.embedding for one in store.filter_documents(filters)}
+    return query, np.array([vector for vector in found.values() if vector is not None], dtype=np.float32)
 
 
 def _said(store: Any) -> str | None:
