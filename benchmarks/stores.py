@@ -157,7 +157,7 @@ def perturbed(number: int, work: Path) -> tuple[list[str], np.ndarray]:
 
 
 def fill(name: str, store: Any, texts: list[str], vectors: np.ndarray) -> None:
-    """Write in batches. FAISS's documents let go of their vectors, which its index has: as lists they take 15 KiB each."""
+    """Write in batches. FAISS's documents let go of their vectors, which its index has: a list takes 15 KiB."""
     for start in range(0, len(vectors), BATCH):
         numbers = range(start, min(len(vectors), start + BATCH))
         rows = vectors[numbers.start : numbers.stop]
