@@ -91,7 +91,7 @@ def main(
         name, number = one.split(":")
         print(json_format.dumps(measure(name, int(number))))
         return
-    rows = read_rows(json)
+    rows = [row for row in read_rows(json) if "failed" not in row]
     done = {(row["store"], row["n"]) for row in rows}
     for name in store or SIZES:
         for number in size or ((2_000,) if quick else SIZES[name]):
