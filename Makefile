@@ -14,6 +14,7 @@ export TOKENIZERS_PARALLELISM = false
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "faiss-haystack>=3.0"  # docs/stores.md
 	touch $(STAMP)
 
 demo: $(STAMP)

@@ -58,6 +58,18 @@ def read_beir(folder: str | Path) -> BeirFolder:
     return BeirFolder(documents, queries, qrels)
 
 
+def judged_documents(*paths: str | Path | None) -> Iterator[str]:
+    """
+    The documents that BEIR folders judge, read when they are asked for.
+
+    :param paths: The folders; anything else has no judgments.
+    :returns: Document ids.
+    """
+    for path in paths:
+        if path is not None and Path(path).is_dir():
+            yield from (key for qrels in read_beir(path).qrels.values() for judged in qrels.values() for key in judged)
+
+
 def read_queries(file: str | Path) -> dict[str, str]:
     """
     Read queries from JSON lines with the keys `_id` and `text`.

@@ -21,6 +21,9 @@ MEASURES = {"ndcg@10": nDCG @ 10, "recall@10": R @ 10, "mrr@10": RR @ 10}
 DEPTH = 100
 """How many documents a run holds for each query."""
 
+SCORES = 2**25
+"""How many scores are in memory at once: 128 MiB of them."""
+
 RESAMPLES = 10_000
 Run = dict[str, dict[str, float]]
 """Query id -> document id -> score."""
@@ -69,10 +72,11 @@ def search(index: IndexView, query_ids: Sequence[str], query_vectors: np.ndarray
     documents = np.asarray(index.ranking_vectors)
     depth = min(depth, len(index))
     run: Run = {}
-    for start in range(0, len(query_ids), 256):
-        scores = query_vectors[start : start + 256] @ documents.T
+    batch = max(1, min(256, SCORES // len(index)))
+    for start in range(0, len(query_ids), batch):
+        scores = query_vectors[start : start + batch] @ documents.T
         best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
-        for row, query_id in enumerate(query_ids[start : start + 256]):
+        for row, query_id in enumerate(query_ids[start : start + batch]):
             run[query_id] = {index.ids[column]: float(scores[row, column]) for column in best[row]}
     return run
 

@@ -6,19 +6,26 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from haystack_distill.folders import published
+from haystack_distill.similarity import SIMILARITIES, has_length_one
 
-SIMILARITIES = ("cosine", "dot_product", "euclidean")
+logger = logging.getLogger(__name__)
 
 Page = list[tuple[str, str | None, list[float] | np.ndarray | None]]
 """Some of an index: (id, text, vector); a text or a vector may be missing."""
+
+Similarity = str | Callable[[np.ndarray], str]
+"""`cosine`, `dot_product` or `euclidean`, or a function that finds it out once the vectors are read."""
+
+NAMED = 10
+"""How many documents without a vector are named."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,10 @@ class IndexView:
     :param texts: The texts, empty where a document has none.
     :param vectors: `[documents, dim]`, float32.
     :param similarity: How the store ranks: `cosine`, `dot_product` or `euclidean`.
-    :param fingerprint: SHA-256 over ids and vectors in the order of the ids: changes when the index does.
+    :param fingerprint: Over ids and vectors of the whole index, in whatever order: changes when the index does.
     :param without_vector: How many documents were left out because they have no vector.
+    :param without_vector_ids: The first of them.
+    :param sampled_from: How many documents with a vector the index has; the view may hold a sample of them.
     """
 
     ids: list[str]
@@ -40,6 +49,8 @@ class IndexView:
     similarity: str
     fingerprint: str
     without_vector: int = 0
+    without_vector_ids: tuple[str, ...] = ()
+    sampled_from: int = 0
 
     def __len__(self) -> int:
         """The number of documents with a vector."""
@@ -53,8 +64,7 @@ class IndexView:
     @property
     def normalized(self) -> bool:
         """Whether all vectors have length 1 (to 1e-3), looked at on up to 2,000 of them."""
-        sample = self.vectors[:: max(1, len(self) // 2000)]
-        return bool(np.all(np.abs(np.linalg.norm(sample, axis=1) - 1) < 1e-3))
+        return has_length_one(self.vectors[:: max(1, len(self) // 2000)])
 
     @property
     def ranking_vectors(self) -> np.ndarray:
@@ -64,29 +74,56 @@ class IndexView:
         return self.vectors
 
 
-def read_index(pages: Iterable[Page], folder: str | Path, similarity: str) -> IndexView:
+@dataclass(frozen=True)
+class Sample:
+    """
+    Which documents of a large index a view holds: chosen by their ids, so that the same index gives the same sample.
+
+    :param share: Of the documents, between 0 and 1.
+    :param always: Ids that are held in any case, such as judged ones.
+    """
+
+    share: float = 1.0
+    always: frozenset[str] = frozenset()
+
+    def holds(self, document_id: str) -> bool:
+        """
+        Whether a document belongs to the sample.
+
+        :param document_id: Its id.
+        """
+        if self.share >= 1 or document_id in self.always:
+            return True
+        return int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:8]) < self.share * 2**64
+
+
+def read_index(
+    pages: Iterable[Page], folder: str | Path, similarity: Similarity, sample: Sample | None = None
+) -> IndexView:
     """
     Copy an index, page by page, into a folder that appears only when all of it was read.
 
     :param pages: The documents; memory holds one page at a time.
     :param folder: The folder to make.
-    :param similarity: How the store ranks.
+    :param similarity: How the store ranks, or a function that finds out.
+    :param sample: Which documents to hold; None holds all. All are read, checked and counted in the fingerprint.
     :returns: The view, its vectors memory-mapped.
     :raises ValueError: If there is no document or no vector, if two vectors differ in dimension, if a vector is
         all zeros or holds a value that is not finite, if two documents share an id, or if vectors of different
         lengths are ranked by euclidean distance.
     """
-    if similarity not in SIMILARITIES:
-        msg = f"The similarity {similarity!r} is not known: expected one of {', '.join(SIMILARITIES)}."
-        raise ValueError(msg)
+    if isinstance(similarity, str):
+        _check_similarity(similarity)
     with published(folder) as unfinished:
-        ids, missing = _write_pages(pages, unfinished)
-        if not ids:
-            how = f"all {missing} documents lack an embedding" if missing else "it holds no documents"
-            msg = f"The document store can't be aligned with: {how}. Run the indexing pipeline first."
-            raise ValueError(msg)
-        summary = {"documents": len(ids), "similarity": similarity, "without_vector": missing}
-        (unfinished / "index.json").write_text(json.dumps(summary), encoding="utf-8")
+        copy = _Copy(unfinished, sample or Sample())
+        with copy:
+            for page in pages:
+                copy.add(page)
+        summary = copy.summary()
+        if callable(similarity):
+            similarity = similarity(_map_vectors(unfinished, len(copy.ids)))
+            _check_similarity(similarity)
+        (unfinished / "index.json").write_text(json.dumps(summary | {"similarity": similarity}), encoding="utf-8")
     return open_index(folder)
 
 
@@ -97,24 +134,29 @@ def open_index(folder: str | Path) -> IndexView:
     :param folder: The folder.
     :returns: The view, its vectors memory-mapped.
     :raises FileNotFoundError: If a part is missing.
-    :raises ValueError: If a part is truncated, or the vectors can't be ranked as the store claims to.
+    :raises ValueError: If a part is truncated or changed, or the vectors can't be ranked as the store claims to.
     """
     path = Path(folder)
     summary = json.loads((path / "index.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (path / "documents.jsonl").read_text(encoding="utf-8").splitlines()]
-    flat = np.memmap(path / "vectors.f32", dtype=np.float32, mode="r")
-    if len(rows) != summary["documents"] or flat.size % max(1, len(rows)):
-        msg = f"The copy of the index in {path} is truncated: delete the folder and run again."
+    ids, texts = [], []
+    with (path / "documents.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            ids.append(row["id"])
+            texts.append(row["text"])
+    vectors = _map_vectors(path, len(ids))
+    if len(ids) != summary["documents"] or _sum_of(ids, vectors) != int(summary["held"], 16):
+        msg = f"The copy of the index in {path} is truncated or was changed: delete the folder and run again."
         raise ValueError(msg)
-    vectors = flat.reshape(len(rows), -1)
-    ids = [row["id"] for row in rows]
     view = IndexView(
         ids,
-        [row["text"] for row in rows],
+        texts,
         vectors,
         summary["similarity"],
-        _fingerprint(ids, vectors),
+        summary["fingerprint"],
         summary["without_vector"],
+        tuple(summary["without_vector_ids"]),
+        summary["sampled_from"],
     )
     if view.similarity == "euclidean" and not view.normalized:
         msg = (
@@ -125,31 +167,87 @@ def open_index(folder: str | Path) -> IndexView:
     return view
 
 
-def _write_pages(pages: Iterable[Page], folder: Path) -> tuple[list[str], int]:
-    ids: list[str] = []
-    known: set[str] = set()
-    missing, dim = 0, None
-    with (folder / "documents.jsonl").open("w", encoding="utf-8") as texts, (folder / "vectors.f32").open("wb") as out:
-        for document_id, text, vector in _documents(pages):
-            if vector is None:
-                missing += 1
-                continue
-            row = np.asarray(vector, dtype=np.float32)
-            dim = dim or len(row)
-            _check_vector(document_id, row, dim)
-            if document_id in known:
+def _check_similarity(similarity: str) -> None:
+    if similarity not in SIMILARITIES:
+        msg = f"The similarity {similarity!r} is not known: expected one of {', '.join(SIMILARITIES)}."
+        raise ValueError(msg)
+
+
+def _map_vectors(folder: Path, documents: int) -> np.ndarray:
+    flat = np.memmap(folder / "vectors.f32", dtype=np.float32, mode="r")
+    if flat.size % max(1, documents):
+        msg = f"The copy of the index in {folder} is truncated or was changed: delete the folder and run again."
+        raise ValueError(msg)
+    return flat.reshape(documents, -1)
+
+
+class _Copy:
+    """The files of a view while they are written."""
+
+    def __init__(self, folder: Path, sample: Sample) -> None:
+        self.ids: list[str] = []
+        self._texts = (folder / "documents.jsonl").open("w", encoding="utf-8")
+        self._vectors = (folder / "vectors.f32").open("wb")
+        self._sample = sample
+        self._known: set[str] = set()
+        self._dim: int | None = None
+        self._missing_ids: list[str] = []
+        self._missing = self._all = self._held = 0
+
+    def __enter__(self) -> "_Copy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._texts.close()
+        self._vectors.close()
+
+    def add(self, page: Page) -> None:
+        for document_id, text, vector in page:
+            if document_id in self._known:
                 msg = f"The document store returned the document {document_id!r} twice; its ids must be unique."
                 raise ValueError(msg)
-            known.add(document_id)
-            ids.append(document_id)
-            texts.write(json.dumps({"id": document_id, "text": text or ""}, ensure_ascii=False) + "\n")
-            out.write(row.tobytes())
-    return ids, missing
+            self._known.add(document_id)
+            if vector is None:
+                self._missing += 1
+                self._missing_ids += [document_id] if self._missing <= NAMED else []
+                continue
+            row = np.asarray(vector, dtype=np.float32)
+            self._dim = self._dim or len(row)
+            _check_vector(document_id, row, self._dim)
+            mark = _mark(document_id, row)
+            self._all += mark
+            if self._sample.holds(document_id):
+                self._held += mark
+                self.ids.append(document_id)
+                self._texts.write(json.dumps({"id": document_id, "text": text or ""}, ensure_ascii=False) + "\n")
+                self._vectors.write(row.tobytes())
 
-
-def _documents(pages: Iterable[Page]) -> Iterator[Any]:
-    for page in pages:
-        yield from page
+    def summary(self) -> dict[str, object]:
+        embedded = len(self._known) - self._missing
+        if not embedded:
+            how = f"all {self._missing} documents lack an embedding" if self._missing else "it holds no documents"
+            msg = f"The document store can't be aligned with: {how}. Run the indexing pipeline first."
+            raise ValueError(msg)
+        if not self.ids:
+            msg = f"None of the {embedded} documents falls into a sample of {self._sample.share:.2g}: ask for more."
+            raise ValueError(msg)
+        if self._missing:
+            more = " and others" if self._missing > NAMED else ""
+            logger.warning(
+                "%d of %d documents have no vector and are left out: %s%s.",
+                self._missing,
+                len(self._known),
+                ", ".join(map(repr, self._missing_ids)),
+                more,
+            )
+        return {
+            "documents": len(self.ids),
+            "without_vector": self._missing,
+            "without_vector_ids": self._missing_ids,
+            "sampled_from": embedded,
+            "fingerprint": _hex(self._all),
+            "held": _hex(self._held),
+        }
 
 
 def _check_vector(document_id: str, vector: np.ndarray, dim: int) -> None:
@@ -165,12 +263,21 @@ def _check_vector(document_id: str, vector: np.ndarray, dim: int) -> None:
     raise ValueError(msg)
 
 
-def _fingerprint(ids: list[str], vectors: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for row in sorted(range(len(ids)), key=ids.__getitem__):
-        digest.update(ids[row].encode())
-        digest.update(vectors[row].tobytes())
-    return digest.hexdigest()
+def _mark(document_id: str, vector: np.ndarray) -> int:
+    """
+    What a document adds to a fingerprint.
+
+    Sums of SHA-256 don't depend on the order, so that pages can come as a store likes and nothing need be sorted.
+    """
+    return int.from_bytes(hashlib.sha256(document_id.encode() + b"\0" + vector.tobytes()).digest())
+
+
+def _sum_of(ids: list[str], vectors: np.ndarray) -> int:
+    return int(_hex(sum(_mark(document_id, row) for document_id, row in zip(ids, vectors, strict=True))), 16)
+
+
+def _hex(total: int) -> str:
+    return f"{total % 2**256:064x}"
 
 
 def stored_vectors(file: Path, texts: list[str], encode: Callable[[], np.ndarray]) -> np.ndarray:

@@ -28,11 +28,9 @@ from haystack_distill.folders import published, write_json
 from haystack_distill.index import IndexView
 from haystack_distill.kale import Aligned, KaleSettings, Queries, align, workspace_for
 from haystack_distill.report import write_report
+from haystack_distill.serving.exports import PROVENANCE
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.texts import split_index_text
-
-PROVENANCE = "haystack_distill.json"
-"""The file in a student's folder that says what index it was made for."""
 
 HELD_OUT_PART, HELD_OUT_MOST = 10, 400
 
@@ -224,6 +222,7 @@ def _provenance(
             "similarity": index.similarity,
             "normalized": index.normalized,
             "without_vector": index.without_vector,
+            "sampled_from": index.sampled_from,
         },
         "query_prefix": teacher.query_prefix,
         "trained_on": aligned.texts,
@@ -276,11 +275,13 @@ def facts_of(figures: dict[str, Any]) -> dict[str, str]:
     made = figures["provenance"]
     index, settings, trained = made["index"], made["settings"], made["trained_on"]
     kept = "none: a token table" if not made["kept_layers"] else ", ".join(map(str, made["kept_layers"]))
+    whole = index.get("sampled_from", index["documents"])
+    part = f" (a sample of {whole})" if whole > index["documents"] else ""
     losses = " + ".join(f"{weight:g} x {name}" for name, weight in settings["loss"].items())
     return {
         "Teacher": made["teacher"],
         "Layers kept": kept,
-        "Index": f"{index['documents']} documents, {index['dim']} dimensions, {index['similarity']}, "
+        "Index": f"{index['documents']} documents{part}, {index['dim']} dimensions, {index['similarity']}, "
         f"fingerprint {index['fingerprint'][:16]}",
         "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",
         "Loss": losses,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from haystack_distill.beir import read_beir, read_queries
 from haystack_distill.folders import published, refuse_existing
-from haystack_distill.index import open_index, read_index, stored_vectors
+from haystack_distill.index import Sample, open_index, read_index, stored_vectors
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.texts import index_sentences, sample_texts, split_index_text
 from tests.conftest import write_beir
@@ -33,7 +33,30 @@ def test_a_view_holds_what_the_store_holds(tmp_path):
 
 def test_documents_without_a_vector_are_counted_and_left_out(tmp_path):
     view = read_index([[("a", "x", [1.0, 0.0]), ("b", "y", None)]], tmp_path / "view", "cosine")
-    assert (view.ids, view.without_vector) == (["a"], 1)
+    assert (view.ids, view.without_vector, view.without_vector_ids) == (["a"], 1, ("b",))
+
+
+def test_the_similarity_may_be_found_out_from_the_vectors(tmp_path):
+    seen = []
+    view = read_index(
+        pages([[1.0, 0.0], [0.6, 0.8]]), tmp_path / "view", lambda vectors: (seen.append(vectors.shape), "cosine")[1]
+    )
+    assert (view.similarity, seen) == ("cosine", [(2, 2)])
+
+
+def test_an_error_while_reading_leaves_nothing_behind(tmp_path):
+    def broken():
+        yield [("a", "x", [1.0, 0.0])]
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        read_index(broken(), tmp_path / "view", "cosine")
+    assert not (tmp_path / "view").exists()
+
+
+def test_a_sample_without_any_document_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="None of the 2 documents falls into a sample"):
+        read_index(pages([[1.0, 0.0], [0.6, 0.8]]), tmp_path / "view", "cosine", Sample(share=1e-18))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +96,14 @@ def test_a_truncated_view_is_noticed(tmp_path):
     file = tmp_path / "view" / "vectors.f32"
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(ValueError, match="truncated"):
+        open_index(tmp_path / "view")
+
+
+def test_a_changed_view_is_noticed(tmp_path):
+    read_index(pages([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]), tmp_path / "view", "cosine")
+    file = tmp_path / "view" / "vectors.f32"
+    file.write_bytes(np.array([1.0, 0.0, 0.0, 1.0, 0.8, 0.6], dtype=np.float32).tobytes())
+    with pytest.raises(ValueError, match="was changed"):
         open_index(tmp_path / "view")
 
 

@@ -20,6 +20,8 @@ FORMAT = 1
 BACKENDS, PRECISIONS = ("onnx", "openvino", "torch"), ("fp32", "int8")
 MANIFEST, GRAPH, TOKENIZER, CHECK = "export.json", "model.onnx", "tokenizer.json", "check.npy"
 WEIGHTS = "model.safetensors"
+PROVENANCE = "haystack_distill.json"
+"""The file in a student's folder, and in its exports, that says what index it was made for."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
 """Exporting a student to the runtimes that serve it, with a check that nothing was lost on the way."""
 
 import logging
+import shutil
 import warnings
 from importlib import metadata
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from haystack_distill.serving.encoder import Encoder
 from haystack_distill.serving.exports import (
     CHECK,
     GRAPH,
+    PROVENANCE,
     TOKENIZER,
     WEIGHTS,
     Export,
@@ -107,6 +109,8 @@ def export(model: str | Path, backend: str, precision: str, dev: DevSet) -> Path
         )
         if backend != "torch":
             _write_graph(student, backend, precision, place)
+        if (folder / PROVENANCE).is_file():  # the export may be carried away from its model
+            shutil.copyfile(folder / PROVENANCE, place / PROVENANCE)
         write_manifest(place, manifest)
         exported = torch_encoder(folder, precision) if backend == "torch" else graph_encoder(place, manifest, threads=1)
         cosine, share, vectors = _compare(exported, reference, dev)

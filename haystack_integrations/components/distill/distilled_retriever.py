@@ -10,6 +10,9 @@ from haystack.components.embedders.types import TextEmbedder
 from haystack.components.retrievers.types import EmbeddingRetriever
 from haystack.core.serialization import component_to_dict
 
+from haystack_integrations.components.distill.similarity_guard import check_fits
+from haystack_integrations.components.distill.stores import is_embedded, store_of
+
 
 @component
 class DistilledRetriever:
@@ -48,12 +51,18 @@ class DistilledRetriever:
         self.retriever = retriever
         self.query_encoder = query_encoder
         self.top_k = top_k
+        self._fits = False
 
     def warm_up(self) -> None:
-        """Warm up encoder and retriever."""
+        """
+        Warm up encoder and retriever, and make sure, once, that the encoder was made for an index that ranks like this.
+
+        :raises ValueError: If the store ranks otherwise than the index that the encoder was made for.
+        """
         for part in (self.query_encoder, self.retriever):
             if hasattr(part, "warm_up"):
                 part.warm_up()
+        self._fits = self._fits or check_fits(self.query_encoder, self.retriever)
 
     def close(self) -> None:
         """Close encoder and retriever."""
@@ -94,7 +103,8 @@ class DistilledRetriever:
         :raises ValueError: If the query is empty.
         """
         self._check(query)
-        if not hasattr(self.retriever, "run_async"):  # then one change of thread is enough for both
+        if not hasattr(self.retriever, "run_async") or is_embedded(store_of(self.retriever)):
+            # One change of thread is enough for both.
             return await asyncio.to_thread(self.run, query, filters, top_k)
         if hasattr(self.query_encoder, "run_async"):
             embedded = await self.query_encoder.run_async(text=query)

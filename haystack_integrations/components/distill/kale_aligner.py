@@ -67,6 +67,7 @@ class KaleAligner:
         meta_fields_to_embed: list[str] | None = None,
         embedding_separator: str = "\n",
         similarity: str | None = None,
+        max_documents: int = 100_000,
         device: ComponentDevice | None = None,
         export: list[str] | None = None,
         progress_bar: bool = True,
@@ -95,7 +96,9 @@ class KaleAligner:
         :param truncate_dim: As in the document embedder.
         :param meta_fields_to_embed: As in the document embedder.
         :param embedding_separator: As in the document embedder.
-        :param similarity: How the store ranks, where the store does not say: `cosine`, `dot_product` or `euclidean`.
+        :param similarity: How the store ranks: `cosine`, `dot_product` or `euclidean`; None finds out.
+        :param max_documents: Of a larger index about this many documents serve, and all that are judged; memory then
+            does not grow with the index. They are chosen by their ids, and figures are about them.
         :param device: Where training runs; None takes the default device.
         :param export: Exports to make beside the student for faster serving: `onnx-fp32`, `onnx-int8`,
             `openvino-fp32`, `openvino-int8` or `torch-int8`. None that loses 1 % of the dev nDCG@10 is written.
@@ -124,6 +127,7 @@ class KaleAligner:
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
         self.similarity = similarity
+        self.max_documents = int(max_documents)
         self.device = device
         self.export = export or []
         self.progress_bar = progress_bar
@@ -147,6 +151,7 @@ class KaleAligner:
         :raises ImportError: If a package that an export needs is missing; found out before training.
         """
         # Training libraries take seconds to import: a query pipeline that only reads this module does not need them.
+        from haystack_distill.beir import judged_documents
         from haystack_distill.dev_set import read_dev_set
         from haystack_distill.kale import KaleSettings, workspace_for
         from haystack_distill.proof import align_and_prove
@@ -170,7 +175,8 @@ class KaleAligner:
             **({"loss": self.loss} if self.loss else {}),
         )
         shutil.rmtree(workspace / "index", ignore_errors=True)  # a killed run's copy: the store may have changed since
-        index, teacher = index_of(self, workspace / "index"), teacher_of(self)
+        index = index_of(self, workspace / "index", judged_documents(queries, test))
+        teacher = teacher_of(self)
         metrics = align_and_prove(
             index, teacher, self.teacher, settings, Path(self.output), queries, test, progress=self.progress_bar
         )

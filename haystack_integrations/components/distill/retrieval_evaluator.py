@@ -69,7 +69,7 @@ class RetrievalEvaluator:
         :param truncate_dim: As in the document embedder.
         :param meta_fields_to_embed: As in the document embedder.
         :param embedding_separator: As in the document embedder.
-        :param similarity: How the store ranks, where the store does not say.
+        :param similarity: How the store ranks; None finds out.
         :param device: Where encoders run; None takes the default device.
         :param seed: Of the resampling.
         :raises ValueError: If no student is named, or one is called `teacher`.

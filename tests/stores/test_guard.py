@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The similarity guard: a student before a store that ranks otherwise is an error that says what to do."""
+
+import json
+import logging
+import shutil
+
+import pytest
+
+from haystack_distill import DistilledRetriever, KaleQueryEncoder
+from haystack_distill.similarity import rank_alike
+
+QUERY = "river bridge stone winter"
+
+
+@pytest.fixture
+def student(bert, tmp_path):
+    """A student's folder that says it was made for a given index."""
+
+    def made_for(similarity: str, *, normalized: bool, dim: int = 32) -> KaleQueryEncoder:
+        folder = tmp_path / f"{similarity}-{normalized}-{dim}"
+        shutil.copytree(bert, folder)
+        index = {"similarity": similarity, "normalized": normalized, "dim": dim}
+        (folder / "haystack_distill.json").write_text(json.dumps({"index": index}))
+        return KaleQueryEncoder(model=str(folder))
+
+    return made_for
+
+
+def retriever(backend, store, encoder):
+    return DistilledRetriever(retriever=backend.retriever_of(store), query_encoder=encoder)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot_product", "euclidean"])
+def test_vectors_of_length_one_suit_every_similarity(similarity, backend, filled, student):
+    retriever(backend, filled, student(similarity, normalized=True)).warm_up()
+
+
+def test_a_student_of_dot_products_does_not_suit_vectors_of_length_one(backend, filled, student):
+    served = retriever(backend, filled, student("dot_product", normalized=False))
+    with pytest.raises(ValueError, match="dot_product over vectors not of length 1, .* of length 1: .*KaleAligner"):
+        served.run(query=QUERY)
+
+
+def test_a_store_of_uneven_vectors(backend, opener, uneven, student):
+    """The store ranks by its default, cosine or euclidean distance; the student was made for something else."""
+    similarity = backend.similarities[0]
+    store = opener(uneven, similarity)
+    wrong = "dot_product"
+    with pytest.raises(ValueError, match=f"ranks by {wrong} .*ranks by {similarity}"):
+        retriever(backend, store, student(wrong, normalized=False)).warm_up()
+    retriever(backend, store, student(similarity, normalized=False)).warm_up()
+
+
+def test_another_dimension(backend, filled, student):
+    with pytest.raises(ValueError, match="with vectors of 16 dimensions .*the index it was made for"):
+        retriever(backend, filled, student("cosine", normalized=True, dim=16)).warm_up()
+
+
+def test_an_empty_store_is_checked_later(backend, opener, documents, student, caplog):
+    store = opener()
+    served = retriever(backend, store, student("dot_product", normalized=False))
+    with caplog.at_level(logging.WARNING):
+        served.warm_up()
+    assert "was not checked" in caplog.text
+    store.write_documents(documents)
+    with pytest.raises(ValueError, match="not of length 1"):
+        served.warm_up()
+
+
+def test_it_is_checked_once(backend, filled, student):
+    served = retriever(backend, filled, student("cosine", normalized=True))
+    served.warm_up()
+    served.query_encoder.model = "nowhere"
+    served.warm_up()
+
+
+def test_what_is_no_student_is_not_checked(backend, filled, bert):
+    retriever(backend, filled, KaleQueryEncoder(model=bert)).warm_up()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [
+        (("cosine", False), ("cosine", True), True),
+        (("dot_product", True), ("euclidean", True), True),
+        (("dot_product", False), ("dot_product", True), False),
+        (("dot_product", False), ("cosine", False), False),
+        (("euclidean", False), ("euclidean", False), True),
+    ],
+)
+def test_which_indexes_rank_alike(first, second, alike):
+    assert rank_alike(first, second) is rank_alike(second, first) is alike
