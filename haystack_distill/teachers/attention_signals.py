@@ -78,7 +78,7 @@ class AttentionTeacher:
         self.reader = reader
         self.signal = signal
         self.prompt = prompt or reader.prompts[signal]
-        check_places(self.prompt, signal, joint=joint, question=True)
+        check_places(self.prompt, reader.prompts[signal], signal)
         if joint and self.prompt.question_first:
             msg = f"{signal!r} reads the attention of the question to the passages: the question must come after them."
             raise ValueError(msg)

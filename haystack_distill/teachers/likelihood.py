@@ -46,7 +46,7 @@ class LikelihoodTeacher:
         self.reader = reader
         self.signal = signal
         self.prompt = prompt or reader.prompts[signal]
-        check_places(self.prompt, signal, joint=signal == "loop", question=signal != "question")
+        check_places(self.prompt, reader.prompts[signal], signal)
         self.name = name
 
     @property
@@ -112,22 +112,16 @@ class LikelihoodTeacher:
         return frozenset(number for number, prompt in enumerate(own) if prompt.cut)
 
 
-def check_places(prompt: Prompt, signal: str, *, joint: bool, question: bool) -> None:
+def check_places(prompt: Prompt, usual: Prompt, signal: str) -> None:
     """
     Refuse a prompt that lacks a place for what the signal puts into it.
 
     :param prompt: The prompt.
+    :param usual: The signal's own prompt, which has the places.
     :param signal: The signal.
-    :param joint: Whether all passages stand in one prompt.
-    :param question: Whether the question is in the prompt.
     :raises ValueError: If a place is missing.
     """
-    passages = signal not in {"response", "mi"}
-    wanted = [
-        *(["{question}"] if question else []),
-        *((["{passages}"] if joint else ["{passage}"]) if passages else []),
-    ]
-    missing = [place for place in wanted if place not in prompt.text]
+    missing = sorted(usual.places - prompt.places)
     if missing:
-        msg = f"The prompt {prompt.text!r} lacks a place for {missing[0]}, which the signal {signal!r} needs."
+        msg = f"The prompt {prompt.text!r} lacks a place for {{{missing[0]}}}, which the signal {signal!r} needs."
         raise ValueError(msg)

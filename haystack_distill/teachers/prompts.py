@@ -47,13 +47,17 @@ class Prompt:
     item: str = "[{number}] {passage}\n\n"
 
     def __post_init__(self) -> None:
-        places = set(_PLACES.findall(self.text))
-        if not places or {"passage", "passages"} <= places or "{passage}" not in self.item:
+        if not self.places or {"passage", "passages"} <= self.places or "{passage}" not in self.item:
             msg = (
                 f"The prompt {self.text!r} is no prompt: it needs places for {{question}} and {{passage}}, or "
                 "{passages} for all of them, and its item one for {passage}."
             )
             raise ValueError(msg)
+
+    @property
+    def places(self) -> frozenset[str]:
+        """What the text has places for."""
+        return frozenset(_PLACES.findall(self.text))
 
     @property
     def question_first(self) -> bool:
