@@ -17,14 +17,14 @@ Attention signals: where a reader looks when it answers, or when it reads the qu
 - `heads`: as `icr`, from chosen heads alone. See `heads.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import FusionReader
-from haystack_distill.teachers.heads import Heads
+from haystack_distill.teachers.heads import Example, Heads
 from haystack_distill.teachers.likelihood import check_places
 from haystack_distill.teachers.prompts import Encoded, Prompt, UnscorableError
 from haystack_distill.teachers.scores import Candidates, Scored, check_candidates, check_finite
@@ -247,3 +247,21 @@ def passage_orders(passages: int, count: int) -> list[list[int]]:
     orders = [list(range(passages)), list(range(passages))[::-1]]
     orders += [random.permutation(passages).tolist() for _ in range(count - 2)]
     return orders[:count]
+
+
+def head_examples(
+    reader: CausalReader, rows: Iterable[Candidates], right: Iterable[int], prompt: Prompt | None = None
+) -> Iterator[Example]:
+    """
+    What `select_heads` chooses heads on.
+
+    :param reader: The model.
+    :param rows: Questions with their passages.
+    :param right: For each the number of the passage that answers it, known or by another teacher's word.
+    :param prompt: None takes that of `icr`.
+    :returns: Examples.
+    """
+    for row, number in zip(rows, right, strict=True):
+        attention, encoded = calibrated_attention(reader, prompt or reader.prompts["heads"], row.query, row.passages)
+        spans = [encoded.spans[("passage", place)] for place in range(len(row.passages))]
+        yield Example(np.stack([attention[:, :, span].sum(2) for span in spans], axis=2), number)
