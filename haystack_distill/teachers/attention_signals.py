@@ -93,6 +93,7 @@ class AttentionTeacher:
             "model": self.name,
             "signal": self.signal,
             "prompt": self.prompt.fingerprint(self.reader.tokenizer),
+            "max_passage_tokens": self.reader.max_passage_tokens,
             "permutations": self.permutations,
             "heads": self.heads.fingerprint if self.heads else None,
         }

@@ -62,6 +62,7 @@ class CausalReader:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.max_passage_tokens = max_passage_tokens
         self.config = model.config.get_text_config(decoder=True)
         self.layers: int = self.config.num_hidden_layers
         window = getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "n_positions", 2048)

@@ -52,8 +52,12 @@ class LikelihoodTeacher:
     @property
     def identity(self) -> dict[str, Any]:
         """Model, signal and prompt."""
-        prompt = self.prompt.fingerprint(self.reader.tokenizer)
-        return {"model": self.name, "signal": self.signal, "prompt": prompt}
+        return {
+            "model": self.name,
+            "signal": self.signal,
+            "prompt": self.prompt.fingerprint(self.reader.tokenizer),
+            "max_passage_tokens": self.reader.max_passage_tokens,
+        }
 
     def score(self, rows: Sequence[Candidates]) -> list[Scored]:
         """

@@ -63,6 +63,7 @@ class Reader(Protocol):
 
     prompts: dict[str, Prompt]
     tokenizer: Any
+    max_passage_tokens: Any
 
     def encode(
         self,

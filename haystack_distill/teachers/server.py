@@ -61,6 +61,7 @@ class ServerReader:
         "mi": default.RESPONSE,
     }
     tokenizer = None
+    max_passage_tokens: int | None = None
 
     def __init__(
         self,
