@@ -74,7 +74,7 @@ def label(
     :param progress: Whether to show a progress bar on stderr.
     :returns: See `summary_of`.
     :raises ValueError: If the set holds labels of another teacher, or every row had to be set aside.
-    :raises RuntimeError: If another labeller works on the set.
+    :raises BlockingIOError: If another labeller works on the set.
     :raises OSError: If the folder can't be written; what was labelled before is kept.
     """
     path = TrainingSet.open(folder).folder
@@ -260,7 +260,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         msg = f"Another labeller works on {folder}: wait for it, or label a copy of the set."
-        raise RuntimeError(msg) from error
+        raise BlockingIOError(msg) from error
     try:
         yield
     finally:

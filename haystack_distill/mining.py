@@ -4,6 +4,8 @@
 
 """Building a training set out of questions, shard by shard, so that a killed run goes on where it was."""
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -46,21 +48,21 @@ def build(
     :param settings: What else the rows depend on: an unfinished run with others is not gone on with.
     :param shard_rows: Questions a shard.
     :param progress: Whether to show a progress bar on stderr.
-    :returns: The training set.
-    :raises FileExistsError: If the output exists.
+    :returns: The training set; the one that is there already if it is of the same questions, retriever and settings.
+    :raises FileExistsError: If the output exists and is of others.
     :raises ValueError: If nothing is found, or an unfinished run had other settings.
     """
     # Brings torch with it, which reading a training set does not need.
     from haystack_distill.kale import claim, workspace_for
 
+    asked = hashlib.sha256(repr(questions).encode()).hexdigest()
+    made_of = {"questions": asked, "settings": {**settings, "similarity": similarity, "shard_rows": shard_rows}}
+    fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+    if (output / MANIFEST).is_file() and TrainingSet.open(output).manifest.get("made_of") == fingerprint:
+        logger.info("%s is there already, of the same questions and retriever.", output)
+        return TrainingSet.open(output)
     workspace = workspace_for(output)
-    claim(
-        workspace,
-        {
-            "questions": [question.id for question in questions],
-            "settings": {**settings, "similarity": similarity, "shard_rows": shard_rows},
-        },
-    )
+    claim(workspace, made_of)
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("Searching", total=len(questions))
         for number, start in enumerate(range(0, len(questions), shard_rows)):
@@ -78,6 +80,7 @@ def build(
     if found < len(questions):
         logger.warning("Nothing was found for %d of %d queries; they are left out.", len(questions) - found, len(questions))
     (workspace / "run.json").unlink()
-    write_json(workspace / MANIFEST, manifest_of(shards, source, retriever, similarity))
+    manifest = manifest_of(shards, source, retriever, similarity)
+    write_json(workspace / MANIFEST, {**manifest, "made_of": fingerprint})
     os.replace(workspace, output)
     return TrainingSet.open(output)

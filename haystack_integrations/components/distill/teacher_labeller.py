@@ -59,7 +59,7 @@ class TeacherLabeller:
         :returns: `training_set`: the same folder. `summary`: see `haystack_distill.labelling.summary_of`.
         :raises FileNotFoundError: If the folder is no training set, or was removed.
         :raises ValueError: If it holds labels of another teacher, or no row could be labelled.
-        :raises RuntimeError: If another labeller works on it.
+        :raises BlockingIOError: If another labeller works on it.
         :raises OSError: If the disk is full; what was labelled before is kept.
         """
         from haystack_distill.labelling import label, one_after_the_other

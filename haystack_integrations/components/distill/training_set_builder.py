@@ -48,7 +48,7 @@ class TrainingSetBuilder:
         Say what searches; nothing is loaded before `run`.
 
         :param retriever: A text retriever, or an embedding retriever.
-        :param output: The folder to make; it must not exist.
+        :param output: The folder to make; one that is there already is kept if it is of the same queries and settings.
         :param text_embedder: The query encoder, if the retriever is an embedding retriever.
         :param top_k: How many documents a query gets.
         :param split: Of a BEIR folder or data set.
@@ -78,7 +78,7 @@ class TrainingSetBuilder:
         :returns: `training_set`: the folder. `rows`: how many queries have candidates; those for which nothing is found
             are left out and counted in a warning.
         :raises FileNotFoundError: If the queries are missing.
-        :raises FileExistsError: If the output folder exists.
+        :raises FileExistsError: If the output folder exists and is of other queries or settings.
         :raises ValueError: If a query is empty or comes twice, a document comes twice, nothing is found at all, or an
             unfinished run in the same place had other settings.
         """
@@ -93,7 +93,7 @@ class TrainingSetBuilder:
             source=queries,
             retriever=miner.name,
             similarity=miner.similarity,
-            settings={"retriever": component_to_dict(self.retriever, "retriever"), "top_k": self.top_k},
+            settings={"retriever": _without_names(component_to_dict(self.retriever, "retriever")), "top_k": self.top_k},
             shard_rows=self.shard_rows,
             progress=self.progress_bar,
         )
@@ -132,3 +132,16 @@ class TrainingSetBuilder:
         :returns: The component.
         """
         return default_from_dict(cls, data)
+
+
+def _without_names(content: Any) -> Any:
+    """An in-memory store has another random name in every process: it must not keep a killed run from going on."""
+    if isinstance(content, list):
+        return [_without_names(one) for one in content]
+    if not isinstance(content, dict):
+        return content
+    nameless = str(content.get("type", "")).endswith("InMemoryDocumentStore")
+    parameters = {key: _without_names(value) for key, value in content.items()}
+    if nameless:
+        parameters["init_parameters"] = {**parameters["init_parameters"], "index": None}
+    return parameters
