@@ -9,9 +9,9 @@ How good a teacher's label is, before anything is trained on it.
 
 Questions whose gold passage is among the retriever's first 8: how often does each signal put it first, and how often
 does the retriever itself? Answers come from `queries.jsonl` (`metadata.answers`); signals that need them are left out
-where there are none. `heads` are chosen on train questions, whose right passage is the one that `question` puts first, so
-no judgment is used. `reversed` is the same with the passages in the opposite order: where it differs, the signal is biased by
-position. A table that was stopped goes on when it is started again with the same `--json`.
+where there are none. `heads` are chosen on train questions, whose right passage is the one that `question` puts first,
+so no judgment is used. `reversed` is the same with the passages in the opposite order: where it differs, the signal is
+biased by position. A table that was stopped goes on when it is started again with the same `--json`.
 """
 
 import json as json_lines
@@ -59,9 +59,13 @@ COLUMNS = (
 
 def main(
     data: Annotated[Path, typer.Option(help="A BEIR folder.")],
-    reader: Annotated[str | None, typer.Option(help="A model: folder, hub name or GGUF file; default: SmolLM2.")] = None,
+    reader: Annotated[
+        str | None, typer.Option(help="A model: folder, hub name or GGUF file; default: SmolLM2.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
-    split: Annotated[str, typer.Option(help="Whose questions; signals are chosen on train or dev, never on test.")] = "dev",
+    split: Annotated[
+        str, typer.Option(help="Whose questions; signals are chosen on train or dev, never on test.")
+    ] = "dev",
     questions: Annotated[int, typer.Option(help="How many questions at most.")] = 200,
     signal: Annotated[list[str] | None, typer.Option(help="Only these signals.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the reader: float32 or bfloat16.")] = None,

@@ -7,11 +7,12 @@ What a teacher's score costs, beside the same reading without any scores and bes
 
     python -m benchmarks.teachers [--reader MODEL] [--dtype bfloat16] [--json FILE] [--quick]
 
-For each signal and size: passages a second; `vs_plain`, our time over that of the plain forward pass of the same prompts in
-the same batches, on SDPA, with the vocabulary computed for one token alone; `vs_naive`, the time of a loop of
-`output_attentions=True`, one passage at a time (for icr and heads: one prompt with all passages at a time, with the question
-and without), over ours, in the same precision and, where that is bfloat16, in float32 too; `memory_vs_plain`, peak memory of the process over that of the plain forward pass. All of them run in
-turn in one process; figures are medians. Texts are the language reference that comes with every Python.
+For each signal and size: passages a second; `vs_plain`, our time over that of the plain forward pass of the same
+prompts in the same batches, on SDPA, with the vocabulary computed for one token alone; `vs_naive`, the time of a loop
+of `output_attentions=True`, one passage at a time (for icr and heads: one prompt with all passages at a time, with the
+question and without), over ours, in the same precision and, where that is bfloat16, in float32 too; `memory_vs_plain`,
+peak memory of the process over that of the plain forward pass. All of them run in turn in one process; figures are
+medians. Texts are the language reference that comes with every Python.
 """
 
 import ctypes
@@ -84,9 +85,7 @@ def candidates(tokenizer: Any, passages: int, tokens: int) -> Candidates:
     return Candidates(QUESTION, cuts, [ANSWER])
 
 
-def measured(
-    reader: Any, signal: str, row: Candidates, rounds: int, naive: bool, exact: Any = None
-) -> dict[str, Any]:
+def measured(reader: Any, signal: str, row: Candidates, rounds: int, naive: bool, exact: Any = None) -> dict[str, Any]:
     """Time all ways in turn; memory is that of the last round."""
     ways = {"ours": ours(reader, signal, row), "plain": plain(reader, signal, row)}
     if naive:

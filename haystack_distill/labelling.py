@@ -6,8 +6,8 @@
 Labelling a training set with a teacher, so that nothing computed is ever lost and nothing is mixed.
 
 Every scored row goes to a journal beside its shard at once; a finished shard is written again with its scores in one
-step, and its journal goes. Whenever the process dies, the next run reads journals and goes on with the first row that has
-no score. One labeller at a time holds the folder's lock, and the manifest binds the set to one teacher.
+step, and its journal goes. Whenever the process dies, the next run reads journals and goes on with the first row that
+has no score. One labeller at a time holds the folder's lock, and the manifest binds the set to one teacher.
 """
 
 import json
@@ -144,7 +144,8 @@ def summary_of(training_set: TrainingSet) -> dict[str, Any]:
     :param training_set: A labelled set.
     :returns: `rows`, `labelled`, `set_aside` (`query_id` and `reason` of each), `cut_passages`, `all_equal` (rows whose
         scores are all the same), `spread` (median over rows of the standard deviation of scores), `first_agrees` (share
-        of rows whose best passage is the retriever's too) and `kendall_tau` (mean over rows, with the retriever's order).
+        of rows whose best passage is the retriever's too) and `kendall_tau` (mean over rows, with the retriever's
+        order).
     """
     shards = training_set.manifest["shards"].values()
     scores = [np.array(row.teacher_scores) for row in training_set if row.teacher_scores is not None]
@@ -221,9 +222,7 @@ def _finish(training_set: TrainingSet, name: str, journal: _Journal) -> None:
     """Write the shard with its scores, then say so in the manifest, then let go of the journal: in this order."""
     rows = training_set.read_shard(name)
     labels = journal.labels
-    rows = [
-        replace(row, teacher_scores=labels[row.query_id].scores) if row.query_id in labels else row for row in rows
-    ]
+    rows = [replace(row, teacher_scores=labels[row.query_id].scores) if row.query_id in labels else row for row in rows]
     training_set.write_shard(name, rows)
     training_set.manifest["shards"][name] |= {
         "labelled": sum(row.teacher_scores is not None for row in rows),

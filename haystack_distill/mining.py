@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as parquet
+from pyarrow import parquet
 from rich.console import Console
 from rich.progress import Progress
 
@@ -78,7 +78,9 @@ def build(
         msg = f"{retriever} found nothing for any of the {len(questions)} queries: is the index empty?"
         raise ValueError(msg)
     if found < len(questions):
-        logger.warning("Nothing was found for %d of %d queries; they are left out.", len(questions) - found, len(questions))
+        logger.warning(
+            "Nothing was found for %d of %d queries; they are left out.", len(questions) - found, len(questions)
+        )
     (workspace / "run.json").unlink()
     manifest = manifest_of(shards, source, retriever, similarity)
     write_json(workspace / MANIFEST, {**manifest, "made_of": fingerprint})

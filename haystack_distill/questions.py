@@ -111,7 +111,7 @@ def _data_set(path: Path, name: str, split: str) -> list[dict[str, Any]]:
         if not path.is_file():
             msg = f"{path} is missing."
             raise FileNotFoundError(msg)
-        import pyarrow.parquet as parquet
+        from pyarrow import parquet
 
         return parquet.read_table(path).to_pylist()
     from datasets import load_dataset

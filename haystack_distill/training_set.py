@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as parquet
+from pyarrow import parquet
 
 from haystack_distill.folders import published, write_json
 
@@ -100,8 +100,8 @@ class TrainingSet:
     ```
 
     :param folder: The folder.
-    :param manifest: What `training_set.json` holds: `version`, `source`, `retriever`, `similarity`, `teacher` (None until
-        labelled), `shards` (file name -> `rows`, and what labelling found) and `rows`.
+    :param manifest: What `training_set.json` holds: `version`, `source`, `retriever`, `similarity`, `teacher` (None
+        until labelled), `shards` (file name -> `rows`, and what labelling found) and `rows`.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:

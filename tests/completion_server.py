@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""A small OpenAI-compatible completions server over a real model, in both dialects that give prompt log-probabilities."""
+"""A small OpenAI-compatible completions server over a real model, in both dialects of prompt log-probabilities."""
 
 import json
 import threading
@@ -42,9 +42,7 @@ class Completions(BaseHTTPRequestHandler):
             }
         if "prompt_logprobs" in body:
             entries = zip(ids[1:], values[1:], words[1:], strict=True)
-            return {
-                "prompt_logprobs": [None, *({str(i): {"logprob": v, "decoded_token": w}} for i, v, w in entries)]
-            }
+            return {"prompt_logprobs": [None, *({str(i): {"logprob": v, "decoded_token": w}} for i, v, w in entries)]}
         return {"logprobs": None}
 
     def answer(self, status, body):

@@ -56,7 +56,10 @@ CAUSAL = {
     "gpt_oss": (GptOssConfig, {"sliding_window": 130, "num_local_experts": 2, "num_experts_per_tok": 1}),
 }
 FUSION = {
-    "t5": (T5Config, {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}),
+    "t5": (
+        T5Config,
+        {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0},
+    ),
     "bart": (
         BartConfig,
         {

@@ -283,7 +283,7 @@ class TestTeacherLabeller:
         @component
         class Longest:
             @component.output_types(documents=list[Document])
-            def run(self, query: str, documents: list[Document]):
+            def run(self, query: str, documents: list[Document]):  # noqa: ARG002
                 from dataclasses import replace
 
                 return {"documents": [replace(one, score=float(len(one.content))) for one in documents[::-1]]}
@@ -348,7 +348,10 @@ class TestCommandLine:
         ("arguments", "message"),
         [
             (["--signal", "question"], "name it with --output"),
-            (["--signal", "icr", "--api-base-url", "http://127.0.0.1:9"], "A server gives likelihoods, not the attention"),
+            (
+                ["--signal", "icr", "--api-base-url", "http://127.0.0.1:9"],
+                "A server gives likelihoods, not the attention",
+            ),
             (["--signal", "heads", "--output", "o"], "needs heads"),
         ],
     )

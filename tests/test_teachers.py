@@ -126,7 +126,7 @@ class TestDecoderOnly:
         expected = [without_outliers(one[1, 3] + one[0, 0]).sum() for one in calibrated]
         assert np.allclose(AttentionTeacher(own, "heads", heads=heads).score([ROW])[0].scores, expected, **CLOSE)
 
-    def test_padding_and_batches_change_nothing(self, family, reader, reader_folder):
+    def test_padding_and_batches_change_nothing(self, family, reader):
         alone, together = reader(family, batch_size=1), reader(family, batch_size=16)
         for signal in ("pdist", "question"):
             one = [LikelihoodTeacher(alone, signal).score([row])[0].scores for row in (ROW, OTHER)]
@@ -177,7 +177,9 @@ class TestFusionInDecoder:
         asked = own.encode(default.FUSION, ROW.query, ROW.passages)
         width = sum(len(one.ids) for one in asked.inputs)
         _, scores, _ = self.slow(slow, asked)
-        cross = torch.stack([layer[0, :, 0] for layer in scores if layer.shape[-1] == width and layer.shape[-2] < width])
+        cross = torch.stack(
+            [layer[0, :, 0] for layer in scores if layer.shape[-1] == width and layer.shape[-2] < width]
+        )
         expected = [float(cross[:, :, place].mean()) for place in asked.places()]
         assert np.allclose(AttentionTeacher(own, "dkrr").score([ROW])[0].scores, expected, **CLOSE)
         asked = own.encode(default.FUSION, ROW.query, ROW.passages, ROW.answers[0])
@@ -227,7 +229,7 @@ class TestAnyText:
 
 
 class TestPrompts:
-    def test_spans_hold_what_they_name(self, reader_folder, tmp_path):
+    def test_spans_hold_what_they_name(self, tmp_path):
         for chat in (False, True):
             own = load_reader(save_reader("llama", tmp_path / str(chat), chat=chat))
             prompt = own.encode(default.RELEVANCE, " where? ", ["river stone", "a [2] trap"])
@@ -308,7 +310,9 @@ class TestBadInput:
 
         monkeypatch.setitem(readers.CAUSAL, "mistral", (readers.CAUSAL["mistral"][0], {"sliding_window": 4}))
         own = load_reader(save_reader("mistral", tmp_path / "mistral"))
-        with pytest.raises(UnscorableError, match="outside the sliding windows of MistralForCausalLM. Use a likelihood"):
+        with pytest.raises(
+            UnscorableError, match="outside the sliding windows of MistralForCausalLM. Use a likelihood"
+        ):
             AttentionTeacher(own, "dkrr").score([ROW])
 
     def test_a_model_without_readable_attention(self, tmp_path):

@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as parquet
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from haystack_distill.labelling import LOCK, label, one_after_the_other
 from haystack_distill.questions import read_questions
@@ -195,7 +195,8 @@ class TestLabelling:
 
     def test_half_a_line_in_the_journal_is_scored_again(self, unlabelled):
         (unlabelled / ".shard-00001.parquet.labels.jsonl").write_text(
-            json.dumps({"query_id": "q4", "scores": [7.0, 8.0, 9.0], "cut": 0, "reason": ""}) + '\n{"query_id": "q5", "sc'
+            json.dumps({"query_id": "q4", "scores": [7.0, 8.0, 9.0], "cut": 0, "reason": ""})
+            + '\n{"query_id": "q5", "sc'
         )
         teacher = Lengths()
         run(unlabelled, teacher)
@@ -281,7 +282,9 @@ class TestQuestions:
         assert [(one.id, one.text, one.answers) for one in found] == [("1", "a?", ["x"]), ("2", "b?", [])]
         import pyarrow as pa
 
-        parquet.write_table(pa.table({"query_id": ["1"], "query": ["a?"], "answers": [["x", "y"]]}), tmp_path / "q.parquet")
+        parquet.write_table(
+            pa.table({"query_id": ["1"], "query": ["a?"], "answers": [["x", "y"]]}), tmp_path / "q.parquet"
+        )
         assert read_questions(tmp_path / "q.parquet")[0].answers == ["x", "y"]
 
     @pytest.mark.parametrize(

@@ -5,15 +5,16 @@
 """
 Attention signals: where a reader looks when it answers, or when it reads the question.
 
-- `dkrr` (arXiv 2012.04584, section 3.2): scores before the softmax from the first decoding step, mean over layers, heads
-  and the passage's tokens. As published for Fusion-in-Decoder, where a passage's tokens are all of its encoder input; of
-  a decoder-only model each passage is read alone, and the last token of the prompt is the one that decodes first.
+- `dkrr` (arXiv 2012.04584, section 3.2): scores before the softmax from the first decoding step, mean over layers,
+  heads and the passage's tokens. As published for Fusion-in-Decoder, where a passage's tokens are all of its encoder
+  input; of a decoder-only model each passage is read alone, and the last token of the prompt is the one that decodes
+  first.
 - `adist` (Atlas, arXiv 2208.03299, section 2.2): softmax attention times the length of the value vector, from the
   answer's tokens: summed over layers and the passage's tokens, mean over heads and answer tokens, over 256 and the
   number of layers.
 - `icr` (arXiv 2410.02642): all passages in one prompt, the question last; softmax attention from the question's tokens,
-  summed over layers, heads and the passage's tokens, minus the same for the question "N/A"; tokens below mean - 2 std of
-  their passage are left out.
+  summed over layers, heads and the passage's tokens, minus the same for the question "N/A"; tokens below mean - 2 std
+  of their passage are left out.
 - `heads`: as `icr`, from chosen heads alone. See `heads.py`.
 """
 

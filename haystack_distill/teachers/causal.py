@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, DynamicLayer, PreTrainedModel, PreTrainedTokenizerBase
 
-from haystack_distill.teachers.attention import Capture, make_readable, read_attention
 from haystack_distill.teachers import prompts as default
+from haystack_distill.teachers.attention import Capture, make_readable, read_attention
 from haystack_distill.teachers.prompts import MAX_PASSAGE_TOKENS, Encoded, Encoder, Prompt
 
 SHARED = 16
@@ -65,8 +65,9 @@ class CausalReader:
         self.max_passage_tokens = max_passage_tokens
         self.config = model.config.get_text_config(decoder=True)
         self.layers: int = self.config.num_hidden_layers
-        window = getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "n_positions", 2048)
-        self.encode = Encoder(tokenizer, window, max_passage_tokens).encode
+        window = getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "n_positions", None)
+        self.window: int = window or 2048
+        self.encode = Encoder(tokenizer, self.window, max_passage_tokens).encode
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
         self._lock = RLock()  # a hook of one call must not meet the forward pass of another
         self._caches = kinds <= {"full_attention", "sliding_attention"}
@@ -135,7 +136,9 @@ class CausalReader:
         if self._caches and prefix:
             cache = DynamicCache()
             inputs = self._padded([prefix], 0)
-            read_attention(self.model, Capture(None, last=last), input_ids=inputs, past_key_values=cache, use_cache=True)
+            read_attention(
+                self.model, Capture(None, last=last), input_ids=inputs, past_key_values=cache, use_cache=True
+            )
         for ids, positions in suffixes:
             if cache is None:
                 capture = Capture(self._padded([positions + len(prefix)], -1), "attention", layers, last=last)
@@ -145,6 +148,7 @@ class CausalReader:
             inputs = self._padded([ids], 0)
             found.append(self._read(capture, input_ids=inputs, past_key_values=cache, use_cache=True)[0])
             for layer in cache.layers:
+                assert isinstance(layer, DynamicLayer)
                 layer.crop(len(prefix) - layer.get_seq_length())
         return found
 
@@ -243,10 +247,7 @@ def log_likelihood(logits: Tensor, targets: Tensor) -> Tensor:
     """
     blocks = zip(logits.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True)
     return torch.cat(
-        [
-            block.float().gather(1, wanted[:, None])[:, 0] - block.float().logsumexp(1)
-            for block, wanted in blocks
-        ]
+        [block.float().gather(1, wanted[:, None])[:, 0] - block.float().logsumexp(1) for block, wanted in blocks]
     )
 
 

@@ -185,7 +185,7 @@ class FusionReader:
     def _encoded(self, prompts: Sequence[Fused]) -> dict[tuple[int, ...], Tensor]:
         """Encoder input -> `[tokens, dim]`, each once."""
         unique = list(dict.fromkeys(tuple(one.ids) for prompt in prompts for one in prompt.inputs))
-        states = {}
+        states: dict[tuple[int, ...], Tensor] = {}
         encoder: nn.Module = self.model.get_encoder()
         for numbers in batches([len(ids) for ids in unique], self.batch_size):
             ids = [unique[number] for number in numbers]

@@ -5,8 +5,8 @@
 """
 The few heads that find the evidence: choosing, keeping and showing them.
 
-Most heads of a language model look elsewhere than at the passage that answers the question; a mean over all of them is a
-poor teacher. Heads are chosen on some tens of questions whose right passage is known, or believed to be known:
+Most heads of a language model look elsewhere than at the passage that answers the question; a mean over all of them is
+a poor teacher. Heads are chosen on some tens of questions whose right passage is known, or believed to be known:
 
 - `core` (CoRe, arXiv 2510.02219): the share of the right passage in a softmax over the passages' attention,
   exp(s+ / t) / sum exp(s / t), averaged over examples: heads that tell the right passage from the others.
@@ -170,13 +170,18 @@ def select_heads(
         raise ValueError(msg)
     usable = [example for example in examples if example.attention.shape[2] > 1]
     if len(usable) < MIN_EXAMPLES:
-        msg = f"{len(usable)} questions with two passages or more are too few to choose heads on: {MIN_EXAMPLES} at least."
+        msg = (
+            f"{len(usable)} questions with two passages or more are too few to choose heads on: at least "
+            f"{MIN_EXAMPLES} are needed."
+        )
         raise ValueError(msg)
     layers, heads, _ = usable[0].attention.shape
     if not 1 <= count <= layers * heads:
         msg = f"count={count} heads can't be chosen of {layers * heads}."
         raise ValueError(msg)
-    score = np.mean([_share(example, temperature) if method == "core" else _mass(example) for example in usable], axis=0)
+    score = np.mean(
+        [_share(example, temperature) if method == "core" else _mass(example) for example in usable], axis=0
+    )
     best = np.argsort(-score, axis=None, kind="stable")[:count]
     chosen = [(int(place) // heads, int(place) % heads) for place in best]
     return Heads(model, method, chosen, score.tolist(), len(usable))

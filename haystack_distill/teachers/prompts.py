@@ -190,8 +190,9 @@ class Encoder:
                 break
         what = "The dialogue" if target_is_passage else "The question" if target is None else "Question and answer"
         msg = (
-            f"{what} {_shown(question or '')} and the prompt leave no room for {len(counts)} passages in the reader's window "
-            f"of {self.window} tokens: shorten it, give fewer passages, or name a reader with a longer window."
+            f"{what} {_shown(question or '')} and the prompt leave no room for {len(counts)} passages in the "
+            f"reader's window of {self.window} tokens: shorten it, give fewer passages, or name a reader with a longer "
+            "window."
         )
         raise UnscorableError(msg)
 
@@ -210,7 +211,7 @@ class Encoder:
         text = _PLACES.sub(lambda place: _MARK.format(place[1]), prompt.text)
         if chat:
             turns = [{"role": "user", "content": text}]
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         else:
             text += prompt.cue.rstrip(" ")
         parts: list[Part] = []
@@ -218,7 +219,9 @@ class Encoder:
             if number % 2 == 0:
                 parts.append(Part("template", 0, piece))
             elif piece == "question":
-                parts.append(Part("template" if question is None else "question", 0, self._plain((question or "").strip())))
+                parts.append(
+                    Part("template" if question is None else "question", 0, self._plain((question or "").strip()))
+                )
             elif piece == "passage":
                 parts += [Part("passage", n, self._plain(passage)) for n, passage in enumerate(passages)]
             else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from haystack_distill.teachers.bi_encoder import bf16_is_fast
@@ -52,14 +53,12 @@ def load_reader(
         tokenizer = AutoTokenizer.from_pretrained(folder, **arguments)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         chosen = DTYPES[dtype] if dtype else _precision(config, torch.device(device or "cpu"))
-        model = kind.from_pretrained(folder, dtype=chosen, **arguments)
+        model: Any = kind.from_pretrained(folder, dtype=chosen, **_unpacked(arguments), **arguments)
     except (OSError, ValueError, KeyError) as error:
         msg = f"The reader {name} could not be loaded as a causal or an encoder-decoder language model: {error}"
         raise ValueError(msg) from error
     reader = FusionReader if config.is_encoder_decoder else CausalReader
-    return reader(
-        model.to(device or "cpu"), tokenizer, batch_size=batch_size, max_passage_tokens=max_passage_tokens
-    )
+    return reader(model.to(device or "cpu"), tokenizer, batch_size=batch_size, max_passage_tokens=max_passage_tokens)
 
 
 def _where(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -76,3 +75,10 @@ def _precision(config: Any, device: torch.device) -> torch.dtype:
     stored = getattr(config.get_text_config(decoder=True), "dtype", None)
     sixteen_bits = stored in {torch.bfloat16, torch.float16}
     return torch.bfloat16 if sixteen_bits and bf16_is_fast(device) else torch.float32
+
+
+def _unpacked(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Weights of a GGUF file as plain ones: kept in their blocks, every multiplication would unpack them again."""
+    if "gguf_file" not in arguments or not hasattr(transformers, "GgufConfig"):
+        return {}
+    return {"quantization_config": transformers.GgufConfig(dequantize=True)}

@@ -167,7 +167,7 @@ class ServerReader:
         for token in reversed(tokens):
             if missing <= 0:
                 break
-            read = next(iter(token.values())) if token else {"logprob": None, "decoded_token": ""}
+            read: dict[str, Any] = next(iter(token.values())) if token else {"logprob": None, "decoded_token": ""}
             values.append(read["logprob"])
             missing -= len(read["decoded_token"])
         return self._checked(prompt, values[::-1])
@@ -182,5 +182,6 @@ class ServerReader:
     def _no_logprobs(self) -> ValueError:
         other = DIALECTS[1 - DIALECTS.index(self.dialect)]
         return ValueError(
-            f"{self.url} returned no log-probabilities of the prompt: use a server that does (vLLM), or dialect={other!r}."
+            f"{self.url} returned no log-probabilities of the prompt: use a server that does (vLLM), or "
+            f"dialect={other!r}."
         )

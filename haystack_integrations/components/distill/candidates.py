@@ -98,7 +98,7 @@ class Miner:
         if self.similarity == "euclidean":
             return (-((matrix - query) ** 2).sum(1)).tolist()
         if self.similarity == "cosine":
-            query = query / max(np.linalg.norm(query), 1e-12)
+            query = query / np.maximum(np.linalg.norm(query), 1e-12)
             matrix = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
         return (matrix @ query).tolist()
 

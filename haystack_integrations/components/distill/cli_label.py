@@ -20,15 +20,21 @@ ATTENTION = ("dkrr", "adist", "icr", "heads")
 def label(
     data: Annotated[Path, typer.Argument(help="A BEIR folder, or a training set, which is labelled as it is.")],
     reader: Annotated[str, typer.Option(help="The model that labels: folder, hub name or GGUF file.")],
-    signal: Annotated[str, typer.Option(help="question, pdist, loop, emdr2, response, mi, dkrr, adist, icr, heads.")] = "question",
+    signal: Annotated[
+        str, typer.Option(help="question, pdist, loop, emdr2, response, mi, dkrr, adist, icr, heads.")
+    ] = "question",
     output: Annotated[Path | None, typer.Option(help="The training set to make, from a BEIR folder.")] = None,
     model: Annotated[str | None, typer.Option(help="The encoder that retrieves candidates; default: BM25.")] = None,
     split: Annotated[str, typer.Option(help="Whose queries.")] = "train",
     top_k: Annotated[int, typer.Option(help="Candidates of each query.")] = 8,
-    heads: Annotated[str | None, typer.Option(help="For the signal heads: what `haystack-distill heads` wrote.")] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="For the signal heads: what `haystack-distill heads` wrote.")
+    ] = None,
     permutations: Annotated[int, typer.Option(help="For icr and heads: in how many orders passages are read.")] = 1,
     dtype: Annotated[str | None, typer.Option(help="Of the reader: float32 or bfloat16.")] = None,
-    api_base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible server that has the reader.")] = None,
+    api_base_url: Annotated[
+        str | None, typer.Option(help="Of an OpenAI-compatible server that has the reader.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that score, through Ray.")] = 1,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
@@ -73,14 +79,19 @@ def choose_heads(
 
     def job() -> Any:
         from haystack_distill.teachers.attention_signals import head_examples
+        from haystack_distill.teachers.causal import CausalReader
         from haystack_distill.teachers.heads import select_heads
         from haystack_distill.teachers.readers import load_reader
         from haystack_distill.teachers.scores import Candidates
         from haystack_distill.training_set import TrainingSet
 
-        chosen = [row for row in TrainingSet.open(training_set) if _right(row) is not None][:questions]
-        rows = [Candidates(row.query, row.documents, row.answers) for row in chosen]
-        examples = head_examples(load_reader(reader, dtype=dtype), rows, [_right(row) for row in chosen])
+        known = [(row, right) for row in TrainingSet.open(training_set) if (right := _right(row)) is not None]
+        rows = [Candidates(row.query, row.documents, row.answers) for row, _ in known[:questions]]
+        loaded = load_reader(reader, dtype=dtype)
+        if not isinstance(loaded, CausalReader):
+            msg = f"{reader} is an encoder-decoder, and heads are chosen in decoder-only models: use dkrr or adist."
+            raise ValueError(msg)
+        examples = head_examples(loaded, rows, [right for _, right in known[:questions]])
         heads = select_heads(list(examples), model=reader, method=method, count=count)
         heads.save(output)
         return heads
@@ -147,9 +158,7 @@ def _builder(data: Path, output: Path, model: str | None, split: str, top_k: int
         retriever = DistilledRetriever(
             retriever=InMemoryEmbeddingRetriever(store), query_encoder=KaleQueryEncoder(model=model)
         )
-    return TrainingSetBuilder(
-        retriever=retriever, top_k=top_k, split=split, output=str(output), progress_bar=progress
-    )
+    return TrainingSetBuilder(retriever=retriever, top_k=top_k, split=split, output=str(output), progress_bar=progress)
 
 
 def _right(row: Any) -> int | None:

@@ -22,8 +22,8 @@ class TeacherAttentionScorer:
 
     Signals: `dkrr` (as DKRR published it; made for Fusion-in-Decoder readers), `adist` (Atlas; needs answers), `icr`
     (in-context re-ranking: all documents in one prompt, calibrated by a question that asks for nothing) and `heads` (as
-    `icr`, from the few heads that find evidence; choose them with `haystack-distill heads`). Which to take is measured in
-    docs/teachers.md.
+    `icr`, from the few heads that find evidence; choose them with `haystack-distill heads`). Which to take is measured
+    in docs/teachers.md.
 
     ### Usage example
 
@@ -130,8 +130,8 @@ class TeacherAttentionScorer:
         :param top_k: Overrides the one given at initialisation.
         :returns: `documents` with the score in `score` and `meta["teacher_score"]`, the best first; those that were cut
             to fit have `meta["teacher_cut"]`. No documents in, none out.
-        :raises ValueError: If the query or a document is empty, an id comes twice, a needed answer is missing, the query
-            does not fit the model's window, or a score is not a number.
+        :raises ValueError: If the query or a document is empty, an id comes twice, a needed answer is missing, the
+            query does not fit the model's window, or a score is not a number.
         """
         top_k = self.top_k if top_k is None else top_k
         check_rank(type(self).__name__, query, documents, top_k)

@@ -15,8 +15,8 @@ class TeacherLabeller:
     Fills in the teacher scores of a training set, shard by shard, so that a killed run goes on where it was.
 
     Any scorer serves: `TeacherLikelihoodScorer`, `TeacherAttentionScorer`, or another ranker of Haystack whose
-    `Document.score` is higher for better documents (a cross-encoder). A set is bound to the teacher that labelled its first
-    row; rows that can't be scored are set aside with the reason.
+    `Document.score` is higher for better documents (a cross-encoder). A set is bound to the teacher that labelled its
+    first row; rows that can't be scored are set aside with the reason.
 
     ### Usage example
 
@@ -29,9 +29,7 @@ class TeacherLabeller:
     ```
     """
 
-    def __init__(
-        self, *, scorer: Any, rows_at_once: int = 4, num_workers: int = 1, progress_bar: bool = True
-    ) -> None:
+    def __init__(self, *, scorer: Any, rows_at_once: int = 4, num_workers: int = 1, progress_bar: bool = True) -> None:
         """
         Say who labels; nothing is loaded before `run`.
 
@@ -72,9 +70,7 @@ class TeacherLabeller:
         else:
             teacher = self._own_teacher()
             scoring, identity = one_after_the_other(teacher), teacher.identity
-        summary = label(
-            training_set, identity, scoring, rows_at_once=self.rows_at_once, progress=self.progress_bar
-        )
+        summary = label(training_set, identity, scoring, rows_at_once=self.rows_at_once, progress=self.progress_bar)
         return {"training_set": training_set, "summary": summary}
 
     def _own_teacher(self) -> Any:
@@ -159,5 +155,3 @@ def _teacher(scorer: dict[str, Any]) -> Any:
     """Load a teacher from its component's dictionary, in whichever process."""
     restored = component_from_dict(import_class_by_name(scorer["type"]), scorer, "scorer")
     return restored.teacher() if hasattr(restored, "teacher") else RankerTeacher(restored)
-
-

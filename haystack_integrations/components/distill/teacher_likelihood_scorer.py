@@ -57,7 +57,8 @@ class TeacherLikelihoodScorer:
         :param model: Folder, hub name or GGUF file; with `api_base_url` the model's name on the server.
         :param signal: `question`, `pdist`, `loop`, `emdr2`, `response` or `mi`.
         :param prompt: A text with places `{question}` and `{passage}` or `{passages}`; None takes the signal's own.
-        :param api_base_url: Of an OpenAI-compatible server, such as `http://localhost:8000/v1`; None loads the model here.
+        :param api_base_url: Of an OpenAI-compatible server, such as `http://localhost:8000/v1`; None loads the model
+            here.
         :param api_key: For the server.
         :param api_dialect: How the server gives log-probabilities of a prompt: `echo` or `prompt_logprobs`.
         :param top_k: How many documents to return; None for all.
@@ -136,8 +137,8 @@ class TeacherLikelihoodScorer:
         :param top_k: Overrides the one given at initialisation.
         :returns: `documents` with the score in `score` and `meta["teacher_score"]`, the best first; those that were cut
             to fit have `meta["teacher_cut"]`. No documents in, none out.
-        :raises ValueError: If the query or a document is empty, an id comes twice, a needed answer is missing, the query
-            does not fit the model's window, or a score is not a number.
+        :raises ValueError: If the query or a document is empty, an id comes twice, a needed answer is missing, the
+            query does not fit the model's window, or a score is not a number.
         """
         top_k = self.top_k if top_k is None else top_k
         check_rank(type(self).__name__, query, documents, top_k)

@@ -18,8 +18,8 @@ class TrainingSetBuilder:
 
     Any retriever serves: a text retriever (`DistilledRetriever`, BM25, hybrid ones), or an embedding retriever with its
     `text_embedder`. Retriever scores are computed from the vectors, since stores disagree on the sign of
-    `Document.score`; where there are no vectors they are reciprocal ranks, and the set's `similarity` says so. A killed run
-    goes on where it was.
+    `Document.score`; where there are no vectors they are reciprocal ranks, and the set's `similarity` says so. A killed
+    run goes on where it was.
 
     ### Usage example
 
