@@ -77,7 +77,7 @@ def main(
     rows = read_rows(json)
     done = {(row["data"], row["split"], row["reader"], row["signal"]) for row in rows}
     asked = candidates(data, split, 12 if quick else questions, retriever)
-    choice = candidates(data, "train", 10 if quick else HEAD_QUESTIONS, retriever, from_end=True)
+    choice = candidates(data, "train", 10 if quick else HEAD_QUESTIONS, retriever, to_choose_heads=True)
     loaded = load_reader(name, dtype=dtype)
     for chosen in signal or signals_for(loaded, asked):
         if (data.name, split, Path(name).name, chosen) in done:
@@ -99,22 +99,28 @@ def smollm2() -> str:
 
 
 def candidates(
-    data: Path, split: str, count: int, retriever: str | None, *, from_end: bool = False
+    data: Path, split: str, count: int, retriever: str | None, *, to_choose_heads: bool = False
 ) -> list[tuple[Candidates, list[bool]]]:
-    """Questions whose gold passage is among the first, evenly drawn, with which of their passages are gold."""
+    """
+    Questions evenly drawn, with which of their passages are gold.
+
+    Only such as have one, unless heads are chosen on them: that is done without judgments, and on train questions that are
+    not in the table.
+    """
     encoder = load_teacher(retriever or minilm())
     corpus, index = open_corpus(data, encoder)
     qrels = corpus.qrels[split]
     answers = read_answers(data / "queries.jsonl")
     ids = list(qrels)
-    ids = ids[: len(ids) // 2 : -1] if from_end else ids[: len(ids) // 2] if split == "train" else ids
-    ids = ids[:: max(1, len(ids) // (2 * count))]
+    if split == "train":
+        ids = ids[len(ids) // 2 :] if to_choose_heads else ids[: len(ids) // 2]
+    ids = ids[:: max(1, len(ids) // (count if to_choose_heads else 2 * count))]
     run = search(index, ids, encoder.encode_queries([corpus.queries[one] for one in ids]), depth=DEPTH)
     found = []
     for query_id in ids:
         documents = ranking(run[query_id])
         gold = [document in qrels[query_id] for document in documents]
-        if any(gold):
+        if any(gold) or to_choose_heads:
             passages = [corpus.documents[document] for document in documents]
             found.append((Candidates(corpus.queries[query_id], passages, answers.get(query_id, [])), gold))
     return found[:count]
