@@ -10,8 +10,9 @@ How good a teacher's label is, before anything is trained on it.
 Questions whose gold passage is among the retriever's first 8: how often does each signal put it first, and how often
 does the retriever itself? Answers come from `queries.jsonl` (`metadata.answers`); signals that need them are left out
 where there are none. `heads` are chosen on train questions, whose right passage is the one that `question` puts first,
-so no judgment is used. `reversed` is the same with the passages in the opposite order: where it differs, the signal is
-biased by position. A table that was stopped goes on when it is started again with the same `--json`.
+so no judgment is used. `reversed` is the first half of the questions with their passages in the opposite order: where
+it differs, the signal is biased by position. A table that was stopped goes on when it is started again with the same
+`--json`.
 """
 
 import json as json_lines
@@ -52,6 +53,7 @@ COLUMNS = (
     ("high", "high", ".1f"),
     ("retriever first", "retriever_first", "d"),
     ("p", "p", ".3f"),
+    ("of the first half", "first_of_half", "d"),
     ("reversed", "first_reversed", "d"),
     ("s a question", "seconds", ".2f"),
 )
@@ -104,8 +106,8 @@ def candidates(
     """
     Questions evenly drawn, with which of their passages are gold.
 
-    Only such as have one, unless heads are chosen on them: that is done without judgments, and on train questions that are
-    not in the table.
+    Only such as have one, unless heads are chosen on them: that is done without judgments, and on train questions
+    that are not in the table.
     """
     encoder = load_teacher(retriever or minilm())
     corpus, index = open_corpus(data, encoder)
@@ -164,7 +166,7 @@ def measured(teacher: Any, asked: list[tuple[Candidates, list[bool]]]) -> dict[s
         retriever.append(gold[0])
     seconds = (time.perf_counter() - start) / len(asked)
     if teacher.signal in {"icr", "heads", "loop"}:
-        for row, gold in asked:
+        for row, gold in asked[: len(asked) // 2]:
             turned = Candidates(row.query, row.passages[::-1], row.answers)
             backwards.append(gold[::-1][int(teacher.score([turned])[0].scores.argmax())])
     interval = stats.binomtest(sum(first), len(first)).proportion_ci(method="wilson")
@@ -180,6 +182,7 @@ def measured(teacher: Any, asked: list[tuple[Candidates, list[bool]]]) -> dict[s
         "low": 100 * interval.low,
         "high": 100 * interval.high,
         "p": stats.binomtest(won, won + lost).pvalue if won + lost else 1.0,
+        "first_of_half": sum(first[: len(asked) // 2]) if backwards else None,
         "first_reversed": sum(backwards) if backwards else None,
         "seconds": seconds,
     }

@@ -198,8 +198,16 @@ class TestLabelling:
             json.dumps({"query_id": "q4", "scores": [7.0, 8.0, 9.0], "cut": 0, "reason": ""})
             + '\n{"query_id": "q5", "sc'
         )
+        stopped = Lengths()
+        score = stopped.score
+        stopped.score = lambda asked: (
+            score(asked) if len(stopped.asked) < 6 else (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run(unlabelled, stopped)
         teacher = Lengths()
         run(unlabelled, teacher)
+        assert not set(teacher.asked) & set(stopped.asked), "what was written after the torn line was lost"
         scores = {row.query_id: row.teacher_scores for row in TrainingSet.open(unlabelled)}
         assert scores["q4"] == [7.0, 8.0, 9.0]
         assert scores["q5"] == [1.0, 3.0, 2.0]
