@@ -190,11 +190,11 @@ class Encoder:
             allowed = _fair_share(lengths, sum(lengths) - over)
             if allowed < min(ROOM, max(lengths, default=0)):
                 break
-        what = "The dialogue" if target_is_passage else "The question" if target is None else "Question and answer"
+        what = "The dialogue" if target_is_passage else "The question"
         msg = (
-            f"{what} {_shown(question or '')} and the prompt leave no room for {len(counts)} passages in the "
-            f"reader's window of {self.window} tokens: shorten it, give fewer passages, or name a reader with a longer "
-            "window."
+            f"{what} {_shown(question or target or '')} and what goes with it leave no room for {len(counts)} passages "
+            f"in the reader's window of {self.window} tokens: shorten it, give fewer passages, or name a reader with a "
+            "longer window."
         )
         raise UnscorableError(msg)
 
