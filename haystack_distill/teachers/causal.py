@@ -70,7 +70,7 @@ class CausalReader:
         self.encode = Encoder(tokenizer, self.window, max_passage_tokens).encode
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
         self._lock = RLock()  # a hook of one call must not meet the forward pass of another
-        self._caches = kinds <= {"full_attention", "sliding_attention"}
+        self._caches = kinds <= {"full_attention", "sliding_attention"} and not getattr(model, "_is_stateful", False)
 
     def log_likelihoods(self, prompts: Sequence[Encoded], *, keep_order: bool = False) -> list[np.ndarray]:
         """
