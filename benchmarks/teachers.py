@@ -39,6 +39,9 @@ from haystack_distill.teachers.scores import Candidates
 
 SIGNALS = ("question", "pdist", "dkrr", "adist", "icr", "heads")
 JOINT = ("icr", "heads")
+NAIVE_UP_TO = 1000
+"""Tokens: beyond that all attention of all layers takes more memory than this is worth."""
+
 QUESTION, ANSWER = "What does the language reference say about names in a class body?", "they are local to the block"
 COLUMNS = (
     ("signal", "signal", ""),
@@ -59,20 +62,24 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
     rounds: Annotated[int, typer.Option(help="How often everything is timed.")] = 3,
     signal: Annotated[list[str] | None, typer.Option(help="Only these signals.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="PASSAGESxTOKENS; default: 8x150, 2x1000, 1x4000.")] = None,
     quick: Annotated[bool, typer.Option(help="Two short passages, once: shows that it runs.")] = False,
 ) -> None:
     """Print the table."""
     name = reader or smollm2()
     rows: list[dict[str, Any]] = []
-    sizes = [(2, 20, True)] if quick else [(8, 150, True), (2, 1000, True), (1, 4000, False)]
+    sizes = [tuple(map(int, one.split("x"))) for one in size or (["2x20"] if quick else ["8x150", "2x1000", "1x4000"])]
     exact = load_reader(name, dtype="float32", max_passage_tokens=1100) if dtype == "bfloat16" and not quick else None
-    for passages, tokens, naive in sizes:
+    for passages, tokens in sizes:
         loaded = load_reader(name, dtype=dtype, max_passage_tokens=max(512, tokens + 1))
         row = candidates(loaded.tokenizer, passages, tokens)
         for chosen in signal or SIGNALS:
             if chosen in JOINT and passages == 1:
                 row = candidates(loaded.tokenizer, 8, tokens // 8)
-            rows.append({"tokens": tokens, "passages": passages} | measured(loaded, chosen, row, rounds, naive, exact))
+            rows.append(
+                {"tokens": tokens, "passages": passages}
+                | measured(loaded, chosen, row, rounds, tokens <= NAIVE_UP_TO, exact)
+            )
             write_rows(json, rows)
             print_rows(rows[-1:], COLUMNS, "")
     print_rows(rows, COLUMNS, f"{Path(name).name}, {loaded.model.dtype}, {torch.get_num_threads()} threads")
