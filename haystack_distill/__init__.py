@@ -13,10 +13,24 @@ _WHERE = {
     "KaleAligner": f"{_HOME}.kale_aligner",
     "KaleQueryEncoder": f"{_HOME}.kale_query_encoder",
     "RetrievalEvaluator": f"{_HOME}.retrieval_evaluator",
+    "TeacherAttentionScorer": f"{_HOME}.teacher_attention_scorer",
+    "TeacherLabeller": f"{_HOME}.teacher_labeller",
+    "TeacherLikelihoodScorer": f"{_HOME}.teacher_likelihood_scorer",
+    "TrainingSetBuilder": f"{_HOME}.training_set_builder",
     "load_pipeline": f"{_HOME}.pipelines",
 }
 
-__all__ = ["DistilledRetriever", "KaleAligner", "KaleQueryEncoder", "RetrievalEvaluator", "load_pipeline"]
+__all__ = [
+    "DistilledRetriever",
+    "KaleAligner",
+    "KaleQueryEncoder",
+    "RetrievalEvaluator",
+    "TeacherAttentionScorer",
+    "TeacherLabeller",
+    "TeacherLikelihoodScorer",
+    "TrainingSetBuilder",
+    "load_pipeline",
+]
 
 
 def __getattr__(name: str) -> Any:

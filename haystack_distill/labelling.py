@@ -1,0 +1,296 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Labelling a training set with a teacher, so that nothing computed is ever lost and nothing is mixed.
+
+Every scored row goes to a journal beside its shard at once; a finished shard is written again with its scores in one
+step, and its journal goes. Whenever the process dies, the next run reads journals and goes on with the first row that
+has no score. One labeller at a time holds the folder's lock, and the manifest binds the set to one teacher.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from haystack_distill.teachers.prompts import UnscorableError
+from haystack_distill.teachers.scores import Candidates, Teacher
+from haystack_distill.training_set import Row, TrainingSet
+
+LOCK = ".labelling.lock"
+ROWS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Label:
+    """
+    What became of a row.
+
+    :param query_id: The row.
+    :param scores: The teacher's scores; None if the row was set aside.
+    :param cut: How many passages were too long to be read whole.
+    :param reason: Why it was set aside.
+    """
+
+    query_id: str
+    scores: list[float] | None
+    cut: int = 0
+    reason: str = ""
+
+
+Work = list[tuple[str, Row]]
+"""Rows to score, each with the name of its shard."""
+
+Scoring = Callable[[Iterator[Work]], Iterator[tuple[str, Label]]]
+"""Turns pieces of work into labels, in any order."""
+
+
+def label(
+    folder: str | Path,
+    identity: dict[str, Any],
+    scoring: Scoring,
+    *,
+    rows_at_once: int = ROWS_AT_ONCE,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """
+    Fill in the teacher scores of a training set.
+
+    :param folder: The training set.
+    :param identity: What the teacher's scores depend on.
+    :param scoring: Does the scoring: `one_after_the_other(teacher)`, or many workers.
+    :param rows_at_once: Queries scored together.
+    :param progress: Whether to show a progress bar on stderr.
+    :returns: See `summary_of`.
+    :raises ValueError: If the set holds labels of another teacher, or every row had to be set aside.
+    :raises BlockingIOError: If another labeller works on the set.
+    :raises OSError: If the folder can't be written; what was labelled before is kept.
+    """
+    path = TrainingSet.open(folder).folder
+    with _locked(path), _explained(path):
+        training_set = TrainingSet.open(path)  # again: it may have changed before the lock was had
+        _claim(training_set, identity)
+        journals = {name: _Journal(path, name) for name in training_set.shards if _unfinished(training_set, name)}
+        left = {name: _pending(training_set, name, journal) for name, journal in journals.items()}
+        total, done = len(training_set), len(training_set) - sum(left.values())
+        with _bar(progress, total, done) as advance:
+            for name in [name for name, count in left.items() if count == 0]:
+                _finish(training_set, name, journals[name])
+            for name, one in scoring(_work(training_set, journals, rows_at_once)):
+                journals[name].append(one)
+                left[name] -= 1
+                advance()
+                if left[name] == 0:
+                    _finish(training_set, name, journals[name])
+    summary = summary_of(training_set)
+    if not summary["labelled"]:
+        msg = f"No row of {path} could be labelled. The first: {summary['set_aside'][0]['reason']}"
+        raise ValueError(msg)
+    return summary
+
+
+def one_after_the_other(teacher: Teacher) -> Scoring:
+    """
+    Score in this process.
+
+    :param teacher: The teacher.
+    :returns: For `label`.
+    """
+
+    def scoring(work: Iterator[Work]) -> Iterator[tuple[str, Label]]:
+        for piece in work:
+            labels = labels_of(teacher, [row for _, row in piece])
+            yield from zip((name for name, _ in piece), labels, strict=True)
+
+    return scoring
+
+
+def labels_of(teacher: Teacher, rows: list[Row]) -> list[Label]:
+    """
+    Score rows; one that can't be scored is set aside and costs the others nothing.
+
+    :param teacher: The teacher.
+    :param rows: The rows.
+    :returns: One for each row.
+    """
+    asked = [Candidates(row.query, row.documents, row.answers) for row in rows]
+    try:
+        scored = teacher.score(asked)
+    except UnscorableError as error:
+        if len(rows) > 1:
+            return [one for row in rows for one in labels_of(teacher, [row])]
+        return [Label(rows[0].query_id, None, reason=str(error))]
+    return [
+        Label(row.query_id, [float(score) for score in one.scores], len(one.cut))
+        for row, one in zip(rows, scored, strict=True)
+    ]
+
+
+def summary_of(training_set: TrainingSet) -> dict[str, Any]:
+    """
+    What the labels of a set look like.
+
+    :param training_set: A labelled set.
+    :returns: `rows`, `labelled`, `set_aside` (`query_id` and `reason` of each), `cut_passages`, `all_equal` (rows whose
+        scores are all the same), `spread` (median over rows of the standard deviation of scores), `first_agrees` (share
+        of rows whose best passage is the retriever's too) and `kendall_tau` (mean over rows, with the retriever's
+        order).
+    """
+    from scipy import stats  # takes a second to import
+
+    shards = training_set.manifest["shards"].values()
+    scores = [np.array(row.teacher_scores) for row in training_set if row.teacher_scores is not None]
+    spreads = [float(one.std()) for one in scores]
+    ranked = [one for one, spread in zip(scores, spreads, strict=True) if spread > 0]
+    agreement = [stats.kendalltau(one, -np.arange(len(one))).statistic for one in ranked]
+    return {
+        "rows": len(training_set),
+        "labelled": len(scores),
+        "set_aside": [one for shard in shards for one in shard.get("set_aside", [])],
+        "cut_passages": sum(shard.get("cut_passages", 0) for shard in shards),
+        "all_equal": len(scores) - len(ranked),
+        "spread": float(np.median(spreads)) if spreads else 0.0,
+        "first_agrees": float(np.mean([one.argmax() == 0 for one in ranked])) if ranked else 0.0,
+        "kendall_tau": float(np.mean(agreement)) if agreement else 0.0,
+    }
+
+
+class _Journal:
+    """The labels of a shard that is not finished, one JSON object a line."""
+
+    def __init__(self, folder: Path, shard: str) -> None:
+        self.file = folder / f".{shard}.labels.jsonl"
+        self.labels: dict[str, Label] = {}
+        if not self.file.exists():
+            return
+        whole = 0
+        content = self.file.read_bytes()
+        for line in content.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break  # the process died, or the disk was full, in the middle of this line
+            read = Label(**json.loads(line))
+            self.labels[read.query_id] = read
+            whole += len(line)
+        if whole < len(content):
+            os.truncate(self.file, whole)
+
+    def append(self, one: Label) -> None:
+        # Opened each time: to a file that was deleted one can write for hours.
+        if not self.file.parent.is_dir():
+            raise FileNotFoundError(self.file.parent)
+        with self.file.open("ab", buffering=0) as file:
+            line = (json.dumps(vars(one), ensure_ascii=False, allow_nan=False) + "\n").encode()
+            written = file.write(line)
+            if written != len(line):
+                file.write(line[written:])  # raises what went wrong
+            os.fsync(file.fileno())
+        self.labels[one.query_id] = one
+
+
+def _work(training_set: TrainingSet, journals: dict[str, _Journal], size: int) -> Iterator[Work]:
+    piece: Work = []
+    for name, journal in journals.items():
+        for row in training_set.read_shard(name):
+            if row.teacher_scores is None and row.query_id not in journal.labels:
+                piece.append((name, row))
+            if len(piece) == size:
+                yield piece
+                piece = []
+    if piece:
+        yield piece
+
+
+def _pending(training_set: TrainingSet, name: str, journal: _Journal) -> int:
+    rows = training_set.read_shard(name)
+    return sum(row.teacher_scores is None and row.query_id not in journal.labels for row in rows)
+
+
+def _unfinished(training_set: TrainingSet, name: str) -> bool:
+    return "labelled" not in training_set.manifest["shards"][name]
+
+
+def _finish(training_set: TrainingSet, name: str, journal: _Journal) -> None:
+    """Write the shard with its scores, then say so in the manifest, then let go of the journal: in this order."""
+    rows = training_set.read_shard(name)
+    labels = journal.labels
+    rows = [replace(row, teacher_scores=labels[row.query_id].scores) if row.query_id in labels else row for row in rows]
+    training_set.write_shard(name, rows)
+    training_set.manifest["shards"][name] |= {
+        "labelled": sum(row.teacher_scores is not None for row in rows),
+        "cut_passages": sum(one.cut for one in labels.values()),
+        "set_aside": [
+            {"query_id": one.query_id, "reason": one.reason} for one in labels.values() if one.scores is None
+        ],
+    }
+    training_set.save_manifest()
+    journal.file.unlink(missing_ok=True)
+
+
+def _claim(training_set: TrainingSet, identity: dict[str, Any]) -> None:
+    """Bind the set to one teacher before its first label is written."""
+    identity = json.loads(json.dumps(identity))
+    before = training_set.manifest["teacher"]
+    if before is None:
+        training_set.manifest["teacher"] = identity
+        training_set.save_manifest()
+    elif before != identity:
+        differs = [name for name in {**before, **identity} if before.get(name) != identity.get(name)]
+        msg = (
+            f"{training_set.folder} holds labels of another teacher ({differs[0]} was {before.get(differs[0])!r}, now "
+            f"{identity.get(differs[0])!r}), and labels are never mixed: label a copy, "
+            "TrainingSet.open(folder).without_labels(new_folder), or use the same teacher."
+        )
+        raise ValueError(msg)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        msg = f"Another labeller works on {folder}: wait for it, or label a copy of the set."
+        raise BlockingIOError(msg) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ConnectionError):
+            raise
+        if not folder.is_dir():
+            msg = f"The training set {folder} was removed while it was labelled: its labels are gone with it."
+            raise FileNotFoundError(msg) from error
+        msg = f"Labels can't be written to {folder} ({error}): all before are kept; make room and start again."
+        raise OSError(msg) from error
+
+
+@contextmanager
+def _bar(progress: bool, total: int, done: int) -> Iterator[Callable[[], None]]:
+    columns: Iterable[Any] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task("Labelling", total=total, completed=done)
+        yield lambda: bar.advance(task)

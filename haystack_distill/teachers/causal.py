@@ -1,0 +1,272 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""A decoder-only language model as a reader: log-likelihoods and attention of tokens, many prompts at a time."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import RLock
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, DynamicLayer, PreTrainedModel, PreTrainedTokenizerBase
+
+from haystack_distill.teachers import prompts as default
+from haystack_distill.teachers.attention import Capture, make_readable, read_attention
+from haystack_distill.teachers.prompts import MAX_PASSAGE_TOKENS, Encoded, Encoder, Prompt
+
+SHARED = 16
+"""A beginning that all prompts of a batch share is read once if it has at least this many tokens."""
+
+ROWS_AT_ONCE = 256
+"""Rows of the vocabulary that exist at the same time."""
+
+
+class CausalReader:
+    """
+    A causal language model of transformers.
+
+    Prompts are padded at their end, which no earlier token sees, so a batch needs no mask and gives what each prompt
+    gives alone.
+
+    :param model: The model.
+    :param tokenizer: Its fast tokenizer.
+    :param batch_size: Prompts a forward pass.
+    :param max_passage_tokens: Longer passages are cut.
+    """
+
+    prompts: ClassVar[dict[str, Prompt]] = {
+        "pdist": default.ANSWER,
+        "emdr2": default.ANSWER,
+        "loop": default.ANSWER_JOINT,
+        "question": default.QUESTION,
+        "response": default.RESPONSE,
+        "mi": default.RESPONSE,
+        "dkrr": default.ANSWER,
+        "adist": default.ANSWER,
+        "icr": default.RELEVANCE,
+        "heads": default.RELEVANCE,
+    }
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int = 8,
+        max_passage_tokens: int = MAX_PASSAGE_TOKENS,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.max_passage_tokens = max_passage_tokens
+        self.config = model.config.get_text_config(decoder=True)
+        self.layers: int = self.config.num_hidden_layers
+        window = getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "n_positions", None)
+        self.window: int = window or 2048
+        self.encode = Encoder(tokenizer, self.window, max_passage_tokens).encode
+        kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
+        self._lock = RLock()  # a hook of one call must not meet the forward pass of another
+        self._caches = kinds <= {"full_attention", "sliding_attention"} and not getattr(model, "_is_stateful", False)
+
+    def log_likelihoods(self, prompts: Sequence[Encoded], *, keep_order: bool = False) -> list[np.ndarray]:
+        """
+        Log-likelihoods of the target tokens of prompts, each given all that stands before it.
+
+        :param prompts: Prompts with a target.
+        :param keep_order: Whether neighbours share a question, so that batches should not mix lengths of others.
+        :returns: For each prompt `[target tokens]`.
+        """
+        found: list[np.ndarray] = [np.empty(0)] * len(prompts)
+        for numbers in batches([len(prompt.ids) for prompt in prompts], self.batch_size, keep_order=keep_order):
+            with self._lock:
+                values = self._batch([prompts[number] for number in numbers])
+            for number, one in zip(numbers, values, strict=True):
+                found[number] = one
+        return found
+
+    def attention(
+        self,
+        prompts: Sequence[Encoded],
+        rows: tuple[str, int],
+        kind: str,
+        layers: frozenset[int] | None = None,
+    ) -> list[np.ndarray]:
+        """
+        Attention from some tokens of each prompt to all of its tokens.
+
+        :param prompts: The prompts.
+        :param rows: The part of the prompt whose tokens attend, such as `("question", 0)`; an answer's tokens are read
+            one place earlier, where they are predicted.
+        :param kind: See `Capture`.
+        :param layers: Which layers; None for all. Layers after the last of them are not computed.
+        :returns: For each prompt `[layers, heads, tokens]`, the mean over the attending tokens.
+        """
+        self.readable()
+        found: list[np.ndarray] = [np.empty(0)] * len(prompts)
+        shift = rows[0] == "target"
+        for numbers in batches([len(prompt.ids) for prompt in prompts], self.batch_size):
+            chosen = [prompts[number] for number in numbers]
+            positions = self._padded([prompt.spans[rows] - shift for prompt in chosen], -1)
+            inputs = self._padded([prompt.ids for prompt in chosen], 0)
+            capture = Capture(positions, kind, layers, last=self.last_layer(layers))
+            read = self._read(capture, input_ids=inputs, use_cache=False)
+            for place, number in enumerate(numbers):
+                found[number] = read[place, :, :, : len(prompts[number].ids)]
+        return found
+
+    def attention_after(
+        self, prefix: list[int], suffixes: Sequence[tuple[list[int], np.ndarray]], layers: frozenset[int] | None = None
+    ) -> list[np.ndarray]:
+        """
+        Attention from several continuations of one text, whose keys and values are computed once.
+
+        :param prefix: The text.
+        :param suffixes: Continuations: tokens, and positions within them of the attending tokens.
+        :param layers: Which layers; None for all.
+        :returns: For each continuation `[layers, heads, prefix + continuation tokens]`.
+        """
+        self.readable()
+        last = self.last_layer(layers)
+        found = []
+        cache: DynamicCache | None = None
+        if self._caches and prefix:
+            cache = DynamicCache()
+            inputs = self._padded([prefix], 0)
+            read_attention(
+                self.model, Capture(None, last=last), input_ids=inputs, past_key_values=cache, use_cache=True
+            )
+        for ids, positions in suffixes:
+            if cache is None:
+                capture = Capture(self._padded([positions + len(prefix)], -1), "attention", layers, last=last)
+                found.append(self._read(capture, input_ids=self._padded([prefix + ids], 0), use_cache=False)[0])
+                continue
+            capture = Capture(self._padded([positions], -1), "attention", layers, last=last)
+            inputs = self._padded([ids], 0)
+            found.append(self._read(capture, input_ids=inputs, past_key_values=cache, use_cache=True)[0])
+            for layer in cache.layers:
+                assert isinstance(layer, DynamicLayer)
+                layer.crop(len(prefix) - layer.get_seq_length())
+        return found
+
+    def last_layer(self, layers: frozenset[int] | None) -> int:
+        """
+        The last layer that has to be computed.
+
+        :param layers: The layers that are read; None for all.
+        """
+        kinds = getattr(self.config, "layer_types", None) or ["full_attention"] * self.layers
+        return max(layers or [number for number, kind in enumerate(kinds) if kind.endswith("attention")])
+
+    def readable(self) -> None:
+        """
+        Prepare the model for reading its attention.
+
+        :raises ValueError: If that is not possible.
+        """
+        if self.model.config._attn_implementation != "haystack_distill":
+            make_readable(self.model)
+
+    def _read(self, capture: Capture, **inputs: Any) -> np.ndarray:
+        read_attention(self.model, capture, **inputs)
+        if not capture.found:
+            msg = (
+                f"{type(self.model).__name__} has no attention layer that could be read: use a likelihood signal "
+                "(question, pdist) with it."
+            )
+            raise ValueError(msg)
+        return capture.stacked().cpu().numpy()
+
+    def _padded(self, rows: Sequence[Any], fill: int) -> Tensor:
+        longest = max(len(row) for row in rows)
+        padded = np.full((len(rows), longest), fill, dtype=np.int64)
+        for number, row in enumerate(rows):
+            padded[number, : len(row)] = row
+        return torch.from_numpy(padded).to(self.model.device)
+
+    def _batch(self, prompts: list[Encoded]) -> list[np.ndarray]:
+        start = self._shared_beginning(prompts)
+        inputs = {"input_ids": self._padded([prompt.ids[start:] for prompt in prompts], 0), "use_cache": False}
+        with torch.inference_mode():
+            if start:
+                cache = DynamicCache()
+                self._body(input_ids=self._padded([prompts[0].ids[:start]], 0), past_key_values=cache, use_cache=True)
+                cache.batch_repeat_interleave(len(prompts))
+                inputs |= {"past_key_values": cache, "use_cache": True}
+            places = [prompt.target() - 1 - start for prompt in prompts]
+            rows = torch.from_numpy(np.concatenate([np.full(len(p), n) for n, p in enumerate(places)]))
+            columns = torch.from_numpy(np.concatenate(places))
+            targets = torch.tensor([prompt.ids[token] for prompt in prompts for token in prompt.target()])
+            with only_rows(self.model.get_output_embeddings(), rows, columns):
+                logits = self.model(**inputs).logits[0]
+            values = log_likelihood(logits, targets.to(logits.device)).cpu().numpy()
+        return np.split(values, np.cumsum([len(place) for place in places])[:-1])
+
+    def _body(self, **inputs: Any) -> None:
+        """The model without its vocabulary, where the model has such a part."""
+        self.model.get_decoder()(**inputs)
+
+    def _shared_beginning(self, prompts: list[Encoded]) -> int:
+        """How many tokens all prompts begin with; the one before the first target token stays with its prompt."""
+        if len(prompts) < 2 or not self._caches:
+            return 0
+        most = min(int(prompt.target()[0]) - 1 for prompt in prompts)
+        first = prompts[0].ids
+        shared = next(
+            (place for place in range(most) if any(prompt.ids[place] != first[place] for prompt in prompts)), most
+        )
+        return shared if shared >= SHARED else 0
+
+
+def batches(lengths: Sequence[int], size: int, *, keep_order: bool = False) -> Iterator[list[int]]:
+    """
+    Put rows of similar length together: padding is computed like text.
+
+    :param lengths: Of the rows.
+    :param size: The most rows of a batch.
+    :param keep_order: Whether rows stay in their order.
+    :returns: The numbers of the rows of each batch, the longest first, so that a lack of memory shows at once.
+    """
+    order = list(range(len(lengths)))
+    if not keep_order:
+        order.sort(key=lambda number: -lengths[number])
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def log_likelihood(logits: Tensor, targets: Tensor) -> Tensor:
+    """
+    Log-likelihoods of tokens.
+
+    :param logits: `[tokens, vocabulary]`.
+    :param targets: `[tokens]`.
+    :returns: `[tokens]`, float32, in blocks: a vocabulary in float32 is large.
+    """
+    blocks = zip(logits.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True)
+    return torch.cat(
+        [block.float().gather(1, wanted[:, None])[:, 0] - block.float().logsumexp(1) for block, wanted in blocks]
+    )
+
+
+@contextmanager
+def only_rows(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """
+    Compute the vocabulary only where it is asked for: `[batch, tokens, dim]` becomes `[1, asked for, dim]`.
+
+    :param head: The output embeddings of a model.
+    :param rows: `[asked for]`, which prompt.
+    :param columns: `[asked for]`, which token.
+    """
+
+    def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = inputs[0]
+        return (hidden[rows.to(hidden.device), columns.to(hidden.device)][None], *inputs[1:])
+
+    handle = head.register_forward_pre_hook(take)
+    try:
+        yield
+    finally:
+        handle.remove()

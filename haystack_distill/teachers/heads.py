@@ -1,0 +1,199 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The few heads that find the evidence: choosing, keeping and showing them.
+
+Most heads of a language model look elsewhere than at the passage that answers the question; a mean over all of them is
+a poor teacher. Heads are chosen on some tens of questions whose right passage is known, or believed to be known:
+
+- `core` (CoRe, arXiv 2510.02219): the share of the right passage in a softmax over the passages' attention,
+  exp(s+ / t) / sum exp(s / t), averaged over examples: heads that tell the right passage from the others.
+- `qr` (QRHead, arXiv 2506.09944): the mean attention that the right passage gets.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+
+from haystack_distill.folders import write_json
+
+METHODS = ("core", "qr")
+TEMPERATURE = 1.0
+"""Of attention that is scaled to a mean of 1 a passage: heads differ in how much they look at passages at all."""
+
+MIN_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Heads:
+    """
+    Chosen heads of a model.
+
+    :param model: The model that they belong to.
+    :param method: How they were chosen.
+    :param chosen: (layer, head), the best first.
+    :param scores: `[layers][heads]`, by which they were chosen.
+    :param examples: On how many questions.
+    """
+
+    model: str
+    method: str
+    chosen: list[tuple[int, int]]
+    scores: list[list[float]]
+    examples: int
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """The layers that have a chosen head; those after the last of them need not be computed."""
+        return frozenset(layer for layer, _ in self.chosen)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the choice."""
+        return hashlib.sha256(json.dumps(sorted(self.chosen)).encode()).hexdigest()[:16]
+
+    def pick(self, attention: np.ndarray) -> np.ndarray:
+        """
+        Take the chosen heads.
+
+        :param attention: `[read layers, heads, tokens]`, of `layers` in their order.
+        :returns: `[chosen, tokens]`.
+        """
+        place = {layer: number for number, layer in enumerate(sorted(self.layers))}
+        return np.stack([attention[place[layer], head] for layer, head in self.chosen])
+
+    def check_belongs_to(self, model: str, layers: int) -> None:
+        """
+        Refuse heads of another model.
+
+        :param model: The model in use.
+        :param layers: How many layers it has.
+        :raises ValueError: If the heads were chosen for another one.
+        """
+        if len(self.scores) != layers or (model and self.model and Path(model).name != Path(self.model).name):
+            msg = (
+                f"These heads were chosen for {self.model} ({len(self.scores)} layers), not for {model} ({layers} "
+                "layers): choose heads of this model."
+            )
+            raise ValueError(msg)
+
+    def save(self, file: str | Path) -> None:
+        """
+        Write the choice as JSON, and beside it a picture of all heads, layer by head.
+
+        :param file: Ends in `.json`; the picture in `.svg`.
+        """
+        path = Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, asdict(self))
+        path.with_suffix(".svg").write_text(self.picture(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: str | Path) -> "Heads":
+        """
+        Read a choice.
+
+        :param file: What `save` wrote.
+        :returns: The heads.
+        :raises FileNotFoundError: If it is missing.
+        :raises ValueError: If it is no such file.
+        """
+        path = Path(file)
+        if not path.is_file():
+            msg = f"The heads {path} are missing: choose them first, with select_heads or `haystack-distill heads`."
+            raise FileNotFoundError(msg)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**content, "chosen": [(int(layer), int(head)) for layer, head in content["chosen"]]})
+        except (ValueError, TypeError, KeyError) as error:
+            msg = f"{path} does not hold chosen heads ({error}): choose them again."
+            raise ValueError(msg) from error
+
+    def picture(self) -> str:
+        """
+        All heads by what they were chosen by, the chosen ones framed.
+
+        :returns: SVG.
+        """
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Rectangle
+
+        scores = np.array(self.scores)
+        figure = Figure(figsize=(1.5 + 0.28 * scores.shape[1], 1.2 + 0.18 * scores.shape[0]), layout="constrained")
+        axes = figure.add_subplot()
+        image = axes.imshow(scores, aspect="auto", cmap="Blues", interpolation="nearest")
+        for layer, head in self.chosen:
+            axes.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor="#d1495b", linewidth=1.5))
+        axes.set(xlabel="head", ylabel="layer", title=f"{self.method}, {self.examples} questions")
+        figure.colorbar(image, ax=axes)
+        drawn = StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        return drawn.getvalue()
+
+
+@dataclass(frozen=True)
+class Example:
+    """
+    A question to choose heads on.
+
+    :param attention: `[layers, heads, passages]`: what each passage gets from each head.
+    :param right: The number of the passage that answers it.
+    """
+
+    attention: np.ndarray
+    right: int
+
+
+def select_heads(
+    examples: Sequence[Example], *, model: str, method: str = "core", count: int = 8, temperature: float = TEMPERATURE
+) -> Heads:
+    """
+    Choose heads.
+
+    :param examples: At least eight, better 32 to 256; they may be labelled by another teacher.
+    :param model: The model's name.
+    :param method: `core` or `qr`.
+    :param count: How many heads.
+    :param temperature: Of `core`, for attention scaled to a mean of 1 a passage.
+    :returns: The heads.
+    :raises ValueError: If there are too few examples or heads, or there is no such method.
+    """
+    if method not in METHODS:
+        msg = f"There is no method {method!r} of choosing heads: {' or '.join(METHODS)}."
+        raise ValueError(msg)
+    usable = [example for example in examples if example.attention.shape[2] > 1]
+    if len(usable) < MIN_EXAMPLES:
+        msg = (
+            f"{len(usable)} questions with two passages or more are too few to choose heads on: at least "
+            f"{MIN_EXAMPLES} are needed."
+        )
+        raise ValueError(msg)
+    layers, heads, _ = usable[0].attention.shape
+    if not 1 <= count <= layers * heads:
+        msg = f"count={count} heads can't be chosen of {layers * heads}."
+        raise ValueError(msg)
+    score = np.mean(
+        [_share(example, temperature) if method == "core" else _mass(example) for example in usable], axis=0
+    )
+    best = np.argsort(-score, axis=None, kind="stable")[:count]
+    chosen = [(int(place) // heads, int(place) % heads) for place in best]
+    return Heads(model, method, chosen, score.tolist(), len(usable))
+
+
+def _share(example: Example, temperature: float) -> np.ndarray:
+    """Of the right passage in a softmax over passages, `[layers, heads]`; heads differ in how much they look at all."""
+    scale = np.abs(example.attention).mean(2, keepdims=True)
+    logits = example.attention / np.where(scale > 0, scale, 1) / temperature
+    logits = np.exp(logits - logits.max(2, keepdims=True))
+    return logits[:, :, example.right] / logits.sum(2)
+
+
+def _mass(example: Example) -> np.ndarray:
+    return example.attention[:, :, example.right]

@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""What goes into a teacher and what comes out, whichever teacher it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from haystack_distill.teachers.prompts import Encoded, Prompt, UnscorableError
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """
+    A question and the passages that are to be scored for it.
+
+    :param query: The question, or the dialogue so far.
+    :param passages: The passages, or the responses.
+    :param answers: Reference answers; the first is the one that likelihoods are asked of.
+    """
+
+    query: str
+    passages: list[str]
+    answers: list[str]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """
+    What a teacher says.
+
+    :param scores: `[passages]`, the higher the better.
+    :param cut: Numbers of the passages that were too long to be read whole.
+    """
+
+    scores: np.ndarray
+    cut: frozenset[int] = frozenset()
+
+
+class Teacher(Protocol):
+    """Scores passages."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its scores depend on: scores of teachers that differ in this are never mixed."""
+
+    def score(self, rows: Sequence[Candidates]) -> list[Scored]:
+        """
+        Score the passages of several questions.
+
+        :param rows: The questions.
+        :returns: One for each row.
+        :raises UnscorableError: If a row can't be scored.
+        """
+
+
+class Reader(Protocol):
+    """A model that gives likelihoods of texts."""
+
+    prompts: dict[str, Prompt]
+    tokenizer: Any
+    max_passage_tokens: Any
+
+    def encode(
+        self,
+        prompt: Prompt,
+        question: str | None,
+        passages: list[str],
+        target: str | None = None,
+        *,
+        target_is_passage: bool = False,
+    ) -> Any:
+        """See `Encoder.encode`."""
+
+    def log_likelihoods(self, prompts: Sequence[Any], *, keep_order: bool = False) -> list[np.ndarray]:
+        """See `CausalReader.log_likelihoods`."""
+
+
+def check_candidates(row: Candidates, signal: str, *, answers: bool) -> None:
+    """
+    Refuse what can't be scored, before anything is computed.
+
+    :param row: The question and its passages.
+    :param signal: What is asked for.
+    :param answers: Whether it needs an answer.
+    :raises UnscorableError: If the question, a passage or a needed answer is empty or missing.
+    """
+    if not row.query.strip():
+        msg = "The query is empty: there is nothing to score passages for."
+        raise UnscorableError(msg)
+    if not row.passages:
+        msg = f"There is no passage to score for the query {row.query!r}."
+        raise UnscorableError(msg)
+    empty = [number for number, passage in enumerate(row.passages, start=1) if not passage.strip()]
+    if empty:
+        msg = f"Passage {empty[0]} of the query {row.query!r} is empty: remove documents without text."
+        raise UnscorableError(msg)
+    if answers and not any(answer.strip() for answer in row.answers[:1]):
+        msg = (
+            f"The signal {signal!r} needs an answer and the query {row.query!r} has none: give answers, or use "
+            "'question', which needs none."
+        )
+        raise UnscorableError(msg)
+
+
+def check_finite(row: Candidates, scores: np.ndarray) -> np.ndarray:
+    """
+    Refuse scores that are no numbers.
+
+    :param row: What was scored.
+    :param scores: `[passages]`.
+    :returns: The scores.
+    :raises UnscorableError: If one is NaN or infinite.
+    """
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if len(wrong):
+        msg = (
+            f"The score of passage {wrong[0] + 1} of the query {row.query!r} is {scores[wrong[0]]}, not a number: try "
+            "dtype='float32', or look at the model's weights."
+        )
+        raise UnscorableError(msg)
+    return scores
+
+
+def cut_of(encoded: Sequence[Encoded]) -> frozenset[int]:
+    """
+    Which passages were cut, where each has a prompt of its own.
+
+    :param encoded: The prompts, one a passage.
+    """
+    return frozenset(number for number, prompt in enumerate(encoded) if prompt.cut)

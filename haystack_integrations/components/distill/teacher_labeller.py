@@ -1,0 +1,157 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+from functools import partial
+from typing import Any
+
+from haystack import Document, component, default_from_dict, default_to_dict
+from haystack.core.serialization import component_from_dict, component_to_dict, import_class_by_name
+
+
+@component
+class TeacherLabeller:
+    """
+    Fills in the teacher scores of a training set, shard by shard, so that a killed run goes on where it was.
+
+    Any scorer serves: `TeacherLikelihoodScorer`, `TeacherAttentionScorer`, or another ranker of Haystack whose
+    `Document.score` is higher for better documents (a cross-encoder). A set is bound to the teacher that labelled its
+    first row; rows that can't be scored are set aside with the reason.
+
+    ### Usage example
+
+    ```python
+    from haystack_distill import TeacherLabeller, TeacherLikelihoodScorer
+
+    scorer = TeacherLikelihoodScorer(model="HuggingFaceTB/SmolLM2-135M-Instruct", signal="question")
+    result = TeacherLabeller(scorer=scorer).run(training_set="training_set")
+    print(result["summary"]["first_agrees"])
+    ```
+    """
+
+    def __init__(self, *, scorer: Any, rows_at_once: int = 4, num_workers: int = 1, progress_bar: bool = True) -> None:
+        """
+        Say who labels; nothing is loaded before `run`.
+
+        :param scorer: The scorer.
+        :param rows_at_once: Queries scored together; their passages share batches.
+        :param num_workers: More than 1 scores in that many processes through Ray Data (extra `ray`), on this machine or
+            on the cluster that Ray is connected to.
+        :param progress_bar: Whether to show progress on stderr.
+        :raises ValueError: If a number is below 1.
+        """
+        if min(int(rows_at_once), int(num_workers)) < 1:
+            msg = f"rows_at_once={rows_at_once} and num_workers={num_workers} must be at least 1."
+            raise ValueError(msg)
+        self.scorer = scorer
+        self.rows_at_once = int(rows_at_once)
+        self.num_workers = int(num_workers)
+        self.progress_bar = progress_bar
+
+    @component.output_types(training_set=str, summary=dict[str, Any])
+    def run(self, training_set: str) -> dict[str, Any]:
+        """
+        Label a training set, or what is left of it.
+
+        :param training_set: Its folder.
+        :returns: `training_set`: the same folder. `summary`: see `haystack_distill.labelling.summary_of`.
+        :raises FileNotFoundError: If the folder is no training set, or was removed.
+        :raises ValueError: If it holds labels of another teacher, or no row could be labelled.
+        :raises BlockingIOError: If another labeller works on it.
+        :raises OSError: If the disk is full; what was labelled before is kept.
+        """
+        from haystack_distill.labelling import label, one_after_the_other
+
+        make_teacher = partial(_teacher, component_to_dict(self.scorer, "scorer"))
+        if self.num_workers > 1:
+            from haystack_distill.ray_labelling import many_workers
+
+            scoring, identity = many_workers(make_teacher, self.num_workers), self._own_teacher().identity
+        else:
+            teacher = self._own_teacher()
+            scoring, identity = one_after_the_other(teacher), teacher.identity
+        summary = label(training_set, identity, scoring, rows_at_once=self.rows_at_once, progress=self.progress_bar)
+        return {"training_set": training_set, "summary": summary}
+
+    def _own_teacher(self) -> Any:
+        return self.scorer.teacher() if hasattr(self.scorer, "teacher") else RankerTeacher(self.scorer)
+
+    def close(self) -> None:
+        """Let go of the scorer's model."""
+        if hasattr(self.scorer, "close"):
+            self.scorer.close()
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialise this component.
+
+        :returns: Its type and init parameters.
+        """
+        return default_to_dict(
+            self,
+            scorer=component_to_dict(self.scorer, "scorer"),
+            rows_at_once=self.rows_at_once,
+            num_workers=self.num_workers,
+            progress_bar=self.progress_bar,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "TeacherLabeller":
+        """
+        Restore this component.
+
+        :param data: What `to_dict` returned.
+        :returns: The component.
+        """
+        return default_from_dict(cls, data)
+
+
+class RankerTeacher:
+    """
+    Any ranker of Haystack as a teacher.
+
+    :param ranker: A component with `run(query, documents)`.
+    """
+
+    def __init__(self, ranker: Any) -> None:
+        self.ranker = ranker
+        if hasattr(ranker, "warm_up"):
+            ranker.warm_up()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The component with all its settings."""
+        return {"ranker": component_to_dict(self.ranker, "ranker")}
+
+    def score(self, rows: Any) -> list[Any]:
+        """
+        Score passages by the ranker's `Document.score`.
+
+        :param rows: The questions.
+        :returns: One for each.
+        :raises UnscorableError: If a row can't be scored.
+        """
+        import numpy as np
+
+        from haystack_distill.teachers.prompts import UnscorableError
+        from haystack_distill.teachers.scores import Scored, check_candidates, check_finite
+
+        scored = []
+        for row in rows:
+            check_candidates(row, "ranker", answers=False)
+            documents = [Document(id=str(number), content=text) for number, text in enumerate(row.passages)]
+            found = {one.id: one.score for one in self.ranker.run(query=row.query, documents=documents)["documents"]}
+            if len(found) < len(documents) or any(score is None for score in found.values()):
+                msg = (
+                    f"{type(self.ranker).__name__} scored {len(found)} of {len(documents)} documents of the query "
+                    f"{row.query!r}: set its top_k to at least {len(documents)}."
+                )
+                raise UnscorableError(msg)
+            scored.append(Scored(check_finite(row, np.array([found[one.id] for one in documents], dtype=float))))
+        return scored
+
+
+def _teacher(scorer: dict[str, Any]) -> Any:
+    """Load a teacher from its component's dictionary, in whichever process."""
+    restored = component_from_dict(import_class_by_name(scorer["type"]), scorer, "scorer")
+    return restored.teacher() if hasattr(restored, "teacher") else RankerTeacher(restored)

@@ -1,0 +1,147 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+from pathlib import Path
+from typing import Any
+
+from haystack import component, default_from_dict, default_to_dict
+from haystack.core.serialization import component_to_dict
+
+from haystack_integrations.components.distill.candidates import Miner
+
+
+@component
+class TrainingSetBuilder:
+    """
+    Turns queries into a training set: what the retriever finds for each of them, ready for a teacher.
+
+    Any retriever serves: a text retriever (`DistilledRetriever`, BM25, hybrid ones), or an embedding retriever with its
+    `text_embedder`. Retriever scores are computed from the vectors, since stores disagree on the sign of
+    `Document.score`; where there are no vectors they are reciprocal ranks, and the set's `similarity` says so. A killed
+    run goes on where it was.
+
+    ### Usage example
+
+    ```python
+    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
+    from haystack_distill import TrainingSetBuilder
+
+    builder = TrainingSetBuilder(retriever=InMemoryBM25Retriever(document_store), top_k=8, output="training_set")
+    folder = builder.run(queries="questions.jsonl")["training_set"]
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        retriever: Any,
+        output: str,
+        text_embedder: Any = None,
+        top_k: int = 20,
+        split: str = "train",
+        similarity: str | None = None,
+        shard_rows: int = 1000,
+        progress_bar: bool = True,
+    ) -> None:
+        """
+        Say what searches; nothing is loaded before `run`.
+
+        :param retriever: A text retriever, or an embedding retriever.
+        :param output: The folder to make; one that is there already is kept if it is of the same queries and settings.
+        :param text_embedder: The query encoder, if the retriever is an embedding retriever.
+        :param top_k: How many documents a query gets.
+        :param split: Of a BEIR folder or data set.
+        :param similarity: How the store ranks, where it does not say: `cosine`, `dot_product` or `euclidean`.
+        :param shard_rows: Queries a shard.
+        :param progress_bar: Whether to show progress on stderr.
+        :raises ValueError: If top_k or shard_rows is below 1.
+        """
+        if min(int(top_k), int(shard_rows)) < 1:
+            msg = f"top_k={top_k} and shard_rows={shard_rows} must be at least 1."
+            raise ValueError(msg)
+        self.retriever = retriever
+        self.output = output
+        self.text_embedder = text_embedder
+        self.top_k = int(top_k)
+        self.split = split
+        self.similarity = similarity
+        self.shard_rows = int(shard_rows)
+        self.progress_bar = progress_bar
+
+    @component.output_types(training_set=str, rows=int)
+    def run(self, queries: str) -> dict[str, Any]:
+        """
+        Build the training set.
+
+        :param queries: A BEIR folder, a `.jsonl` or `.parquet` file, or the name of a data set.
+        :returns: `training_set`: the folder. `rows`: how many queries have candidates; those for which nothing is found
+            are left out and counted in a warning.
+        :raises FileNotFoundError: If the queries are missing.
+        :raises FileExistsError: If the output folder exists and is of other queries or settings.
+        :raises ValueError: If a query is empty or comes twice, a document comes twice, nothing is found at all, or an
+            unfinished run in the same place had other settings.
+        """
+        from haystack_distill.mining import build
+        from haystack_distill.questions import read_questions
+
+        miner = Miner(self.retriever, self.text_embedder, self.top_k, self.similarity)
+        built = build(
+            read_questions(queries, self.split),
+            miner.candidates,
+            Path(self.output),
+            source=queries,
+            retriever=miner.name,
+            similarity=miner.similarity,
+            settings={"retriever": _without_names(component_to_dict(self.retriever, "retriever")), "top_k": self.top_k},
+            shard_rows=self.shard_rows,
+            progress=self.progress_bar,
+        )
+        return {"training_set": self.output, "rows": len(built)}
+
+    def warm_up(self) -> None:
+        """Warm up retriever and embedder."""
+        for part in (self.retriever, self.text_embedder):
+            if hasattr(part, "warm_up"):
+                part.warm_up()
+
+    def close(self) -> None:
+        """Close retriever and embedder."""
+        for part in (self.retriever, self.text_embedder):
+            if hasattr(part, "close"):
+                part.close()
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialise this component.
+
+        :returns: Its type and init parameters.
+        """
+        embedder = component_to_dict(self.text_embedder, "text_embedder") if self.text_embedder else None
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return default_to_dict(
+            self, **{**own, "retriever": component_to_dict(self.retriever, "retriever"), "text_embedder": embedder}
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "TrainingSetBuilder":
+        """
+        Restore this component.
+
+        :param data: What `to_dict` returned.
+        :returns: The component.
+        """
+        return default_from_dict(cls, data)
+
+
+def _without_names(content: Any) -> Any:
+    """An in-memory store has another random name in every process: it must not keep a killed run from going on."""
+    if isinstance(content, list):
+        return [_without_names(one) for one in content]
+    if not isinstance(content, dict):
+        return content
+    nameless = str(content.get("type", "")).endswith("InMemoryDocumentStore")
+    parameters = {key: _without_names(value) for key, value in content.items()}
+    if nameless:
+        parameters["init_parameters"] = {**parameters["init_parameters"], "index": None}
+    return parameters

@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The teachers' benchmarks run and count right; never how fast or how good."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import labels, teachers
+from haystack_distill.teachers.prompts import UnscorableError
+from haystack_distill.teachers.scores import Candidates, Scored
+from tests.readers import save_reader
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return save_reader("llama", tmp_path_factory.mktemp("readers") / "llama")
+
+
+def test_labels_runs_and_goes_on_where_it_was(beir, bert, llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows_file = tmp_path / "rows.json"
+    asked = {"data": beir, "reader": llama, "json": rows_file, "retriever": bert, "questions": 10, "quick": False}
+    asked |= {"signal": None, "dtype": None}
+    labels.main(**asked, split="dev")
+    rows = json.loads(rows_file.read_text())
+    assert [row["signal"] for row in rows] == ["question", "dkrr", "icr", "heads"]
+    for row in rows:
+        assert 0 <= row["low"] <= row["share"] <= row["high"] <= 100
+        assert row["first"] <= row["n"]
+        assert {"data", "reader", "retriever_first"} <= row.keys()
+    monkeypatch.setattr(labels, "measured", lambda *_: pytest.fail("a finished row was run again"))
+    labels.main(**asked, split="dev")
+
+
+def test_labels_counts_what_comes_first():
+    class Last:
+        signal = "question"
+
+        def score(self, rows):
+            if rows[0].query == "bad":
+                msg = "no"
+                raise UnscorableError(msg)
+            return [Scored(np.arange(len(rows[0].passages)))]
+
+    asked = [
+        (Candidates(query, ["a", "b"], []), gold)
+        for query, gold in (("x", [False, True]), ("y", [True, False]), ("z", [False, True]), ("bad", [True, False]))
+    ]
+    row = labels.measured(Last(), asked)
+    assert (row["first"], row["n"], row["retriever_first"], row["skipped"]) == (2, 3, 1, 1)
+
+
+def test_teachers_runs(llama, tmp_path):
+    teachers.main(
+        reader=llama,
+        dtype=None,
+        json=tmp_path / "rows.json",
+        rounds=1,
+        signal=["question", "dkrr", "heads"],
+        quick=True,
+    )
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["signal"] for row in rows] == ["question", "dkrr", "heads"]
+    for row in rows:
+        assert row["vs_plain"] > 0
+        assert row["vs_naive"] > 0
+        assert {"tokens", "memory_vs_plain"} <= row.keys()
