@@ -33,7 +33,7 @@ from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEval
 LAYERED_TOKENS, TABLE_TOKENS = 1_200_000, 5_000_000
 """How many tokens a student is trained on by default: some minutes on two cores."""
 
-MIN_EPOCHS, MAX_EPOCHS = 2, 12
+MIN_EPOCHS, MAX_EPOCHS = 1, 12
 PATIENCE = 4
 """Training ends early when so many evaluations in a row were no better than the best."""
 

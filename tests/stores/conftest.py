@@ -7,8 +7,7 @@ The stores of the contract: each is a real one, embedded or started here.
 
 A test that takes `filled` runs once with every store, full of the same documents; it must not write. One that takes
 `backend` makes its own. Stores whose packages are missing are skipped and say so. A new store is a new line in
-BACKENDS; a new subject is a new file beside this one. `TrainingSetBuilder` over every store belongs in
-`test_training_set.py`, with `filled`, `backend` and `both_ways`.
+BACKENDS; a new subject is a new file beside this one.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ from haystack import Document
 
 from haystack_distill.questions import Question
 from haystack_distill.training_set import Row
-from haystack_integrations.components.distill.stores import similarity_of
+from haystack_integrations.components.distill.stores import similarity_of, store_of
 
 RECIPROCAL_RANK = "reciprocal_rank"
 
@@ -40,7 +40,7 @@ class Miner:
             raise ValueError(msg)
         if not takes_vectors:
             self.embedder = None
-        self.store = getattr(self.retriever, "document_store", None) if self.embedder is not None else None
+        self.store = store_of(self.retriever) if self.embedder is not None else None
         self.similarity = RECIPROCAL_RANK if self.store is None else similarity or similarity_of(self.store)
 
     def candidates(self, questions: list[Question]) -> list[Row]:
