@@ -12,6 +12,8 @@ forward pass is the larger of two times: reading its int8 weights once from memo
 rate of a large int8 product on this machine.
 """
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +55,7 @@ def main(
         rows += encoder_parts(name, models[name], queries, bandwidth, rate)
     rows += table_parts(models["layers-0"], queries)
     rows += path_parts(models, index, queries, 5000 if quick else 100_000)
+    rows += [start_of("onnx-int8", models["layers-2"] / "onnx-int8"), start_of("token table", models["layers-0"])]
     write_rows(json, rows)
     print_rows(rows, COLUMNS, "One query of 8 to 16 tokens, one thread, medians")
 
@@ -124,6 +127,20 @@ def path_parts(models: dict[str, Path], index: IndexView, queries: list[str], ve
         parts["DistilledRetriever, table"] - parts["its retriever"] - parts["table alone"]
     )
     return [{"row": f"path, {vectors:,} vectors", "part": part, "us": us} for part, us in parts.items()]
+
+
+def start_of(name: str, model: Path) -> dict[str, Any]:
+    """A fresh process until its first vector, without Haystack."""
+    code = (
+        "from haystack_distill.serving.opening import open_encoder\n"
+        f"open_encoder({str(model.resolve())!r}).encode('who discovered the moon')\n"
+    )
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        seconds.append(time.perf_counter() - start)
+    return {"row": "fresh process", "part": f"until its first vector, {name}", "us": 1e6 * float(np.median(seconds))}
 
 
 def _medians(parts: dict[str, Callable[[str], Any]], queries: list[str]) -> dict[str, float]:

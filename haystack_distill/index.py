@@ -145,7 +145,7 @@ def open_index(folder: str | Path) -> IndexView:
             ids.append(row["id"])
             texts.append(row["text"])
     vectors = _map_vectors(path, len(ids))
-    if len(ids) != summary["documents"] or _sum_of(ids, vectors) != int(summary["held"], 16):
+    if len(ids) != summary["documents"] or _sum_of(ids, vectors) != int(summary.get("held", "0"), 16):
         msg = f"The copy of the index in {path} is truncated or was changed: delete the folder and run again."
         raise ValueError(msg)
     view = IndexView(
