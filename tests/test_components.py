@@ -55,13 +55,13 @@ class TestKaleQueryEncoder:
         assert all(np.allclose(one, found[0], atol=1e-6) for one in found)
 
     def test_to_dict_and_back(self, student):
-        encoder = KaleQueryEncoder(model=student)
-        data = encoder.to_dict()
+        settings = {"backend": "onnx", "precision": "int8", "threads": 2, "cache_size": 5}
+        data = KaleQueryEncoder(model=student, **settings).to_dict()
         assert data == {
             "type": "haystack_integrations.components.distill.kale_query_encoder.KaleQueryEncoder",
-            "init_parameters": {"model": student, "device": None},
+            "init_parameters": {"model": student, "device": None, **settings},
         }
-        assert KaleQueryEncoder.from_dict(data).model == student
+        assert KaleQueryEncoder.from_dict(data).to_dict() == data
 
     @pytest.mark.parametrize("text", ["", "  \n"])
     def test_an_empty_query(self, text, student):

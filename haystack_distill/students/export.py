@@ -60,10 +60,13 @@ def check_can_export(names: list[str], layers: int) -> None:
     :param names: What will be exported, as in `onnx-int8`.
     :param layers: How many layers the student will have.
     :raises ImportError: If a package is missing.
-    :raises ValueError: If a name is not known, or a token table is to be exported.
+    :raises ValueError: If a name is not known or stands for the student itself, or a token table is to be exported.
     """
     for name in names:
         backend, _ = split_name(name)
+        if name == "torch-fp32":
+            msg = "torch at fp32 is the student itself: there is nothing to export."
+            raise ValueError(msg)
         if layers == 0:
             msg = f"A token table is served with numpy as it is: leave `export: [{name}]` out."
             raise ValueError(msg)
@@ -89,9 +92,6 @@ def export(model: str | Path, backend: str, precision: str, dev: DevSet) -> Path
     folder = Path(model)
     name = export_name(backend, precision)
     check_can_export([name], layers=0 if is_table(folder) else 1)
-    if name == "torch-fp32":
-        msg = "torch at fp32 is the student itself: there is nothing to export."
-        raise ValueError(msg)
     reference = torch_encoder(folder, device="cpu")
     with published(folder / name) as place:
         student = SentenceTransformer(
