@@ -5,6 +5,7 @@
 """What a query goes through when it is served: text in, vector out. Nothing here needs torch but `torch_encoder`."""
 
 import ctypes
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,8 +31,11 @@ def abandon(encoder: Encoder) -> None:
     """
     Keep an encoder that came through a fork from ever being taken down, not even when the process ends.
 
-    The threads of its runtime stayed with the parent, and taking it down would wait for them for ever.
+    The threads of its runtime stayed with the parent, and taking it down would wait for them for ever. So would torch
+    at its next operation on several threads: where it is loaded, it goes on with one.
 
     :param encoder: The parent's encoder, in the child.
     """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(encoder))
