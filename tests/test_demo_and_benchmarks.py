@@ -4,8 +4,10 @@
 
 """The demo and the benchmarks: what they are made of, and that their code runs; never how fast."""
 
+import inspect
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,17 @@ from demo.__main__ import write_questions
 from demo.corpus import python_documentation
 from haystack_distill.beir import read_beir
 from haystack_distill.comparison import System, teacher_system
+
+BENCHMARKS = ("kale", "kale_limits", "labels", "serving", "serving_http", "serving_profile", "stores", "teachers")
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_can_be_started(name):
+    if name.startswith("serving"):
+        pytest.importorskip("fastembed", reason="the `bench` extra is not installed")
+        pytest.importorskip("haystack_integrations.document_stores.faiss", reason="faiss-haystack is not installed")
+    parameters = inspect.signature(import_module(f"benchmarks.{name}").main).parameters
+    assert {"json", "quick"} <= parameters.keys()
 
 
 @pytest.fixture(scope="module")
