@@ -89,9 +89,8 @@ def encoder_parts(name: str, model: Path, queries: list[str], bandwidth: float, 
 def table_parts(model: Path, queries: list[str]) -> list[dict[str, Any]]:
     """The same for the table."""
     encoder = KaleQueryEncoder(str(model))
-    encoder.warm_up()
     tokenizer = Tokenizer.from_file(str(module_folders(model)[STATIC] / TOKENIZER))
-    vector = encoder._encode(queries[0])
+    vector = np.array(encoder.run(text=queries[0])["embedding"], dtype=np.float32)
     parts = _medians(
         {
             "tokenise": lambda query: tokenizer.encode(query, add_special_tokens=False).ids,

@@ -5,10 +5,12 @@
 """Exported encoders and token tables: the same vectors as sentence-transformers makes, and clear words where not."""
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -365,6 +367,14 @@ class TestServing:
             vector = encoder.run(text=long)["embedding"]
             np.testing.assert_allclose(vector, encoder.run(text=long[:20_000])["embedding"], atol=1e-5)
 
+    def test_close_lets_go_of_the_model(self, student):
+        encoder = KaleQueryEncoder(str(student), backend="onnx")
+        encoder.warm_up()
+        loaded = weakref.ref(encoder._encoder.encode)
+        encoder.close()
+        gc.collect()
+        assert loaded() is None
+
     def test_the_cache_is_bounded_and_keeps_its_vectors(self, student):
         encoder = KaleQueryEncoder(str(student), backend="onnx", cache_size=2)
         first = encoder.run(text="river")["embedding"]
@@ -373,8 +383,8 @@ class TestServing:
         assert encoder.run(text="river")["embedding"] == before
         for query in ("stone", "winter", "market"):
             encoder.run(text=query)
-        assert encoder._encode.cache_info().currsize == 2
-        assert encoder._encode.cache_info().hits == 1
+        assert encoder._encoder.encode.cache_info().currsize == 2
+        assert encoder._encoder.encode.cache_info().hits == 1
 
     def test_yaml_round_trip(self, student):
         pipeline = Pipeline()

@@ -4,12 +4,11 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-import numpy as np
 from haystack import component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice
 
@@ -69,7 +68,6 @@ class KaleQueryEncoder:
         self.threads = int(threads)
         self.cache_size = int(cache_size)
         self._encoder: Encoder | None = None
-        self._encode: Callable[[str], np.ndarray]
         self._process = 0
         self._lock = Lock()
 
@@ -81,20 +79,24 @@ class KaleQueryEncoder:
         :raises ValueError: If the folder holds no encoder, or its export is damaged or outdated.
         :raises ImportError: If the package of the backend is missing.
         """
-        if self._encoder is not None and self._process == os.getpid():
-            return
+        self._ready()
+
+    def _ready(self) -> Encoder:
+        encoder = self._encoder
+        if encoder is not None and self._process == os.getpid():
+            return encoder
         with self._lock:
             if self._encoder is not None and self._process != os.getpid():  # forked after it was loaded
                 abandon(self._encoder)
                 self._encoder = None
             if self._encoder is None:
                 self._process = os.getpid()
-                self._encoder, self._encode = self._load()
+                self._encoder = self._load()
+            return self._encoder
 
-    def _load(self) -> tuple[Encoder, Callable[[str], np.ndarray]]:
-        device = self._torch_device()
-        encoder = open_encoder(self.model, self.backend, self.precision, self.threads, device)
-        return encoder, lru_cache(self.cache_size)(encoder.encode) if self.cache_size else encoder.encode
+    def _load(self) -> Encoder:
+        encoder = open_encoder(self.model, self.backend, self.precision, self.threads, self._torch_device())
+        return replace(encoder, encode=lru_cache(self.cache_size)(encoder.encode)) if self.cache_size else encoder
 
     def _torch_device(self) -> str | None:
         if self.device is None and self.backend in {"auto", "onnx", "openvino"}:
@@ -112,8 +114,7 @@ class KaleQueryEncoder:
         :raises TypeError: If the query is not a string.
         """
         _check(text)
-        self.warm_up()
-        return {"embedding": self._encode(text).tolist()}
+        return {"embedding": self._ready().encode(text).tolist()}
 
     @component.output_types(embedding=list[float])
     async def run_async(self, text: str) -> dict[str, list[float]]:
@@ -141,9 +142,7 @@ class KaleQueryEncoder:
             raise ValueError(msg)
         for text in texts:
             _check(text)
-        self.warm_up()
-        assert self._encoder is not None  # warm_up loads it or raises
-        return {"embeddings": self._encoder.encode_batch(texts).tolist()}
+        return {"embeddings": self._ready().encode_batch(texts).tolist()}
 
     def close(self) -> None:
         """Let go of the model."""
