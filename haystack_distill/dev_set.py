@@ -74,7 +74,7 @@ def make_dev_set(index: IndexView, queries: dict[str, str], qrels: Qrels, teache
     :returns: The dev set.
     """
     judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
-    found = search(index, list(judged), teacher.encode_queries(list(judged.values())), depth=10)
+    found = judged_by_teacher(teacher, index, judged)
     keep = {document for run in (found, qrels) for query_id in judged for document in run[query_id]}
     rows = [row for row, document in enumerate(index.ids) if document in keep]
     part = _part([index.ids[row] for row in rows], index.vectors[rows], index.similarity)

@@ -5,12 +5,15 @@
 """Folders that are either complete or not there: everything is written to a neighbour and moved into place."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_existing(folder: str | Path) -> Path:
@@ -57,3 +60,39 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
     unfinished = file.with_name(f".{file.name}.unfinished")
     unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(unfinished, file)
+
+
+def workspace_for(output: str | Path) -> Path:
+    """
+    Where a run keeps what it needs to go on after a kill: a hidden neighbour of its output.
+
+    :param output: The output folder.
+    :returns: The workspace.
+    :raises FileExistsError: If the output is there already.
+    """
+    final = refuse_existing(output)
+    return final.with_name(f".{final.name}.run")
+
+
+def claim(workspace: Path, run: dict[str, Any]) -> None:
+    """
+    Bind a workspace to what is run in it, so that a run never goes on from the checkpoints of another.
+
+    :param workspace: The workspace.
+    :param run: What the run depends on.
+    :raises ValueError: If the workspace belongs to another run.
+    """
+    workspace.mkdir(parents=True, exist_ok=True)
+    content = json.loads(json.dumps(run))
+    file = workspace / "run.json"
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        differs = [key for key in content if content[key] != before.get(key)]
+        if differs:
+            msg = (
+                f"An unfinished run in {workspace} had other {' and '.join(differs)}: finish it with the same, delete "
+                "the folder to start over, or name another output."
+            )
+            raise ValueError(msg)
+        logger.info("Going on with the unfinished run in %s.", workspace)
+    write_json(file, content)

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from haystack_distill.beir import Qrels
 from haystack_distill.dev_set import DevSet, judged_by_teacher, make_dev_set
-from haystack_distill.folders import refuse_existing, write_json
+from haystack_distill.folders import claim
 from haystack_distill.index import IndexView, stored_vectors
 from haystack_distill.losses.alignment import AlignmentLoss, checked_weights
 from haystack_distill.students.cutting import check_keep, find_stack, kale_layers
@@ -183,42 +183,6 @@ def _material(index: IndexView, settings: KaleSettings, given: Queries) -> _Mate
     queries = min(len(set(given.train)), len(texts))
     counts = {"queries": queries, "index_texts": len(texts) - queries}
     return _Material(texts, counts, index_text.rest or texts, dev, given.dev_qrels)
-
-
-def workspace_for(output: str | Path) -> Path:
-    """
-    Where a run keeps what it needs to go on after a kill: a hidden neighbour of its output.
-
-    :param output: The output folder.
-    :returns: The workspace.
-    :raises FileExistsError: If the output is there already.
-    """
-    final = refuse_existing(output)
-    return final.with_name(f".{final.name}.run")
-
-
-def claim(workspace: Path, run: dict[str, Any]) -> None:
-    """
-    Bind a workspace to what is run in it, so that a run never goes on from the checkpoints of another.
-
-    :param workspace: The workspace.
-    :param run: What the run depends on.
-    :raises ValueError: If the workspace belongs to another run.
-    """
-    workspace.mkdir(parents=True, exist_ok=True)
-    content = json.loads(json.dumps(run))
-    file = workspace / "run.json"
-    if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        differs = [key for key in content if content[key] != before.get(key)]
-        if differs:
-            msg = (
-                f"An unfinished run in {workspace} had other {' and '.join(differs)}: finish it with the same, delete "
-                "the folder to start over, or name another output."
-            )
-            raise ValueError(msg)
-        logger.info("Going on with the unfinished run in %s.", workspace)
-    write_json(file, content)
 
 
 def make_student(

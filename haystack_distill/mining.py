@@ -17,7 +17,7 @@ from pyarrow import parquet
 from rich.console import Console
 from rich.progress import Progress
 
-from haystack_distill.folders import write_json
+from haystack_distill.folders import claim, workspace_for, write_json
 from haystack_distill.questions import Question
 from haystack_distill.training_set import MANIFEST, Row, TrainingSet, manifest_of, shard_name, write_shard
 
@@ -52,9 +52,6 @@ def build(
     :raises FileExistsError: If the output exists and is of others.
     :raises ValueError: If nothing is found, or an unfinished run had other settings.
     """
-    # Brings torch with it, which reading a training set does not need.
-    from haystack_distill.kale import claim, workspace_for
-
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()
     made_of = {"questions": asked, "settings": {**settings, "similarity": similarity, "shard_rows": shard_rows}}
     fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()

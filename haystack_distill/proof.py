@@ -24,9 +24,9 @@ from haystack_distill.comparison import (
     wins_and_losses,
 )
 from haystack_distill.dev_set import judged_by_teacher, write_dev_set
-from haystack_distill.folders import published, write_json
+from haystack_distill.folders import published, workspace_for, write_json
 from haystack_distill.index import IndexView
-from haystack_distill.kale import Aligned, KaleSettings, Queries, align, workspace_for
+from haystack_distill.kale import Aligned, KaleSettings, Queries, align
 from haystack_distill.report import write_report
 from haystack_distill.serving.exports import PROVENANCE
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher

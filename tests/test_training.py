@@ -15,7 +15,8 @@ from datasets import Dataset
 from safetensors.numpy import load_file
 
 from haystack_distill.evaluation import measure, ranking, search
-from haystack_distill.kale import KaleSettings, Queries, align, claim
+from haystack_distill.folders import claim
+from haystack_distill.kale import KaleSettings, Queries, align
 from haystack_distill.students.cutting import find_stack
 from haystack_distill.training.alignment import TrainingSettings, last_checkpoint
 from haystack_distill.training.batches import LengthBatchSampler
@@ -92,6 +93,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from haystack_distill.index import open_index
+from haystack_distill.folders import claim
 from haystack_distill.kale import KaleSettings, align
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.training.alignment import TrainingSettings
@@ -156,6 +158,6 @@ def test_the_dev_measure_is_ndcg_against_the_index_as_it_is(index, teacher):
 
 
 def test_the_workspace_of_an_output_is_beside_it():
-    from haystack_distill.kale import workspace_for
+    from haystack_distill.folders import workspace_for
 
     assert workspace_for("models/new") == Path("models/.new.run")

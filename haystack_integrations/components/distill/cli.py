@@ -193,8 +193,8 @@ def _indexed(folder: Path, model: str, output: Path, progress: bool) -> InMemory
     import numpy as np
 
     from haystack_distill.beir import read_beir
+    from haystack_distill.folders import workspace_for
     from haystack_distill.index import stored_vectors
-    from haystack_distill.kale import workspace_for
     from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
     workspace = workspace_for(output)

@@ -153,7 +153,8 @@ class KaleAligner:
         # Training libraries take seconds to import: a query pipeline that only reads this module does not need them.
         from haystack_distill.beir import judged_documents
         from haystack_distill.dev_set import read_dev_set
-        from haystack_distill.kale import KaleSettings, workspace_for
+        from haystack_distill.folders import workspace_for
+        from haystack_distill.kale import KaleSettings
         from haystack_distill.proof import align_and_prove
         from haystack_distill.serving.exports import split_name
         from haystack_distill.students.export import check_can_export, export
