@@ -10,6 +10,7 @@ any other.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -52,7 +53,7 @@ def many_workers(make_teacher: Callable[[], Teacher], num_workers: int) -> Scori
     def scoring(work: Iterator[Work]) -> Iterator[tuple[str, Label]]:
         started = not ray.is_initialized()
         if started:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning")
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
         try:
             ray.data.DataContext.get_current().enable_progress_bars = False
             pieces = [{"work": json.dumps([(name, asdict(row)) for name, row in piece])} for piece in work]
