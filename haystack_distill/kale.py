@@ -25,8 +25,9 @@ from haystack_distill.students.layer_search import LayerSearch, make_layered
 from haystack_distill.students.token_table import average_over, make_token_table
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.texts import sample_texts, split_index_text
-from haystack_distill.training.alignment import TrainingSettings, TrainingSummary, train
+from haystack_distill.training.alignment import TrainingSettings, train
 from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
+from haystack_distill.training.trainer import TrainingSummary
 
 logger = logging.getLogger(__name__)
 

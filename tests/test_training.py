@@ -18,9 +18,10 @@ from haystack_distill.evaluation import measure, ranking, search
 from haystack_distill.folders import claim
 from haystack_distill.kale import KaleSettings, Queries, align
 from haystack_distill.students.cutting import find_stack
-from haystack_distill.training.alignment import TrainingSettings, last_checkpoint
+from haystack_distill.training.alignment import TrainingSettings
 from haystack_distill.training.batches import LengthBatchSampler
 from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
+from haystack_distill.training.trainer import last_checkpoint
 from tests.conftest import sentences
 
 FAST = TrainingSettings(epochs=3, batch_size=16)
