@@ -31,7 +31,7 @@ from benchmarks.common import print_rows, write_rows
 from benchmarks.labels import smollm2
 from haystack_distill.teachers import prompts as default
 from haystack_distill.teachers.attention_signals import NO_QUESTION, AttentionTeacher
-from haystack_distill.teachers.causal import batches
+from haystack_distill.teachers.causal import by_length
 from haystack_distill.teachers.heads import Heads
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.readers import load_reader
@@ -149,7 +149,7 @@ def plain(reader: Any, signal: str, row: Candidates) -> Callable[[], Any]:
     def forward() -> None:
         reader.model.set_attn_implementation("sdpa")
         with torch.inference_mode():
-            for numbers in batches([len(prompt) for prompt in prompts], reader.batch_size):
+            for numbers in by_length(prompts, range(len(prompts)), reader.batch_size):
                 inputs = reader._padded([prompts[number] for number in numbers], 0)
                 reader.model(input_ids=inputs, use_cache=False, logits_to_keep=1)
         reader.readable()

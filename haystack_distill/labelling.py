@@ -11,10 +11,10 @@ has no score. One labeller at a time holds the folder's lock, and the manifest b
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from haystack_distill.journal import Journal
 from haystack_distill.teachers.prompts import UnscorableError
-from haystack_distill.teachers.scores import Candidates, Teacher
+from haystack_distill.teachers.scores import Candidates, Scored, Teacher
 from haystack_distill.training_set import Row, TrainingSet
 
 LOCK = ".labelling.lock"
@@ -109,31 +110,40 @@ def one_after_the_other(teacher: Teacher) -> Scoring:
 
     def scoring(work: Iterator[Work]) -> Iterator[tuple[str, Label]]:
         for piece in work:
-            labels = labels_of(teacher, [row for _, row in piece])
-            yield from zip((name for name, _ in piece), labels, strict=True)
+            for number, one in labels_of(teacher, [row for _, row in piece]):
+                yield piece[number][0], one
 
     return scoring
 
 
-def labels_of(teacher: Teacher, rows: list[Row]) -> list[Label]:
+def labels_of(teacher: Teacher, rows: list[Row]) -> Iterator[tuple[int, Label]]:
     """
     Score rows; one that can't be scored is set aside and costs the others nothing.
 
     :param teacher: The teacher.
     :param rows: The rows.
-    :returns: One for each row.
+    :returns: The number of each row and its label, as soon as it is there.
     """
     asked = [Candidates(row.query, row.documents, row.answers) for row in rows]
+    score_each = getattr(teacher, "score_each", partial(_each, teacher))
+    for number, one in score_each(asked):
+        query_id = rows[number].query_id
+        if isinstance(one, UnscorableError):
+            yield number, Label(query_id, None, reason=str(one))
+        else:
+            yield number, Label(query_id, [float(score) for score in one.scores], len(one.cut))
+
+
+def _each(teacher: Teacher, asked: list[Candidates]) -> Iterator[tuple[int, Scored | UnscorableError]]:
+    """Score all together, or, if one of them can't be scored, each alone."""
     try:
-        scored = teacher.score(asked)
+        yield from enumerate(teacher.score(asked))
     except UnscorableError as error:
-        if len(rows) > 1:
-            return [one for row in rows for one in labels_of(teacher, [row])]
-        return [Label(rows[0].query_id, None, reason=str(error))]
-    return [
-        Label(row.query_id, [float(score) for score in one.scores], len(one.cut))
-        for row, one in zip(rows, scored, strict=True)
-    ]
+        if len(asked) == 1:
+            yield 0, error
+            return
+        for number, row in enumerate(asked):
+            yield from ((number, one) for _, one in _each(teacher, [row]))
 
 
 def summary_of(training_set: TrainingSet) -> dict[str, Any]:
@@ -166,41 +176,23 @@ def summary_of(training_set: TrainingSet) -> dict[str, Any]:
 
 
 class _Journal:
-    """The labels of a shard that is not finished, one JSON object a line."""
+    """The labels of a shard that is not finished."""
 
     def __init__(self, folder: Path, shard: str) -> None:
-        self.file = folder / f".{shard}.labels.jsonl"
-        self.labels: dict[str, Label] = {}
-        if not self.file.exists():
-            return
-        whole = 0
-        content = self.file.read_bytes()
-        for line in content.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break  # the process died, or the disk was full, in the middle of this line
-            read = Label(**json.loads(line))
-            self.labels[read.query_id] = read
-            whole += len(line)
-        if whole < len(content):
-            os.truncate(self.file, whole)
+        self._journal = Journal(folder / f".{shard}.labels.jsonl")
+        self.file = self._journal.file
+        self.labels = {row["query_id"]: Label(**row) for row in self._journal.rows}
 
     def append(self, one: Label) -> None:
-        # Opened each time: to a file that was deleted one can write for hours.
-        if not self.file.parent.is_dir():
-            raise FileNotFoundError(self.file.parent)
-        with self.file.open("ab", buffering=0) as file:
-            line = (json.dumps(vars(one), ensure_ascii=False, allow_nan=False) + "\n").encode()
-            written = file.write(line)
-            if written != len(line):
-                file.write(line[written:])  # raises what went wrong
-            os.fsync(file.fileno())
+        self._journal.append(vars(one))
         self.labels[one.query_id] = one
 
 
 def _work(training_set: TrainingSet, journals: dict[str, _Journal], size: int) -> Iterator[Work]:
     piece: Work = []
     for name, journal in journals.items():
-        for row in training_set.read_shard(name):
+        # Questions about the same documents together: a teacher may read what they share once.
+        for row in sorted(training_set.read_shard(name), key=lambda row: row.document_ids[:1]):
             if row.teacher_scores is None and row.query_id not in journal.labels:
                 piece.append((name, row))
             if len(piece) == size:

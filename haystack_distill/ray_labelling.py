@@ -31,7 +31,7 @@ class _Worker:
         for piece in batch["work"]:
             read = [(name, Row(**row)) for name, row in json.loads(str(piece))]
             labels = labels_of(self.teacher, [row for _, row in read])
-            results.append(json.dumps([(name, asdict(one)) for (name, _), one in zip(read, labels, strict=True)]))
+            results.append(json.dumps([(read[number][0], asdict(one)) for number, one in labels]))
         return {"labels": results}
 
 

@@ -21,6 +21,12 @@ from haystack_distill.teachers.prompts import MAX_PASSAGE_TOKENS, Encoded, Encod
 SHARED = 16
 """A beginning that all prompts of a batch share is read once if it has at least this many tokens."""
 
+POOL = 8
+"""Batches of prompts that share nothing are cut from a pool of this many: their rows should be done early."""
+
+MOST_ENDINGS = 64
+"""Prompts a forward pass, where they differ at their end alone."""
+
 ROWS_AT_ONCE = 256
 """Rows of the vocabulary that exist at the same time."""
 
@@ -72,21 +78,20 @@ class CausalReader:
         self._lock = RLock()  # a hook of one call must not meet the forward pass of another
         self._caches = kinds <= {"full_attention", "sliding_attention"} and not getattr(model, "_is_stateful", False)
 
-    def log_likelihoods(self, prompts: Sequence[Encoded], *, keep_order: bool = False) -> list[np.ndarray]:
+    def log_likelihoods(self, prompts: Sequence[Encoded]) -> Iterator[tuple[int, np.ndarray]]:
         """
         Log-likelihoods of the target tokens of prompts, each given all that stands before it.
 
+        What prompts begin with in common, a passage that was found for several questions or a question before several
+        passages, is read once: the more prompts at a time, the more there is of that.
+
         :param prompts: Prompts with a target.
-        :param keep_order: Whether neighbours share a question, so that batches should not mix lengths of others.
-        :returns: For each prompt `[target tokens]`.
+        :returns: The number of each prompt, the first ones early, and its `[target tokens]`.
         """
-        found: list[np.ndarray] = [np.empty(0)] * len(prompts)
-        for numbers in batches([len(prompt.ids) for prompt in prompts], self.batch_size, keep_order=keep_order):
+        for numbers in self._batches(prompts):
             with self._lock:
                 values = self._batch([prompts[number] for number in numbers])
-            for number, one in zip(numbers, values, strict=True):
-                found[number] = one
-        return found
+            yield from zip(numbers, values, strict=True)
 
     def attention(
         self,
@@ -108,7 +113,7 @@ class CausalReader:
         self.readable()
         found: list[np.ndarray] = [np.empty(0)] * len(prompts)
         shift = rows[0] == "target"
-        for numbers in batches([len(prompt.ids) for prompt in prompts], self.batch_size):
+        for numbers in by_length([prompt.ids for prompt in prompts], range(len(prompts)), self.batch_size):
             chosen = [prompts[number] for number in numbers]
             positions = self._padded([prompt.spans[rows] - shift for prompt in chosen], -1)
             inputs = self._padded([prompt.ids for prompt in chosen], 0)
@@ -209,30 +214,75 @@ class CausalReader:
         """The model without its vocabulary, where the model has such a part."""
         self.model.get_decoder()(**inputs)
 
+    def _batches(self, prompts: Sequence[Encoded]) -> Iterator[list[int]]:
+        """Prompts that share most of their tokens together, the others with neighbours of their length."""
+        rows = [prompt.ids for prompt in prompts]
+        families = sharing(rows) if self._caches else [[number] for number in range(len(prompts))]
+        alone: list[int] = []
+        for family in families:
+            if len(family) > 1:
+                # It costs little more than its endings, so more of them fit a forward pass.
+                longest = max(len(rows[number]) for number in family)
+                ending = longest - min(shared_tokens(rows[family[0]], rows[number]) for number in family)
+                most = max(self.batch_size, min(MOST_ENDINGS, self.batch_size * longest // max(ending, 1)))
+                yield from (family[start : start + most] for start in range(0, len(family), most))
+            else:
+                alone += family
+            if len(alone) == POOL * self.batch_size:
+                yield from by_length(rows, alone, self.batch_size)
+                alone = []
+        yield from by_length(rows, alone, self.batch_size)
+
     def _shared_beginning(self, prompts: list[Encoded]) -> int:
         """How many tokens all prompts begin with; the one before the first target token stays with its prompt."""
         if len(prompts) < 2 or not self._caches:
             return 0
         most = min(int(prompt.target()[0]) - 1 for prompt in prompts)
-        first = prompts[0].ids
-        shared = next(
-            (place for place in range(most) if any(prompt.ids[place] != first[place] for prompt in prompts)), most
-        )
+        shared = min(most, *(shared_tokens(prompts[0].ids, prompt.ids) for prompt in prompts[1:]))
         return shared if shared >= SHARED else 0
 
 
-def batches(lengths: Sequence[int], size: int, *, keep_order: bool = False) -> Iterator[list[int]]:
+def sharing(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """
+    Families of rows that share at least half of their tokens, at their beginning.
+
+    :param rows: Tokens.
+    :returns: The numbers of the rows of each family, in their order; every row is in one.
+    """
+    order = sorted(range(len(rows)), key=lambda number: list(rows[number]))
+    families: list[list[int]] = []
+    for number in order:
+        if families:
+            first = rows[families[-1][0]]
+            shared = shared_tokens(first, rows[number])
+            if shared >= SHARED and 2 * shared >= max(len(first), len(rows[number])):
+                families[-1].append(number)
+                continue
+        families.append([number])
+    return sorted((sorted(family) for family in families), key=lambda family: family[0])
+
+
+def shared_tokens(first: Sequence[int], second: Sequence[int]) -> int:
+    """
+    How many tokens two rows begin with in common.
+
+    :param first: One row.
+    :param second: The other.
+    """
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
+
+
+def by_length(rows: Sequence[Sequence[int]], numbers: Sequence[int], size: int) -> Iterator[list[int]]:
     """
     Put rows of similar length together: padding is computed like text.
 
-    :param lengths: Of the rows.
+    :param rows: Tokens.
+    :param numbers: Which of the rows.
     :param size: The most rows of a batch.
-    :param keep_order: Whether rows stay in their order.
     :returns: The numbers of the rows of each batch, the longest first, so that a lack of memory shows at once.
     """
-    order = list(range(len(lengths)))
-    if not keep_order:
-        order.sort(key=lambda number: -lengths[number])
+    order = sorted(numbers, key=lambda number: -len(rows[number]))
     for start in range(0, len(order), size):
         yield order[start : start + size]
 

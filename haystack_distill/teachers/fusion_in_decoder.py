@@ -9,7 +9,7 @@ Any encoder-decoder of the T5 and BART families of transformers. With one passag
 class gives the likelihoods that take a passage alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import RLock
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from haystack_distill.teachers import prompts as default
 from haystack_distill.teachers.attention import Capture, make_readable, read_attention
-from haystack_distill.teachers.causal import batches, log_likelihood, only_rows
+from haystack_distill.teachers.causal import by_length, log_likelihood, only_rows
 from haystack_distill.teachers.prompts import MAX_PASSAGE_TOKENS, Encoded, Encoder, Prompt, UnscorableError
 
 CROSS_ATTENTION = ("EncDecAttention", "encoder_attn")
@@ -144,22 +144,22 @@ class FusionReader:
             tokens, cut = tokens[:limit], frozenset({0})
         return Fused(inputs, tuple(tokens), cut)
 
-    def log_likelihoods(self, prompts: Sequence[Fused], *, keep_order: bool = False) -> list[np.ndarray]:
+    def log_likelihoods(self, prompts: Sequence[Fused]) -> Iterator[tuple[int, np.ndarray]]:
         """
         Log-likelihoods of target tokens. Encoder inputs that several prompts share are encoded once.
 
         :param prompts: Prompts with a target.
-        :param keep_order: Whether decoder batches stay in order.
-        :returns: For each prompt `[target tokens]`.
+        :returns: The number of each prompt, and its `[target tokens]`.
         """
-        found: list[np.ndarray] = [np.empty(0)] * len(prompts)
         with self._lock, torch.inference_mode():
             states = self._encoded(prompts)
-            lengths = [sum(len(one.ids) for one in prompt.inputs) for prompt in prompts]
-            for numbers in batches(lengths, self.batch_size, keep_order=keep_order):
-                for number, values in zip(numbers, self._decode([prompts[n] for n in numbers], states), strict=True):
-                    found[number] = values
-        return found
+            lengths = [range(sum(len(one.ids) for one in prompt.inputs)) for prompt in prompts]
+            decoded = [
+                (numbers, self._decode([prompts[number] for number in numbers], states))
+                for numbers in by_length(lengths, range(len(prompts)), self.batch_size)
+            ]
+        for numbers, values in decoded:
+            yield from zip(numbers, values, strict=True)
 
     def attention(self, prompts: Sequence[Fused], rows: tuple[str, int], kind: str) -> list[np.ndarray]:
         """
@@ -187,7 +187,7 @@ class FusionReader:
         unique = list(dict.fromkeys(tuple(one.ids) for prompt in prompts for one in prompt.inputs))
         states: dict[tuple[int, ...], Tensor] = {}
         encoder: nn.Module = self.model.get_encoder()
-        for numbers in batches([len(ids) for ids in unique], self.batch_size):
+        for numbers in by_length(unique, range(len(unique)), self.batch_size):
             ids = [unique[number] for number in numbers]
             inputs, mask = self._padded(ids)
             hidden = encoder(input_ids=inputs, attention_mask=mask).last_hidden_state
@@ -196,17 +196,22 @@ class FusionReader:
 
     def _decoder_inputs(self, prompts: Sequence[Fused], states: dict[tuple[int, ...], Tensor]) -> dict[str, Any]:
         joined = [torch.cat([states[tuple(one.ids)] for one in prompt.inputs]) for prompt in prompts]
-        hidden = nn.utils.rnn.pad_sequence(joined, batch_first=True)
+        start = self.start_token
+        decoder, _ = self._padded([(start, *prompt.target[:-1]) for prompt in prompts])
+        return {**self.fuse(joined), "decoder_input_ids": decoder, "use_cache": False}
+
+    @staticmethod
+    def fuse(joined: Sequence[Tensor]) -> dict[str, Any]:
+        """
+        What the decoder reads of several questions.
+
+        :param joined: For each question the encoder's states of all its passages, one after the other, `[tokens, dim]`.
+        :returns: `encoder_outputs` and `attention_mask` for the model.
+        """
+        hidden = nn.utils.rnn.pad_sequence(list(joined), batch_first=True)
         lengths = torch.tensor([len(one) for one in joined], device=hidden.device)
         mask = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-        start = self._start()
-        decoder, _ = self._padded([(start, *prompt.target[:-1]) for prompt in prompts])
-        return {
-            "encoder_outputs": BaseModelOutput(last_hidden_state=hidden),
-            "attention_mask": mask.long(),
-            "decoder_input_ids": decoder,
-            "use_cache": False,
-        }
+        return {"encoder_outputs": BaseModelOutput(last_hidden_state=hidden), "attention_mask": mask.long()}
 
     def _decode(self, prompts: Sequence[Fused], states: dict[tuple[int, ...], Tensor]) -> list[np.ndarray]:
         counts = [len(prompt.target) for prompt in prompts]
@@ -218,7 +223,13 @@ class FusionReader:
         values = log_likelihood(logits, targets.to(logits.device)).cpu().numpy()
         return np.split(values, np.cumsum(counts)[:-1])
 
-    def _start(self) -> int:
+    @property
+    def start_token(self) -> int:
+        """
+        What the decoder begins with.
+
+        :raises ValueError: If the model does not say.
+        """
         start = self.model.generation_config.decoder_start_token_id
         start = self.model.config.decoder_start_token_id if start is None else start
         if start is None:

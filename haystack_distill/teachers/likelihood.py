@@ -16,7 +16,7 @@ response; |x| counts tokens:
 - `mi` (G2R): (log p(r | c) - log p(r)) / |r|
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,11 @@ class LikelihoodTeacher:
         self.name = name
 
     @property
+    def rows_at_once(self) -> int:
+        """How many questions it likes at a time: a passage that was found for several of them is read once."""
+        return 1000 if self.signal in {"pdist", "emdr2", "question"} and not self.prompt.question_first else 4
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Model, signal and prompt."""
         return {
@@ -61,25 +66,52 @@ class LikelihoodTeacher:
 
     def score(self, rows: Sequence[Candidates]) -> list[Scored]:
         """
-        Score the passages of several questions; prompts of all rows share batches.
+        Score the passages of several questions.
 
         :param rows: The questions.
         :returns: One for each row.
         :raises UnscorableError: If a row can't be scored.
         """
-        for row in rows:
-            check_candidates(row, self.signal, answers=self.signal in NEED_ANSWERS)
-        prompts = [self._prompts(row) for row in rows]
-        flat = [prompt for of_row in prompts for prompt in of_row]
-        values = self.reader.log_likelihoods(flat, keep_order=self.prompt.question_first and len(rows) > 1)
-        scored, start = [], 0
-        for row, of_row in zip(rows, prompts, strict=True):
-            own = values[start : start + len(of_row)]
-            start += len(of_row)
-            scored.append(Scored(check_finite(row, self._scores(own, len(row.passages))), self._cut(of_row)))
-        return scored
+        scored = dict(self.score_each(rows))
+        for one in scored.values():
+            if isinstance(one, UnscorableError):
+                raise one
+        return [scored[number] for number in range(len(rows))]  # type: ignore[misc]
+
+    def score_each(self, rows: Sequence[Candidates]) -> Iterator[tuple[int, Scored | UnscorableError]]:
+        """
+        Score the passages of many questions, each as soon as its passages are done; prompts of all rows share batches.
+
+        :param rows: The questions.
+        :returns: The number of each row, and its scores or why it has none.
+        """
+        prompts: list[Any] = []
+        own: dict[int, list[Any]] = {}
+        owner: list[tuple[int, int]] = []
+        for number, row in enumerate(rows):
+            try:
+                own[number] = self._prompts(row)
+            except UnscorableError as error:
+                yield number, error
+                continue
+            prompts += own[number]
+            owner += [(number, place) for place in range(len(own[number]))]
+        values: dict[int, dict[int, np.ndarray]] = {number: {} for number in own}
+        for prompt, value in self.reader.log_likelihoods(prompts):
+            number, place = owner[prompt]
+            values[number][place] = value
+            if len(values[number]) == len(own[number]):
+                found = values.pop(number)
+                yield number, self._scored(rows[number], own[number], [found[place] for place in sorted(found)])
+
+    def _scored(self, row: Candidates, prompts: list[Any], values: list[np.ndarray]) -> Scored | UnscorableError:
+        try:
+            return Scored(check_finite(row, self._scores(values, len(row.passages))), self._cut(prompts))
+        except UnscorableError as error:
+            return error
 
     def _prompts(self, row: Candidates) -> list[Any]:
+        check_candidates(row, self.signal, answers=self.signal in NEED_ANSWERS)
         encode = self.reader.encode
         if self.signal in {"pdist", "emdr2"}:
             return [encode(self.prompt, row.query, [passage], row.answers[0]) for passage in row.passages]

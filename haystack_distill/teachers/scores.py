@@ -4,7 +4,7 @@
 
 """What goes into a teacher and what comes out, whichever teacher it is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,7 +76,7 @@ class Reader(Protocol):
     ) -> Any:
         """See `Encoder.encode`."""
 
-    def log_likelihoods(self, prompts: Sequence[Any], *, keep_order: bool = False) -> list[np.ndarray]:
+    def log_likelihoods(self, prompts: Sequence[Any]) -> Iterator[tuple[int, np.ndarray]]:
         """See `CausalReader.log_likelihoods`."""
 
 

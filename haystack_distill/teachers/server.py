@@ -10,7 +10,7 @@ Two dialects of `/v1/completions` are spoken: `echo` with `logprobs` (vLLM, llam
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -100,17 +100,15 @@ class ServerReader:
         space = " " if prompt.cue.endswith(" ") else ""
         return ServerPrompt(before + space + target.strip(), len(before))
 
-    def log_likelihoods(self, prompts: Sequence[ServerPrompt], *, keep_order: bool = False) -> list[np.ndarray]:  # noqa: ARG002
+    def log_likelihoods(self, prompts: Sequence[ServerPrompt]) -> Iterator[tuple[int, np.ndarray]]:
         """
         Log-likelihoods of the target's tokens.
 
         :param prompts: Prompts with a target.
-        :param keep_order: Requests always keep their order.
-        :returns: For each prompt `[target tokens]`.
+        :returns: The number of each prompt, in order, and its `[target tokens]`.
         :raises ConnectionError: If the server can't be reached.
         :raises ValueError: If it refuses, or answers without log-probabilities of the prompt.
         """
-        found = []
         for start in range(0, len(prompts), self.batch_size):
             batch = prompts[start : start + self.batch_size]
             body: dict[str, Any] = {"model": self.model, "prompt": [prompt.text for prompt in batch], "temperature": 0}
@@ -123,8 +121,8 @@ class ServerReader:
                 msg = f"{self.url} answered {len(choices)} of {len(batch)} prompts: set batch_size=1."
                 raise ValueError(msg)
             read = self._echoed if self.dialect == "echo" else self._prompt_logprobs
-            found += [read(prompt, choice) for prompt, choice in zip(batch, choices, strict=True)]
-        return found
+            for number, (prompt, choice) in enumerate(zip(batch, choices, strict=True), start=start):
+                yield number, read(prompt, choice)
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
         """Ask; a busy or failing server is asked again, with growing pauses."""

@@ -29,22 +29,26 @@ class TeacherLabeller:
     ```
     """
 
-    def __init__(self, *, scorer: Any, rows_at_once: int = 4, num_workers: int = 1, progress_bar: bool = True) -> None:
+    def __init__(
+        self, *, scorer: Any, rows_at_once: int | None = None, num_workers: int = 1, progress_bar: bool = True
+    ) -> None:
         """
         Say who labels; nothing is loaded before `run`.
 
         :param scorer: The scorer.
-        :param rows_at_once: Queries scored together; their passages share batches.
+        :param rows_at_once: Queries scored together: those that have passages in common share their cost, and a kill
+            costs what is in hand. None takes what suits the signal.
         :param num_workers: More than 1 scores in that many processes through Ray Data (extra `ray`), on this machine or
             on the cluster that Ray is connected to.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If a number is below 1.
         """
-        if min(int(rows_at_once), int(num_workers)) < 1:
-            msg = f"rows_at_once={rows_at_once} and num_workers={num_workers} must be at least 1."
-            raise ValueError(msg)
+        for name, value in (("rows_at_once", rows_at_once), ("num_workers", num_workers)):
+            if value is not None and int(value) < 1:
+                msg = f"{name}={value} must be at least 1."
+                raise ValueError(msg)
         self.scorer = scorer
-        self.rows_at_once = int(rows_at_once)
+        self.rows_at_once = None if rows_at_once is None else int(rows_at_once)
         self.num_workers = int(num_workers)
         self.progress_bar = progress_bar
 
@@ -60,17 +64,16 @@ class TeacherLabeller:
         :raises BlockingIOError: If another labeller works on it.
         :raises OSError: If the disk is full; what was labelled before is kept.
         """
-        from haystack_distill.labelling import label, one_after_the_other
+        from haystack_distill.labelling import ROWS_AT_ONCE, label, one_after_the_other
 
-        make_teacher = partial(_teacher, component_to_dict(self.scorer, "scorer"))
+        teacher = self._own_teacher()
+        scoring = one_after_the_other(teacher)
         if self.num_workers > 1:
             from haystack_distill.ray_labelling import many_workers
 
-            scoring, identity = many_workers(make_teacher, self.num_workers), self._own_teacher().identity
-        else:
-            teacher = self._own_teacher()
-            scoring, identity = one_after_the_other(teacher), teacher.identity
-        summary = label(training_set, identity, scoring, rows_at_once=self.rows_at_once, progress=self.progress_bar)
+            scoring = many_workers(partial(_teacher, component_to_dict(self.scorer, "scorer")), self.num_workers)
+        rows = self.rows_at_once or int(getattr(teacher, "rows_at_once", ROWS_AT_ONCE))
+        summary = label(training_set, teacher.identity, scoring, rows_at_once=rows, progress=self.progress_bar)
         return {"training_set": training_set, "summary": summary}
 
     def _own_teacher(self) -> Any:
