@@ -48,14 +48,24 @@ def read_beir(folder: str | Path) -> BeirFolder:
     :raises ValueError: If a line is not JSON, lacks a key, or a judgment names an unknown query or document.
     """
     path = Path(folder)
-    documents = {
-        row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in _json_lines(path / "corpus.jsonl")
-    }
+    documents = read_corpus(path / "corpus.jsonl")
     queries = {row["_id"]: row["text"] for row in _json_lines(path / "queries.jsonl")}
     qrels = {
         file.stem: read_qrels(file, queries.keys(), documents.keys()) for file in sorted((path / "qrels").glob("*.tsv"))
     }
     return BeirFolder(documents, queries, qrels)
+
+
+def read_corpus(file: str | Path) -> dict[str, str]:
+    """
+    Read documents.
+
+    :param file: A `corpus.jsonl`, or a `.jsonl` file like it.
+    :returns: Document id -> title and text, joined by a space.
+    :raises FileNotFoundError: If it is missing.
+    :raises ValueError: If a line is not JSON or lacks a key.
+    """
+    return {row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in _json_lines(Path(file))}
 
 
 def judged_documents(*paths: str | Path | None) -> Iterator[str]:

@@ -1,0 +1,268 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""A model that answers one prompt a call, wherever it runs: several calls at once, patience, a count of the cost."""
+
+import email.utils
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_when_event_set
+from tenacity.nap import sleep_using_event
+
+from haystack_distill.generation.filters import repeats_itself
+from haystack_distill.generation.requests import Message, Reply, Request, Text, seed_for
+
+GIVE_UP = 20
+"""So many rows in a row for which the server fails mean that it is gone; so many at the start, that nothing fits."""
+
+LONGEST_PAUSE = 120.0
+FATAL = frozenset({401, 403, 404})
+PASSING = frozenset({408, 409, 425, 429})
+MISTAKES = (TypeError, AttributeError, ImportError, NotImplementedError)
+"""What a generator raises that does not take what it is given: no request will fare better."""
+
+
+class UnusableReplyError(ValueError):
+    """The model said nothing, or the same again and again."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """
+    What a model said.
+
+    :param text: The text.
+    :param model: The model's own name for itself.
+    :param usage: Tokens that were counted, by kind.
+    :param finished: Whether the model ended it, and not the limit of its length.
+    """
+
+    text: str
+    model: str = ""
+    usage: dict[str, int] = field(default_factory=dict)
+    finished: bool = True
+
+
+Ask = Callable[[list[Message], int], Said]
+"""Sends a chat with a seed, and waits for the reply."""
+
+
+class AskingGenerator:
+    """
+    Generates by asking.
+
+    :param ask: Asks once; may be called from several threads at once.
+    :param identity: What the texts depend on.
+    :param name: Of the model, where replies don't say.
+    :param at_once: Calls at the same time.
+    :param tries: How often a text is asked for before its row is set aside.
+    :param timeout: Seconds after which a call counts as stalled.
+    :param per_minute: The most calls a minute; None for no limit.
+    :param pause: Seconds before the second try; later pauses grow.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        identity: dict[str, Any],
+        name: str,
+        *,
+        at_once: int = 8,
+        tries: int = 4,
+        timeout: float = 120.0,
+        per_minute: float | None = None,
+        pause: float = 1.0,
+    ) -> None:
+        self.ask = ask
+        self.identity = identity
+        self.name = name
+        self.at_once = at_once
+        self.tries = tries
+        self.timeout = timeout
+        self.pause = pause
+        self._pace = _Pace(per_minute)
+        self._stopped = threading.Event()
+
+    def work(self, requests: Sequence[Request], done: AbstractSet[str]) -> Iterator[list[Reply]]:
+        """
+        Ask for what is not done; see `Generator.work`.
+
+        :param requests: All requests.
+        :param done: Ids of those that have been answered before.
+        :returns: One reply at a time, as they come.
+        :raises ConnectionError: If the server is gone, or refuses whatever is asked.
+        :raises TypeError: If the generator does not take what it is given.
+        """
+        left = deque(request for request in requests if request.id not in done)
+        self._stopped.clear()
+        gone, in_vain, answered = 0, 0, bool(done)
+        pool = ThreadPoolExecutor(self.at_once, thread_name_prefix="asking")
+        try:
+            running: set[Future[Reply]] = set()
+            while left or running:
+                while left and len(running) < 2 * self.at_once:
+                    running.add(pool.submit(self._reply, left.popleft()))
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                # What came is handed over before anything that went wrong beside it is raised.
+                for one in sorted(finished, key=lambda one: one.exception() is not None):
+                    reply = one.result()
+                    yield [reply]
+                    answered = answered or bool(reply.texts)
+                    gone = gone + 1 if reply.failed else 0
+                    in_vain = 0 if reply.texts else in_vain + 1
+                if gone >= GIVE_UP or (in_vain >= GIVE_UP and not answered):
+                    msg = (
+                        f"{max(gone, in_vain)} requests to {self.name} in a row brought nothing, the last because "
+                        f"{reply.reason}. Nothing that was generated is lost: start again when that is mended."
+                    )
+                    raise ConnectionError(msg)
+        finally:
+            self._stopped.set()  # wakes those that pause
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _reply(self, request: Request) -> Reply:
+        texts, usage, model, reasons, failed = [], Counter[str](), "", [], False
+        for number in range(len(request.seeds)):
+            try:
+                said, seed = self._patiently(request, number, usage)
+            except MISTAKES:
+                raise
+            except Exception as error:  # whatever a client raises
+                _raise_if_fatal(error, self.name)
+                reasons.append(f"{type(error).__name__}: {error}")
+                failed = failed or not _about_the_row(error)
+                continue
+            texts.append(Text(said.text, seed, finished=said.finished))
+            model = said.model or model
+        unanswered = failed and not texts
+        reason = reasons[0] if reasons else ""
+        return Reply(request.id, tuple(texts), model or self.name, dict(usage), request.cut, reason, unanswered)
+
+    def _patiently(self, request: Request, number: int, usage: Counter[str]) -> tuple[Said, int]:
+        patience = Retrying(
+            stop=stop_after_attempt(self.tries) | stop_when_event_set(self._stopped),
+            retry=retry_if_exception(_may_pass),
+            wait=self._wait,
+            sleep=sleep_using_event(self._stopped),
+            reraise=True,
+        )
+        for attempt in patience:
+            with attempt:
+                # A model that repeats itself with one seed would do so again.
+                again = attempt.retry_state.attempt_number - 1
+                seed = seed_for(request.seeds[number], request.id, number, again) if again else request.seeds[number]
+                said = self._once(request.messages, seed)
+                usage.update({"calls": 1, **said.usage})
+                if not said.text.strip():
+                    msg = "the model said nothing"
+                    raise UnusableReplyError(msg)
+                if repeats_itself(said.text):
+                    msg = f"the model repeats itself: {said.text[:60]!r}"
+                    raise UnusableReplyError(msg)
+        return said, seed
+
+    def _once(self, messages: list[Message], seed: int) -> Said:
+        """One call in a thread of its own, which is left behind where it stalls."""
+        self._pace.wait(self._stopped)
+        outcome: Future[Said] = Future()
+
+        def call() -> None:
+            try:
+                outcome.set_result(self.ask(messages, seed))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        threading.Thread(target=call, daemon=True, name="asking-once").start()
+        try:
+            return outcome.result(self.timeout)
+        except TimeoutError as error:
+            if outcome.done():
+                raise  # the client's own
+            msg = f"no reply within {self.timeout:g} seconds"
+            raise TimeoutError(msg) from error
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked_for = retry_after(error)
+        if asked_for is not None:
+            pause = min(asked_for, LONGEST_PAUSE)
+            self._pace.hold(pause)  # the limit is the server's, not this request's
+            return pause
+        if isinstance(error, UnusableReplyError):
+            return 0.0
+        return min(self.pause * 2 ** (state.attempt_number - 1), LONGEST_PAUSE)
+
+
+class _Pace:
+    """When the next call may start, for all threads."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._gap = 60.0 / per_minute if per_minute else 0.0
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self, stopped: threading.Event) -> None:
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + self._gap
+        if start > now:
+            stopped.wait(start - now)
+
+    def hold(self, seconds: float) -> None:
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+
+def retry_after(error: BaseException | None) -> float | None:
+    """
+    How long a server asked to be left alone.
+
+    :param error: What a client raised; OpenAI's, httpx's and requests' carry the response.
+    :returns: Seconds; None if it did not say.
+    """
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        except ValueError:
+            return None
+
+
+def _status(error: BaseException) -> int | None:
+    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _may_pass(error: BaseException) -> bool:
+    status = _status(error)
+    if status is not None:
+        return status in PASSING or status >= 500
+    return isinstance(error, Exception) and not isinstance(error, MISTAKES)
+
+
+def _about_the_row(error: Exception) -> bool:
+    """Whether asking for another row would fare better: the server is there, and this one it can't or won't answer."""
+    status = _status(error)
+    return isinstance(error, UnusableReplyError) or (
+        status is not None and 400 <= status < 500 and not _may_pass(error)
+    )
+
+
+def _raise_if_fatal(error: Exception, name: str) -> None:
+    if _status(error) in FATAL:
+        msg = f"{name} refuses all requests ({error}): check its address, model name and key. Nothing is lost."
+        raise ConnectionError(msg) from error

@@ -1,0 +1,256 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Generating, filtering and writing, so that a killed run loses at most what was being generated.
+
+What a generator says goes to a journal beside the output as it comes, uncleaned; filters are applied at the end, so
+they may change between a kill and the next start. The output appears in one step.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from haystack_distill.folders import claim, published, workspace_for, write_json
+from haystack_distill.generation.cleaning import clean
+from haystack_distill.generation.filters import Candidate, Filters, apply, counts
+from haystack_distill.generation.requests import Generator, Reply, Request, Text
+from haystack_distill.journal import Journal
+
+logger = logging.getLogger(__name__)
+
+SUMMARY = "summary.json"
+REJECTED = "rejected.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    What is to be written.
+
+    :param mode: `questions`, `answers` or `responses`.
+    :param requests: What is asked for.
+    :param sources: Request id -> what it is about: the passage, the question to answer, or the turns.
+    :param known: Request id -> texts that are there already.
+    :param prompt_hash: Of the prompt with its examples.
+    :param seed: Of the run.
+    :param counted: What was noticed while the job was made, for the summary.
+    """
+
+    mode: str
+    requests: list[Request]
+    sources: Mapping[str, tuple[str, ...]]
+    prompt_hash: str
+    seed: int
+    known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+
+
+Write = Callable[[Path, list[Candidate]], None]
+"""Writes the texts that stay into a folder."""
+
+
+def augment(
+    job: Job,
+    generator: Generator,
+    filters: Filters,
+    output: str | Path,
+    write: Write,
+    *,
+    settings: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """
+    Generate texts, filter them, and write those that stay.
+
+    :param job: What is to be written.
+    :param generator: Writes it.
+    :param filters: In their order.
+    :param output: The folder to make; one that is there already is kept if it was made of the same.
+    :param write: Writes the folder's own files; `summary.json` and `rejected.jsonl` are added here.
+    :param settings: Of the filters, to know whether an output is of the same.
+    :param progress: Whether to show a progress bar on stderr.
+    :returns: The summary: `mode`, `model`, `prompt_hash`, `seed`, `sources`, `sources_with_texts`, `generated`,
+        `kept`, `filters` (how many texts each sent away, in their order), `set_aside` (`id` and `reason` of sources
+        without any text), `missing_texts` (asked for, and not had after all tries), `shortened` (sources that were
+        cut to fit), `usage` (calls and tokens), and what the job counted.
+    :raises FileExistsError: If the output exists and was made of something else.
+    :raises ValueError: If an unfinished run in the same place had other settings, or no text stays.
+    :raises BlockingIOError: If another process works on the same output.
+    :raises ConnectionError: If the generator can't be reached; what was generated is kept.
+    """
+    path = Path(output)
+    run = _run(job, generator)
+    made_of = _hash({**run, "filters": list(filters), "settings": settings})
+    if (path / SUMMARY).is_file():
+        before = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+        if before.get("made_of") == made_of:
+            logger.info("%s is there already, made of the same.", path)
+            return before
+    workspace = workspace_for(path)
+    with _alone(workspace):
+        claim(workspace, run)
+        replies = generated(job, generator, workspace / "replies.jsonl", progress=progress)
+        kept, rejected = apply(filters, candidates_of(job, replies))
+        summary = {**_summary(job, replies, kept, rejected, filters), "made_of": made_of}
+        if not kept:
+            raise ValueError(_nothing(path, summary))
+        with published(path) as folder:
+            write(folder, kept)
+            write_json(folder / SUMMARY, summary)
+            lines = (json.dumps({**asdict(one), "filter": name}, ensure_ascii=False) for one, name in rejected)
+            (folder / REJECTED).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    shutil.rmtree(workspace, ignore_errors=True)
+    return summary
+
+
+def generated(job: Job, generator: Generator, file: Path, *, progress: bool = True) -> dict[str, Reply]:
+    """
+    Generate, or go on with it.
+
+    :param job: What is to be written.
+    :param generator: Writes it.
+    :param file: The journal.
+    :param progress: Whether to show a progress bar on stderr.
+    :returns: Request id -> reply, in the order of the requests. What could not be asked is not in the journal, so that
+        the next start asks again.
+    """
+    journal = Journal(file)
+    replies = {row["id"]: _reply(row) for row in journal.rows}
+    failed: dict[str, Reply] = {}
+    with _bar(progress, len(job.requests), len(replies)) as show:
+        for piece in generator.work(job.requests, frozenset(replies)):
+            journal.append(*(asdict(one) for one in piece if not one.failed))
+            replies |= {one.id: one for one in piece if not one.failed}
+            failed |= {one.id: one for one in piece if one.failed}
+            show(len(replies) + len(failed))
+    found = {**failed, **replies}
+    return {request.id: found[request.id] for request in job.requests}
+
+
+def candidates_of(job: Job, replies: dict[str, Reply]) -> list[Candidate]:
+    """
+    Cleaned texts with what they were written for.
+
+    :param job: The job.
+    :param replies: What came of it.
+    :returns: All texts.
+    """
+    return [
+        Candidate(
+            source_id=reply.id,
+            sources=job.sources[reply.id],
+            text=clean(text.text, job.mode, finished=text.finished),
+            seed=text.seed,
+            model=reply.model,
+            loglik=text.loglik,
+            known=job.known.get(reply.id, ()),
+        )
+        for reply in replies.values()
+        for text in reply.texts
+    ]
+
+
+def _run(job: Job, generator: Generator) -> dict[str, Any]:
+    requests = _hash([asdict(request) for request in job.requests])
+    return {
+        "mode": job.mode,
+        "sources": requests,
+        "prompt": job.prompt_hash,
+        "seed": job.seed,
+        "texts": max((len(request.seeds) for request in job.requests), default=0),
+        "generator": generator.identity,
+    }
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _reply(row: dict[str, Any]) -> Reply:
+    return Reply(**{**row, "texts": tuple(Text(**one) for one in row["texts"])})
+
+
+def _summary(
+    job: Job,
+    replies: dict[str, Reply],
+    kept: list[Candidate],
+    rejected: list[tuple[Candidate, str]],
+    filters: Filters,
+) -> dict[str, Any]:
+    usage: Counter[str] = Counter()
+    for reply in replies.values():
+        usage.update(reply.usage)
+    return {
+        "mode": job.mode,
+        "model": next((reply.model for reply in replies.values() if reply.texts), ""),
+        "prompt_hash": job.prompt_hash,
+        "seed": job.seed,
+        "sources": len(job.requests),
+        "sources_with_texts": len({one.source_id for one in kept}),
+        "generated": len(kept) + len(rejected),
+        "kept": len(kept),
+        "filters": counts(rejected, filters),
+        "set_aside": [
+            {"id": reply.id, "reason": reply.reason or "no text"} for reply in replies.values() if not reply.texts
+        ],
+        "missing_texts": sum(len(one.seeds) - len(replies[one.id].texts) for one in job.requests),
+        "shortened": sum(reply.cut > 0 for reply in replies.values()),
+        "usage": dict(usage),
+        **job.counted,
+    }
+
+
+def _nothing(path: Path, summary: dict[str, Any]) -> str:
+    if not summary["generated"]:
+        first = summary["set_aside"][0]
+        why = f"the first, {first['id']!r}, because {first['reason']}"
+        return f"Nothing was generated for {path}: all {summary['sources']} sources were set aside, {why}"
+    sent_away = ", ".join(f"{name} {count}" for name, count in summary["filters"].items() if count)
+    return (
+        f"None of the {summary['generated']} generated texts stays, so {path} was not written: {sent_away}. Change the "
+        "prompt, the examples or the filters; what was generated is kept for the next start."
+    )
+
+
+@contextmanager
+def _alone(workspace: Path) -> Iterator[None]:
+    workspace.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workspace / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        msg = f"Another process generates in {workspace}: wait for it, or name another output."
+        raise BlockingIOError(msg) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _bar(progress: bool, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task("Generating", total=total, completed=done)
+        yield lambda count: bar.update(task, completed=count)

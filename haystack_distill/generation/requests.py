@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a generator is asked, and what it says: the contract between prompts, generators and filters."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+OPENING = "Hello."
+"""Said before a context in which the model would speak first: many chat templates want the user to begin."""
+
+
+class Message(NamedTuple):
+    """
+    A message of a chat.
+
+    :param role: `system`, `user` or `assistant`.
+    :param text: What is said.
+    """
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    A prompt, and how many texts are wanted for it.
+
+    :param id: Of what the texts are written for.
+    :param turns: What the texts are about: a passage, or the turns of a dialogue, oldest first.
+    :param seeds: One for each text.
+    :param head: Messages before it: instructions and examples.
+    :param before: Text around the last turn: what is asked of it.
+    :param after: The same, after it.
+    :param cue: Begins the reply of a model that has no chat template.
+    :param cut: How many turns were dropped, or how often the passage was halved, to fit.
+    """
+
+    id: str
+    turns: tuple[str, ...]
+    seeds: tuple[int, ...]
+    head: tuple[Message, ...] = ()
+    before: str = ""
+    after: str = ""
+    cue: str = ""
+    cut: int = 0
+
+    @property
+    def messages(self) -> list[Message]:
+        """The whole chat; the last message is the user's."""
+        last = len(self.turns) - 1
+        said = [Message("user" if (last - place) % 2 == 0 else "assistant", text) for place, text in self._said()]
+        opening = [Message("user", OPENING)] if last % 2 else []
+        return [*self.head, *opening, *said]
+
+    def shortened(self) -> "Request | None":
+        """
+        The same without its oldest turn, or with half of its passage.
+
+        :returns: None if there is nothing to leave out.
+        """
+        if len(self.turns) > 1:
+            return replace(self, turns=self.turns[1:], cut=self.cut + 1)
+        words = self.turns[0].split(" ")
+        if len(words) < 2:
+            return None
+        return replace(self, turns=(" ".join(words[: len(words) // 2]),), cut=self.cut + 1)
+
+    def _said(self) -> Iterator[tuple[int, str]]:
+        last = len(self.turns) - 1
+        for place, text in enumerate(self.turns):
+            yield place, f"{self.before}{text}{self.after}" if place == last else text
+
+
+@dataclass(frozen=True)
+class Text:
+    """
+    A text as it was generated.
+
+    :param text: The text, not cleaned.
+    :param seed: What it was sampled with.
+    :param loglik: The mean log-likelihood of its tokens, where the generator tells it.
+    :param finished: Whether the generator ended it, and not the limit of its length.
+    """
+
+    text: str
+    seed: int
+    loglik: float | None = None
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class Reply:
+    """
+    What came of a request.
+
+    :param id: Of the request.
+    :param texts: The texts, in the order of the seeds; those that failed for good are missing.
+    :param model: What wrote them.
+    :param usage: Tokens that were counted, by kind.
+    :param cut: See `Request.cut`.
+    :param reason: Why texts are missing.
+    :param failed: Whether the model could not be asked, in contrast to having nothing to say.
+    """
+
+    id: str
+    texts: tuple[Text, ...]
+    model: str
+    usage: dict[str, int] = field(default_factory=dict)
+    cut: int = 0
+    reason: str = ""
+    failed: bool = False
+
+
+class Generator(Protocol):
+    """Turns requests into replies."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the texts depend on, besides the requests."""
+
+    def work(self, requests: Sequence[Request], done: AbstractSet[str]) -> Iterator[list[Reply]]:
+        """
+        Answer requests in any order.
+
+        :param requests: All requests.
+        :param done: Ids of those that have been answered before.
+        :returns: Replies that should be kept at once.
+        """
+
+
+def seed_for(seed: int, request_id: str, number: int, attempt: int = 0) -> int:
+    """
+    The seed of one text: it depends on nothing but what is named here, so that order, batch and kills don't matter.
+
+    :param seed: Of the run.
+    :param request_id: Of the request.
+    :param number: Which of its texts.
+    :param attempt: Which try.
+    :returns: From 0, below 2^31.
+    """
+    content = f"{seed}\0{request_id}\0{number}\0{attempt}".encode()
+    return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") >> 1

@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Any chat generator of Haystack, as the engine asks it."""
+
+from typing import Any
+
+from haystack.dataclasses import ChatMessage
+
+from haystack_distill.generation.asking import Ask, Said
+from haystack_distill.generation.requests import Message
+
+_SAY = {"system": ChatMessage.from_system, "user": ChatMessage.from_user, "assistant": ChatMessage.from_assistant}
+
+
+def ask_with(generator: Any, *, seeded: bool) -> Ask:
+    """
+    Ask a chat generator.
+
+    :param generator: A component with `run(messages)`, warmed up.
+    :param seeded: Whether it takes a seed in its `generation_kwargs`.
+    :returns: For `AskingGenerator`.
+    """
+
+    def ask(messages: list[Message], seed: int) -> Said:
+        chat = [_SAY[role](text) for role, text in messages]
+        options: dict[str, Any] = {"generation_kwargs": {"seed": seed}} if seeded else {}
+        replies = generator.run(messages=chat, **options)["replies"]
+        if not replies:
+            return Said("")
+        meta = replies[0].meta
+        usage = {name: count for name, count in (meta.get("usage") or {}).items() if isinstance(count, int)}
+        finished = meta.get("finish_reason") != "length"
+        return Said(replies[0].text or "", str(meta.get("model") or ""), usage, finished)
+
+    return ask
+
+
+def identity_of(generator: Any, *, seeded: bool) -> dict[str, Any]:
+    """
+    What the texts of a chat generator depend on, without its secrets.
+
+    :param generator: The generator.
+    :param seeded: Whether it gets seeds.
+    """
+    own = {name: getattr(generator, name, None) for name in ("model", "generation_kwargs", "api_base_url", "url")}
+    return {"type": type(generator).__name__, "seeded": seeded, **{name: str(value) for name, value in own.items()}}
+
+
+def name_of(generator: Any) -> str:
+    """
+    How a chat generator's model is called where its replies don't say.
+
+    :param generator: The generator.
+    """
+    return str(getattr(generator, "model", None) or type(generator).__name__)

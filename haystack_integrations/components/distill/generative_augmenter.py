@@ -1,0 +1,296 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from haystack import Document, component, default_from_dict, default_to_dict
+from haystack.core.serialization import component_to_dict
+from haystack.utils import ComponentDevice, deserialize_callable, serialize_callable
+
+MODES = ("questions", "answers", "responses")
+SEARCHED = 10
+"""Documents that a round trip looks at, to tell a bad question from a retriever that searches other documents."""
+
+
+@component
+class GenerativeAugmenter:
+    """
+    Lets a generator write what a retriever can be trained on.
+
+    `questions` that documents answer, for a corpus without queries; `answers` to questions that have none, for
+    teachers that need them; `responses` to dialogues, the data level of G2R (arXiv 2108.12582). The generator is any
+    chat generator of Haystack, or a causal language model that runs here. What it writes is filtered, counted, and
+    marked as generated, with model, prompt and seed. A killed run goes on where it was.
+
+    ### Usage example
+
+    ```python
+    from haystack.components.generators.chat import OpenAIChatGenerator
+    from haystack_distill import GenerativeAugmenter
+
+    generator = OpenAIChatGenerator(model="gpt-5-mini", max_retries=0)
+    augmenter = GenerativeAugmenter(generator=generator, mode="questions", n=3, output="questions")
+    result = augmenter.run(documents=documents)
+    print(result["summary"]["kept"], result["summary"]["filters"], result["summary"]["usage"])
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        output: str,
+        mode: str = "questions",
+        generator: Any = None,
+        model: str | None = None,
+        n: int = 3,
+        seed: int = 0,
+        seeded: bool = True,
+        prompt: str | dict[str, str] | None = None,
+        examples: list[dict[str, str]] | None = None,
+        history: int = 20,
+        sampling: dict[str, Any] | None = None,
+        words: list[int] | None = None,
+        without: list[str] | None = None,
+        check: Callable[[str, str], bool] | None = None,
+        keep_likeliest: float | None = None,
+        likelihood_scorer: Any = None,
+        retriever: Any = None,
+        text_embedder: Any = None,
+        round_trip_depth: int = 1,
+        split: str = "train",
+        concurrency: int = 8,
+        tries: int = 4,
+        timeout: float = 120.0,
+        requests_per_minute: float | None = None,
+        batch_size: int = 16,
+        dtype: str | None = None,
+        device: ComponentDevice | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """
+        Say who writes what; nothing is loaded before `run`.
+
+        :param output: The folder to make; one that is there already is kept if it was made of the same.
+        :param mode: `questions`, `answers` or `responses`.
+        :param generator: A chat generator. It is asked several times at once; its own retries are best turned off.
+        :param model: Instead of a generator, a causal language model to run here: folder, hub name or GGUF file.
+        :param n: Texts for each document, question or context.
+        :param seed: The same seed gives the same text, as far as the generator heeds it; local models do.
+        :param seeded: Whether the generator takes `seed` in its `generation_kwargs`, as OpenAI's, vLLM's and Ollama's.
+        :param prompt: A text with a place for `{text}` (for answers also `{question}`), or `text`, `system` and `cue`.
+        :param examples: Your own pairs, shown to the generator: `source` and `text` (for answers also `question`).
+        :param history: The most turns of a dialogue's context.
+        :param sampling: Of a local model: `max_new_tokens`, `temperature`, `top_k`, `top_p`. A chat generator has its
+            own `generation_kwargs`.
+        :param words: The fewest and the most words of a text; None takes the mode's own.
+        :param without: Names of filters to leave out.
+        :param check: Your own filter, a function of the text and its source that says whether the text stays.
+        :param keep_likeliest: The share of texts that stay, those with the highest mean log-likelihood (InPars).
+        :param likelihood_scorer: A `TeacherLikelihoodScorer` with the signal `question` or `response`, for generators
+            that tell no likelihoods.
+        :param retriever: For questions: only such stay as it finds their document with (Promptagator).
+        :param text_embedder: The query encoder, if the retriever is an embedding retriever.
+        :param round_trip_depth: Among how many first documents it must find it.
+        :param split: Of a BEIR folder whose questions are answered.
+        :param concurrency: Calls at the same time.
+        :param tries: How often a text is asked for before its row is set aside.
+        :param timeout: Seconds after which a call counts as stalled.
+        :param requests_per_minute: The most calls a minute.
+        :param batch_size: Texts that a local model writes together.
+        :param dtype: Of a local model: `float32` or `bfloat16`.
+        :param device: Where a local model runs; None takes the default device.
+        :param progress_bar: Whether to show progress on stderr.
+        :raises ValueError: If there is no such mode, not exactly one of `generator` and `model`, or a number is too
+            small.
+        """
+        if mode not in MODES:
+            msg = f"There is no mode {mode!r}: {', '.join(MODES)}."
+            raise ValueError(msg)
+        if (generator is None) == (model is None):
+            msg = "Give either a generator (a chat generator of Haystack) or a model (to run here)."
+            raise ValueError(msg)
+        if sampling and model is None:
+            msg = "sampling is for a local model: a chat generator takes its own generation_kwargs."
+            raise ValueError(msg)
+        if min(int(n), int(concurrency), int(tries), int(batch_size), int(round_trip_depth)) < 1:
+            msg = "n, concurrency, tries, batch_size and round_trip_depth must be at least 1."
+            raise ValueError(msg)
+        if float(timeout) <= 0 or (requests_per_minute is not None and float(requests_per_minute) <= 0):
+            msg = "timeout and requests_per_minute must be above 0."
+            raise ValueError(msg)
+        self.output = output
+        self.mode = mode
+        self.generator = generator
+        self.model = model
+        self.n = int(n)
+        self.seed = int(seed)
+        self.seeded = seeded
+        self.prompt = prompt
+        self.examples = examples
+        self.history = int(history)
+        self.sampling = sampling
+        self.words = words
+        self.without = without
+        self.check = check
+        self.keep_likeliest = None if keep_likeliest is None else float(keep_likeliest)
+        self.likelihood_scorer = likelihood_scorer
+        self.retriever = retriever
+        self.text_embedder = text_embedder
+        self.round_trip_depth = int(round_trip_depth)
+        self.split = split
+        self.concurrency = int(concurrency)
+        self.tries = int(tries)
+        self.timeout = float(timeout)
+        self.requests_per_minute = None if requests_per_minute is None else float(requests_per_minute)
+        self.batch_size = int(batch_size)
+        self.dtype = dtype
+        self.device = device
+        self.progress_bar = progress_bar
+
+    @component.output_types(output=str, summary=dict[str, Any])
+    def run(self, source: str | None = None, documents: list[Document] | None = None) -> dict[str, Any]:
+        """
+        Generate, filter and write, or go on with it.
+
+        :param source: For questions, a BEIR folder, a `.jsonl` file like its corpus, or a training set; for answers, a
+            training set, a BEIR folder or a file of questions; for responses, a `.jsonl` file of dialogues.
+        :param documents: For questions, instead of a source.
+        :returns: `output`: for questions, a BEIR folder with judgments; for answers, the questions in the form they
+            came in; for responses, the `responses.jsonl` in the output folder. `summary`: what was generated, kept, and
+            sent away by which filter; see `haystack_distill.generation.job.augment`.
+        :raises ValueError: If source or documents are missing or bad, no text stays, or an unfinished run in the same
+            place had other settings.
+        :raises FileNotFoundError: If the source is missing.
+        :raises FileExistsError: If the output exists and was made of something else.
+        :raises ConnectionError: If the generator can't be reached or refuses everything; what it wrote before is kept.
+        """
+        from haystack_distill.generation.job import augment
+
+        given = sum(one is not None for one in (source, documents))
+        if given != 1 or (documents is not None and self.mode != "questions"):
+            msg = f"Give a source{' or documents' if self.mode == 'questions' else ''} to write {self.mode} for."
+            raise ValueError(msg)
+        job, write = self._job(source, documents)
+        summary = augment(
+            job,
+            self._writer(),
+            self._filters(),
+            self.output,
+            write,
+            settings=self._settings(),
+            progress=self.progress_bar,
+        )
+        output = str(Path(self.output) / "responses.jsonl") if self.mode == "responses" else self.output
+        return {"output": output, "summary": summary}
+
+    def _job(self, source: str | None, documents: list[Document] | None) -> tuple[Any, Any]:
+        from haystack_distill.generation import modes
+        from haystack_distill.generation.prompts import order_of
+
+        order = order_of(self.mode, self.prompt, self.examples, count=self.n, seed=self.seed)
+        if documents is not None:
+            return modes.questions({one.id: one.content or "" for one in documents}, order)
+        if self.mode == "questions":
+            return modes.questions(modes.read_documents(source or ""), order)
+        if self.mode == "answers":
+            return modes.answers(source or "", order, self.split)
+        return modes.responses(source or "", order, self.history)
+
+    def _writer(self) -> Any:
+        if self.model is not None:
+            from haystack_distill.generation.local import LocalGenerator, Sampling
+            from haystack_distill.teachers.readers import load_reader
+
+            device = ComponentDevice.resolve_device(self.device).to_torch_str()
+            sampling = Sampling(**(self.sampling or {}))
+            reader = load_reader(self.model, dtype=self.dtype, device=device)
+            path = Path(self.model)
+            name = path.name if path.exists() else self.model  # kept with every text: where it lay tells nobody
+            return LocalGenerator(reader, name, sampling, batch_size=self.batch_size)
+        from haystack_distill.generation.asking import AskingGenerator
+        from haystack_integrations.components.distill.chat_asking import ask_with, identity_of, name_of
+
+        if hasattr(self.generator, "warm_up"):
+            self.generator.warm_up()
+        return AskingGenerator(
+            ask_with(self.generator, seeded=self.seeded),
+            identity_of(self.generator, seeded=self.seeded),
+            name_of(self.generator),
+            at_once=self.concurrency,
+            tries=self.tries,
+            timeout=self.timeout,
+            per_minute=self.requests_per_minute,
+        )
+
+    def _filters(self) -> Any:
+        from haystack_distill.generation import filters
+        from haystack_distill.generation.prompts import expects_mark
+
+        words = (int(self.words[0]), int(self.words[1])) if self.words else None
+        chosen = filters.text_filters(
+            self.mode, words=words, marked=expects_mark(self.examples), without=self.without or ()
+        )
+        if self.check is not None:
+            chosen["check"] = filters.checked(self.check)
+        if self.keep_likeliest is not None:
+            chosen["likelihood"] = filters.likeliest(self.keep_likeliest, self._likelihoods())
+        if self.retriever is not None:
+            chosen["round_trip"] = filters.found_again(self._search, self.round_trip_depth)
+        return chosen
+
+    def _likelihoods(self) -> Any:
+        if self.likelihood_scorer is None:
+            return None
+        from haystack_distill.generation.likelihood import likelihoods
+
+        return lambda candidates: likelihoods(self.likelihood_scorer.teacher(), candidates, self.mode)
+
+    def _search(self, texts: Any) -> list[list[str]]:
+        from haystack_distill.questions import Question
+        from haystack_integrations.components.distill.candidates import Miner
+
+        miner = Miner(self.retriever, self.text_embedder, max(SEARCHED, self.round_trip_depth), None)
+        questions = [Question(str(number), text, [], {}) for number, text in enumerate(texts)]
+        found = {row.query_id: row.document_ids for row in miner.candidates(questions)}
+        return [found.get(one.id, []) for one in questions]
+
+    def _settings(self) -> dict[str, Any]:
+        own = {"words": self.words, "keep_likeliest": self.keep_likeliest, "depth": self.round_trip_depth}
+        check = getattr(self.check, "__qualname__", None)
+        scorer = None if self.likelihood_scorer is None else self.likelihood_scorer.model
+        return {**own, "check": check, "scorer": scorer, "retriever": type(self.retriever).__name__}
+
+    def close(self) -> None:
+        """Let go of generator, scorer and retriever."""
+        for part in (self.generator, self.likelihood_scorer, self.retriever, self.text_embedder):
+            if hasattr(part, "close"):
+                part.close()
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialise this component.
+
+        :returns: Its type and init parameters.
+        """
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        for name in ("generator", "likelihood_scorer", "retriever", "text_embedder"):
+            own[name] = component_to_dict(own[name], name) if own[name] is not None else None
+        own["check"] = serialize_callable(self.check) if self.check is not None else None
+        own["device"] = self.device.to_dict() if self.device is not None else None
+        return default_to_dict(self, **own)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "GenerativeAugmenter":
+        """
+        Restore this component.
+
+        :param data: What `to_dict` returned.
+        :returns: The component.
+        """
+        check = data["init_parameters"].get("check")
+        if isinstance(check, str):
+            data["init_parameters"]["check"] = deserialize_callable(check)
+        return default_from_dict(cls, data)
