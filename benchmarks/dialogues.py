@@ -1,0 +1,64 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Dialogues for benchmarks: parts of files, and the conversations of the PyPI package chitchat-dataset."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from haystack_distill.dialogues import Context, contexts_of, read_dialogues
+
+
+def contexts_in(file: Path, history: int) -> Iterator[Context]:
+    """All contexts of a file."""
+    return (context for dialogue in read_dialogues(file) for context in contexts_of(dialogue, history))
+
+
+def spread(contexts: Iterable[Context], count: int) -> list[Context]:
+    """Some contexts, evenly over the dialogues."""
+    every = list(contexts)
+    return [every[int(place)] for place in np.linspace(0, len(every) - 1, min(count, len(every)))]
+
+
+def some_dialogues(source: Path, contexts: int, target: Path) -> Path:
+    """Write the first dialogues that have about so many contexts together."""
+    lines, count = [], 0
+    for line in source.read_text(encoding="utf-8").splitlines():
+        if count < contexts and line.strip():
+            lines.append(line)
+            count += len(json.loads(line)["turns"]) - 1
+    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return target
+
+
+def chitchat(work: Path) -> Path:
+    """The conversations of chitchat-dataset (MIT), split by conversation: 80 % train, 10 % dev, 10 % test."""
+    if find_spec("chitchat_dataset") is None:
+        msg = "Give --data, or install conversations: pip install --no-deps chitchat-dataset."
+        raise typer.BadParameter(msg)
+    folder = work / "chitchat"
+    if (folder / "test.jsonl").is_file():
+        return folder
+    content = json.loads(resources.files("chitchat_dataset").joinpath("dataset.json").read_text(encoding="utf-8"))
+    splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
+    for key, conversation in sorted(content.items()):
+        turns = [
+            " ".join(one["text"].strip() for one in said if one["text"].strip()) for said in conversation["messages"]
+        ]
+        turns = [turn for turn in turns if turn]
+        if len(turns) > 1:
+            tenth = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10
+            split = {8: "dev", 9: "test"}.get(tenth, "train")
+            splits[split].append(json.dumps({"_id": key, "turns": turns}, ensure_ascii=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, lines in splits.items():
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,372 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+G2R: replies out of a response set, from an encoder that was or was not taught by dialogues and by a generator.
+
+    python -m benchmarks.g2r [--data FOLDER] [--generator MODEL] [--json FILE] [--quick]
+
+FOLDER holds `train.jsonl`, `test.jsonl` and perhaps `dev.jsonl`, lines with `turns`; without it the conversations of
+the package chitchat-dataset are split by conversation. Systems, all from one encoder and in as many epochs: untouched;
+trained on the human replies; on generated ones too (G2R, data level); with the generator's scores (`data+ll`,
+`data+mi`: model level, as published); `strong` (hard negatives that the `data` model finds, and the margins of `mi`).
+
+hits@k: the human reply among the first k of 100 candidates. recall@k: the same in the whole response set, to which the
+test replies are added. The reply that is chosen comes from the response set without them; `generator_loglik` is what
+the generator thinks of it, dist-n the share of its n-grams that are distinct over all replies. Gains are over the row
+before, with 95 % bootstrap intervals over the contexts. Latency: one context at a time, in one process:
+encoding and HNSW search (the authors' HNSW32, efSearch 256) beside the generator writing one reply.
+
+Everything is kept under `benchmark_output`, by content; a table that was stopped goes on with the same `--json`.
+"""
+
+import hashlib
+import json as json_lines
+import re
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import faiss
+import numpy as np
+import torch
+import typer
+from sentence_transformers import SentenceTransformer
+
+from benchmarks.common import minilm, print_rows, read_rows, write_rows
+from benchmarks.dialogues import chitchat, contexts_in, some_dialogues, spread
+from benchmarks.labels import smollm2
+from haystack_distill.dialogues import Context, format_context
+from haystack_distill.evaluation import Quality, compare, latencies
+from haystack_distill.g2r import distill_responses
+from haystack_distill.labelling import label, one_after_the_other
+from haystack_distill.responses import response_set, write_responses
+from haystack_distill.teachers.likelihood import LikelihoodTeacher
+from haystack_distill.teachers.readers import load_reader
+from haystack_distill.teachers.scores import Candidates
+from haystack_distill.training.response_evaluator import ranks_among
+from haystack_distill.training.responses import G2RSettings
+from haystack_distill.training_set import TrainingSet
+
+WORK = Path("benchmark_output/g2r")
+RECIPES = {
+    "untouched": None,
+    "dialogues": ("dialogues", "response"),
+    "data": ("data", "response"),
+    "data+ll": ("model", "response"),
+    "data+mi": ("model", "mi"),
+    "strong": ("strong", "mi"),
+}
+"""System -> recipe, and the signal that labels its training set."""
+
+HITS = (
+    ("data", "data", ""),
+    ("system", "system", ""),
+    ("hits@1", "hits@1", ".3f"),
+    ("low", "ci_low", ".3f"),
+    ("high", "ci_high", ".3f"),
+    ("gain", "gain", "+.3f"),
+    ("low", "gain_low", "+.3f"),
+    ("high", "gain_high", "+.3f"),
+    ("hits@5", "hits@5", ".3f"),
+    ("recall@1", "recall@1", ".3f"),
+    ("recall@10", "recall@10", ".3f"),
+)
+CHOSEN = (
+    ("data", "data", ""),
+    ("system", "system", ""),
+    ("loglik", "generator_loglik", ".3f"),
+    ("gain", "loglik_gain", "+.3f"),
+    ("low", "loglik_gain_low", "+.3f"),
+    ("high", "loglik_gain_high", "+.3f"),
+    ("dist-2", "dist2", ".2f"),
+    ("dist-3", "dist3", ".2f"),
+    ("length", "length", ".1f"),
+    ("ms", "ms", ".1f"),
+    ("generator ms", "generator_ms", ".0f"),
+    ("times as fast", "speedup", ".0f"),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything: CPUs are slow."""
+
+    contexts: int = 4000
+    replies: int = 5
+    new_tokens: int = 32
+    dev: int = 500
+    test: int = 1000
+    judged: int = 500
+    responses: int = 100_000
+    timed: int = 20
+    negatives: int = 64
+    epochs: int = 3
+    batch_size: int = 32
+    history: int = 4
+
+
+QUICK = Sizes(12, 1, 8, 12, 30, 5, 200, 3, 8, 1, 8, 3)
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="train.jsonl and test.jsonl; default: chitchat-dataset.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    quick: Annotated[bool, typer.Option(help="Very little of everything: shows that it runs.")] = False,
+    generator: Annotated[str | None, typer.Option(help="Folder, hub name or GGUF file; default: SmolLM2.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="A sentence-transformers folder; default: MiniLM.")] = None,
+    system: Annotated[list[str] | None, typer.Option(help="Only these systems.")] = None,
+    contexts: Annotated[int | None, typer.Option(help="Contexts to train on, about.")] = None,
+    replies: Annotated[int | None, typer.Option(help="Generated replies for each.")] = None,
+    negatives: Annotated[int | None, typer.Option(help="Random negatives a step; published: 512.")] = None,
+    test: Annotated[int | None, typer.Option(help="Contexts to test on.")] = None,
+    judged: Annotated[int | None, typer.Option(help="Of how many the generator says how likely the reply is.")] = None,
+    responses: Annotated[int | None, typer.Option(help="Size of the response set.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of every recipe.")] = None,
+    history: Annotated[int | None, typer.Option(help="Turns of a context.")] = None,
+) -> None:
+    """Print the table."""
+    named = {"contexts": contexts, "replies": replies, "negatives": negatives, "test": test, "judged": judged}
+    named |= {"responses": responses, "epochs": epochs, "history": history}
+    sizes = replace(QUICK if quick else Sizes(), **{key: value for key, value in named.items() if value is not None})
+    bench = Bench(data or chitchat(WORK), generator or smollm2(), encoder or minilm(), sizes)
+    rows = read_rows(json)
+    for name in system or RECIPES:
+        if not any(row["data"] == bench.name and row["system"] == name for row in rows):
+            rows.append({"data": bench.name, "system": name, **bench.measured(name)})
+            write_rows(json, rows)
+            print_rows(rows[-1:], HITS, "")
+    own = [row for row in rows if row["data"] == bench.name]
+    add_gains(own)
+    if any("ms" not in row for row in own):
+        timed = bench.latency()
+        for row in own:
+            row.update(timed)
+    write_rows(json, rows)
+    print_rows(rows, HITS, f"The human reply among 100 candidates (hits) and {own[0]['responses']} responses (recall)")
+    print_rows(rows, CHOSEN, f"The replies that are chosen; generator {Path(bench.generator).name}")
+
+
+class Bench:
+    """
+    Everything that the rows of a data set share.
+
+    :param data: The folder with the dialogues.
+    :param generator: The generator's name.
+    :param encoder: The encoder that all systems start from.
+    :param sizes: How much of everything.
+    """
+
+    def __init__(self, data: Path, generator: str, encoder: str, sizes: Sizes) -> None:
+        self.name, self.data, self.generator, self.encoder, self.sizes = data.name, data, generator, encoder, sizes
+        content = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(data.glob("*.jsonl")))
+        key = hashlib.sha256(repr((content, Path(generator).name, encoder, sizes)).encode()).hexdigest()[:12]
+        self.work = WORK / f"{data.name}-{key}"
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.test = spread(contexts_in(data / "test.jsonl", sizes.history), sizes.test)
+        self._reader: Any = None
+        self._pool: list[str] = []
+
+    @property
+    def reader(self) -> Any:
+        """The generator, loaded when it is needed."""
+        if self._reader is None:
+            self._reader = load_reader(self.generator)
+        return self._reader
+
+    def training_set(self, signal: str | None) -> Path:
+        """Contexts with human and generated responses; labelled by a signal, or not."""
+        folder = self.work / (signal or "responses")
+        write_responses(self._generated(), folder, self.sizes.history)
+        if signal is not None and any(
+            "labelled" not in one for one in TrainingSet.open(folder).manifest["shards"].values()
+        ):
+            teacher = LikelihoodTeacher(self.reader, signal, name=Path(self.generator).name)
+            label(folder, teacher.identity, one_after_the_other(teacher))
+        return folder
+
+    def _generated(self) -> str:
+        """The training dialogues with generated replies; kept by the augmenter, which knows what it made them of."""
+        from haystack_distill import GenerativeAugmenter
+
+        some = some_dialogues(self.data / "train.jsonl", self.sizes.contexts, self.work / "train.jsonl")
+        augmenter = GenerativeAugmenter(
+            output=str(self.work / "generated"),
+            mode="responses",
+            model=self.generator,
+            n=self.sizes.replies,
+            history=self.sizes.history,
+            sampling={"max_new_tokens": self.sizes.new_tokens},
+        )
+        return str(augmenter.run(source=str(some))["output"])
+
+    def model(self, system: str) -> Path:
+        """Train a system, or find it trained."""
+        if RECIPES[system] is None:
+            return Path(self.encoder)
+        recipe, signal = RECIPES[system]
+        folder = self.work / system.replace("+", "-")
+        if folder.exists():
+            return folder
+        sizes = self.sizes
+        settings = G2RSettings(
+            recipe=recipe,
+            negatives=sizes.negatives,
+            history=sizes.history,
+            max_dev=sizes.dev,
+            epochs=sizes.epochs,
+            batch_size=sizes.batch_size,
+        )
+        dev = self.data / "dev.jsonl"
+        distill_responses(
+            self.training_set(signal if recipe in {"model", "strong"} else None),
+            self.encoder,
+            folder,
+            settings,
+            dev=dev if dev.is_file() else None,
+            miner=str(self.model("data")) if recipe == "strong" else None,
+            device="cpu",
+        )
+        return folder
+
+    def pool(self) -> list[str]:
+        """The response set: what people said in the training dialogues, and what was generated for some of them."""
+        if not self._pool:
+            generated = response_set(TrainingSet.open(self.training_set(None))).values()
+            human = (context.response for context in contexts_in(self.data / "train.jsonl", self.sizes.history))
+            self._pool = list(dict.fromkeys([*generated, *human]))[: self.sizes.responses]
+        return self._pool
+
+    def measured(self, system: str) -> dict[str, Any]:
+        """Hits, recall, and what the chosen replies are like."""
+        model = SentenceTransformer(str(self.model(system)), device="cpu")
+        pool, replies = self.pool(), [context.response for context in self.test]
+        queries = encode(model, [format_context(one.turns, self.sizes.history) for one in self.test])
+        own, vectors = encode(model, replies), encode(model, pool)
+        ranks = ranks_among(queries, own, replies)
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        scores, found = index.search(queries, 10)
+        place = in_whole_set(queries, own, replies, scores, pool, found)
+        chosen = [pool[first] for first in found[:, 0]]
+        self.write_replies(system, chosen)
+        quality = {"hits@1": ranks < 1, "hits@5": ranks < 5, "recall@1": place < 1, "recall@10": place < 10}
+        hits = quality_of({"hits@1": quality["hits@1"]}).summary()["hits@1"]
+        judged = self.likelihoods(chosen[: self.sizes.judged])
+        return {
+            **{name: float(values.mean()) for name, values in quality.items()},
+            "ci_low": hits["low"],
+            "ci_high": hits["high"],
+            "generator_loglik": float(np.mean(judged)),
+            **diversity(chosen),
+            "responses": len(pool),
+            "contexts": len(self.test),
+            "per_context": {"hits@1": quality["hits@1"].astype(float).tolist(), "generator_loglik": judged},
+        }
+
+    def write_replies(self, system: str, chosen: list[str]) -> None:
+        """What `haystack-distill compare-replies` takes."""
+        lines = [
+            json_lines.dumps({"_id": context.id, "context": context.turns, "reply": reply}, ensure_ascii=False) + "\n"
+            for context, reply in zip(self.test, chosen, strict=True)
+        ]
+        (self.work / f"{system}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    def likelihoods(self, chosen: list[str]) -> list[float]:
+        """What the generator thinks of replies: log p(reply | context), token mean."""
+        teacher = LikelihoodTeacher(self.reader, "response", name=Path(self.generator).name)
+        asked = [
+            Candidates("\n".join(context.turns), [reply], []) for context, reply in zip(self.test, chosen, strict=False)
+        ]
+        return [
+            float(one.scores[0]) for start in range(0, len(asked), 8) for one in teacher.score(asked[start : start + 8])
+        ]
+
+    def latency(self) -> dict[str, float]:
+        """One context at a time. All systems are the same network, so one stands for all."""
+        model, pool = SentenceTransformer(self.encoder, device="cpu"), self.pool()
+        index = faiss.IndexHNSWFlat(model.get_embedding_dimension(), 32, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efSearch = 256
+        index.add(encode(model, pool))
+        asked = {format_context(one.turns, self.sizes.history): one for one in self.test[: self.sizes.timed]}
+        timed = latencies(
+            {
+                "ms": lambda query: pool[int(index.search(encode(model, [query]), 1)[1][0, 0])],
+                "generator_ms": lambda query: self._write(asked[query]),
+            },
+            list(asked),
+            rounds=1,
+            warm_up=1,
+        )
+        median = {name: float(np.median(times)) for name, times in timed.items()}
+        return {**median, "speedup": median["generator_ms"] / median["ms"], "timed": len(asked)}
+
+    def _write(self, context: Context) -> str:
+        reader = self.reader
+        roles = ["user", "assistant"] if len(context.turns) % 2 else ["assistant", "user"]
+        messages = [{"role": roles[n % 2], "content": turn} for n, turn in enumerate(context.turns)]
+        ids = reader.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        with torch.inference_mode():
+            written = reader.model.generate(
+                **ids, max_new_tokens=self.sizes.new_tokens, do_sample=True, top_k=20, pad_token_id=0
+            )
+        return str(reader.tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def add_gains(rows: list[dict[str, Any]]) -> None:
+    """What each row gained over the one before it, on the same contexts."""
+    for before, row in pairwise(rows):
+        for measure, name in (("hits@1", "gain"), ("generator_loglik", "loglik_gain")):
+            one, other = (quality_of({measure: np.array(each["per_context"][measure])}) for each in (row, before))
+            difference = compare(one, other, measure)
+            row |= {
+                name: difference["difference"],
+                f"{name}_low": difference["low"],
+                f"{name}_high": difference["high"],
+            }
+
+
+def quality_of(values: dict[str, Any]) -> Quality:
+    """Figures of contexts as `haystack_distill.evaluation` has those of queries."""
+    measured = {name: np.asarray(of_contexts, dtype=np.float64) for name, of_contexts in values.items()}
+    return Quality(measured, [str(number) for number in range(len(next(iter(measured.values()))))])
+
+
+def in_whole_set(
+    queries: np.ndarray, own: np.ndarray, replies: list[str], scores: np.ndarray, pool: list[str], found: np.ndarray
+) -> np.ndarray:
+    """How many responses come before the human reply in the response set and the test replies, up to 10 of the set."""
+    names = np.array(replies, dtype=object)
+    places = np.zeros(len(queries), dtype=np.int64)
+    for row, query in enumerate(queries):
+        right = own[row] @ query
+        from_set = sum(
+            score > right and pool[at] != replies[row] for score, at in zip(scores[row], found[row], strict=True)
+        )
+        better = set(names[own @ query > right]) - {replies[row]} - {pool[at] for at in found[row]}
+        places[row] = from_set + len(better)
+    return places
+
+
+def diversity(replies: list[str]) -> dict[str, float]:
+    """Dist-2 and dist-3 over all replies together, and their mean length in tokens (words and marks)."""
+    tokens = [re.findall(r"\w+|[^\w\s]", reply.lower()) for reply in replies]
+
+    def distinct(n: int) -> float:
+        grams = [tuple(one[start : start + n]) for one in tokens for start in range(len(one) - n + 1)]
+        return len(set(grams)) / max(1, len(grams))
+
+    return {"dist2": distinct(2), "dist3": distinct(3), "length": float(np.mean([len(one) for one in tokens]))}
+
+
+def encode(model: SentenceTransformer, texts: list[str]) -> np.ndarray:
+    """Vectors of length 1."""
+    return model.encode(texts, normalize_embeddings=True, batch_size=128, show_progress_bar=len(texts) > 5000)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,199 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The loss of G2R, generator to retriever (arXiv 2108.12582)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import dot_score
+from torch import Tensor, nn
+
+
+class G2RLoss(nn.Module):
+    """
+    Every candidate of a context is a positive against random responses, and the teacher says how much of one.
+
+    Section 3 of G2R, as the authors' code has it (`g2r_distill.py`). With s the similarities of a context to its
+    candidates C and to N random responses of the response set, and t the teacher's scores of the candidates:
+
+    - `main` = -log(exp s_j / (exp s_j + sum over N of exp s_n)), for every candidate j, averaged over all of them;
+      the other candidates are not in the denominator
+    - `distillation` = -sum over C of softmax(t / T)_j * log softmax(s over C and N)_j, averaged over the contexts: a
+      soft cross-entropy with a target of zero on the random responses
+    - loss = (1 - alpha) * main + alpha * distillation
+
+    `alpha=0` is the data-level model, for which any number serves as a label. Negatives are the same for a whole batch,
+    are embedded with gradient, and those that read like a candidate of the batch are dropped, as in the authors' code.
+
+    Inputs:
+        +------------------------------------------+-----------------------------------------------+
+        | Inputs                                   | Labels                                        |
+        +==========================================+===============================================+
+        | (query, document_1, ..., document_n)     | teacher scores [batch, n], NaN where a query  |
+        |                                          | has fewer than n candidates                   |
+        +------------------------------------------+-----------------------------------------------+
+
+    Example::
+
+        from datasets import Dataset
+        from sentence_transformers import SentenceTransformerTrainer
+        from haystack_distill.losses.g2r import G2RLoss
+
+        rows = Dataset.from_dict({
+            "query": ["do you like jazz?", "hello"],
+            "document_1": ["I love it.", "hi, how are you?"],
+            "document_2": ["Only live.", ""],
+            "label": [[-2.1, -2.9], [-1.0, float("nan")]],
+        })
+        loss = G2RLoss(student, responses=["No idea.", "It rains.", ...], negatives=512, alpha=0.1)
+        SentenceTransformerTrainer(model=student, train_dataset=rows, loss=loss).train()
+
+    :param model: The student; None where only `compute_loss_from_embeddings` is used.
+    :param responses: The response set, from which negatives are drawn at every step.
+    :param negatives: N. The paper has 512; embedding them is most of the work, so take fewer without a GPU.
+    :param alpha: Weight of the distillation, from 0 to 1. The authors' scripts have 0.1.
+    :param temperature: T, above 0; divides the teacher's scores. The authors' code has 1, for raw scores.
+    :param scale: Multiplies similarities. 1 suits the paper's inner products; 20 suits cosines.
+    :param similarity_fct: Of all queries with all documents, `[queries, documents]`; the paper's is the inner product.
+    :param seed: Of the negatives.
+    :raises ValueError: If a setting does not fit, or there are no responses.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer | None,
+        responses: Sequence[str],
+        *,
+        negatives: int = 512,
+        alpha: float = 0.1,
+        temperature: float = 1.0,
+        scale: float = 1.0,
+        similarity_fct: Callable[[Tensor, Tensor], Tensor] = dot_score,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= alpha <= 1:
+            msg = f"alpha of the G2R loss must be between 0 and 1, not {alpha}."
+            raise ValueError(msg)
+        for name, value in (("temperature", temperature), ("scale", scale)):
+            if not 0 < value < float("inf"):
+                msg = f"The {name} of the G2R loss must be a positive number, not {value}."
+                raise ValueError(msg)
+        if negatives < 1 or not responses:
+            msg = f"The G2R loss needs negatives: {negatives} were asked for, of {len(responses)} responses."
+            raise ValueError(msg)
+        self.model = model
+        self.responses = list(responses)
+        self.negatives = min(negatives, len(responses))
+        self.alpha = alpha
+        self.temperature = temperature
+        self.scale = scale
+        self.similarity_fct = similarity_fct
+        self._seed = seed
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
+        """
+        Embed contexts, candidates and random responses.
+
+        :param sentence_features: The tokenised contexts and candidates.
+        :param labels: Teacher scores, `[batch, n]`, NaN where there is no candidate.
+        :returns: A scalar.
+        :raises ValueError: If a batch has no negative that is not one of its candidates.
+        """
+        assert self.model is not None
+        queries, *columns = list(sentence_features)
+        there = ~labels.isnan()
+        drawn = self._negatives(queries, columns)
+        contexts = self.model(queries)["sentence_embedding"]
+        candidates = contexts.new_zeros(*labels.shape, contexts.shape[1])
+        for number, column in enumerate(columns):
+            rows = there[:, number]
+            if rows.any():
+                found = self.model(_only(column, rows))["sentence_embedding"]
+                candidates[rows, number] = found.to(candidates.dtype)
+        return self.compute_loss_from_embeddings(contexts, candidates, self.model(drawn)["sentence_embedding"], labels)
+
+    def compute_loss_from_embeddings(
+        self, queries: Tensor, candidates: Tensor, negatives: Tensor, labels: Tensor
+    ) -> Tensor:
+        """
+        The loss of given vectors.
+
+        :param queries: `[batch, dim]`.
+        :param candidates: `[batch, n, dim]`.
+        :param negatives: `[N, dim]`.
+        :param labels: Teacher scores, `[batch, n]`, NaN where there is no candidate; each row has at least one.
+        :returns: A scalar.
+        """
+        batch, count = labels.shape
+        there = ~labels.isnan()
+        queries, candidates, negatives = queries.float(), candidates.float(), negatives.float()
+        every = self.scale * self.similarity_fct(queries, candidates.flatten(0, 1)).view(batch, batch, count)
+        own = every[torch.arange(batch), torch.arange(batch)]
+        random = self.scale * self.similarity_fct(queries, negatives)
+        against = random.logsumexp(1, keepdim=True)
+        loss = (1 - self.alpha) * (torch.logaddexp(own, against) - own)[there].mean()
+        if self.alpha:
+            absent = float("-inf")
+            target = (labels.float() / self.temperature).masked_fill(~there, absent).softmax(1)
+            total = torch.cat([own.masked_fill(~there, absent), random], dim=1).logsumexp(1, keepdim=True)
+            log_share = (own - total).masked_fill(~there, 0.0)
+            loss = loss - self.alpha * (target * log_share).sum(1).mean()
+        return loss
+
+    def _negatives(self, queries: dict[str, Tensor], columns: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Tokenised random responses; the same for the same batch, whenever it comes, so that runs can be resumed."""
+        assert self.model is not None
+        device = queries["input_ids"].device
+        random = np.random.default_rng([self._seed, int(queries["input_ids"].sum())])
+        chosen = random.choice(len(self.responses), self.negatives, replace=False)
+        features: dict[str, Any] = self.model.preprocess([self.responses[number] for number in chosen])
+        candidates = {tokens for column in columns for tokens in _tokens(column)}
+        other = [row for row, tokens in enumerate(_tokens(features)) if tokens not in candidates]
+        if not other:
+            msg = f"All {self.negatives} responses drawn as negatives are candidates of the batch: give more responses."
+            raise ValueError(msg)
+        features = _only(features, torch.tensor(other))
+        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in features.items()}
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What the model card says of this loss."""
+        return {
+            "alpha": self.alpha,
+            "temperature": self.temperature,
+            "scale": self.scale,
+            "negatives": self.negatives,
+            "responses": len(self.responses),
+        }
+
+    @property
+    def citation(self) -> str:
+        """The BibTeX entry of the paper."""
+        return """
+@inproceedings{kim2021distilling,
+    title={Distilling the Knowledge of Large-scale Generative Models into Retrieval Models for Efficient Open-domain
+        Conversation},
+    author={Kim, Beomsu and Seo, Seokjun and Han, Seungju and Erdenee, Enkhbayar and Chang, Buru},
+    booktitle={Findings of EMNLP},
+    year={2021},
+    eprint={2108.12582},
+    archivePrefix={arXiv},
+}
+"""
+
+
+def _only(features: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    return {
+        name: value[rows.to(value.device)] if isinstance(value, Tensor) else value for name, value in features.items()
+    }
+
+
+def _tokens(features: dict[str, Tensor]) -> list[tuple[int, ...]]:
+    """The tokens of each text, without padding."""
+    pairs = zip(features["input_ids"].tolist(), features["attention_mask"].tolist(), strict=True)
+    return [tuple(token for token, real in zip(ids, mask, strict=True) if real) for ids, mask in pairs]

@@ -1,0 +1,270 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is handed to `SentenceTransformerTrainer` to train a retriever on responses."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict, load_from_disk
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.losses import MarginMSELoss, MultipleNegativesRankingLoss
+from sentence_transformers.util import cos_sim, mine_hard_negatives, pairwise_cos_sim
+from transformers import set_seed
+
+from haystack_distill.dialogues import HISTORY
+from haystack_distill.losses.g2r import G2RLoss
+from haystack_distill.responses import human_reply, query_text, response_set
+from haystack_distill.teachers.bi_encoder import bf16_is_fast
+from haystack_distill.temperature import entropy_temperature
+from haystack_distill.training.response_evaluator import METRIC
+from haystack_distill.training_set import Row
+
+RECIPES = ("dialogues", "data", "model", "strong")
+NEED_SCORES = frozenset({"model", "strong"})
+SCALE = 20.0
+"""Multiplies cosines, as sentence-transformers' contrastive losses do by default."""
+
+ENTROPY = 0.5
+"""Of the teacher in `strong`: the mean entropy of its softmax over the candidates, as a share of the most possible."""
+
+RELATIVE_MARGIN = 0.05
+"""A hard negative scores below 95 % of the positive (NV-Retriever, arXiv 2407.15831)."""
+
+HARD_NEGATIVES, MINED_FROM = 4, 100
+
+
+@dataclass(frozen=True)
+class G2RSettings:
+    """
+    How a retriever is trained on responses.
+
+    :param recipe: `dialogues` (human replies alone, in-batch negatives), `data` (every response is a positive: G2R's
+        loss with alpha 0), `model` (with the teacher's scores, as published), or `strong` (human replies against
+        positive-aware hard negatives, and the teacher's margins at a temperature set by entropy).
+    :param alpha: Weight of the distillation in `model`.
+    :param temperature: Of the teacher in `model`; None sets it by entropy, as `strong` does.
+    :param negatives: Random responses a step, in `data` and `model`.
+    :param max_candidates: The most responses of a context, drawn at random from those it has; the authors' 10.
+    :param history: The most turns of a context.
+    :param max_dev: The most contexts to select on, drawn over all dialogues that are not trained on.
+    :param epochs: Passes over the contexts; the best on dev is kept.
+    :param batch_size: Contexts a step.
+    :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
+    :param seed: Of order and sampling.
+    """
+
+    recipe: str = "model"
+    alpha: float = 0.1
+    temperature: float | None = 1.0
+    negatives: int = 512
+    max_candidates: int = 10
+    history: int = HISTORY
+    max_dev: int = 1000
+    epochs: int = 3
+    batch_size: int = 48
+    learning_rate: float = 5e-5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            msg = f"There is no recipe {self.recipe!r}: choose one of {', '.join(RECIPES)}."
+            raise ValueError(msg)
+        for name in ("negatives", "max_candidates", "history", "max_dev", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                msg = f"{name} must be at least 1, not {getattr(self, name)}."
+                raise ValueError(msg)
+
+
+def make_rows(
+    rows: list[Row],
+    student: SentenceTransformer,
+    settings: G2RSettings,
+    workspace: Path,
+    miner: str | None = None,
+    device: str | None = None,
+) -> tuple[Dataset | DatasetDict, Any]:
+    """
+    What the trainer is given: rows and the loss for them.
+
+    :param rows: Contexts with their responses.
+    :param student: The student.
+    :param settings: The recipe.
+    :param workspace: Keeps mined negatives for a run that goes on.
+    :param miner: The encoder that finds hard negatives; None is the student as it is.
+    :param device: Where the miner runs.
+    :returns: The rows and the loss, or several of both by name.
+    :raises ValueError: If no row has a human reply, or none has several candidates where that is needed.
+    """
+    if settings.recipe == "dialogues":
+        contrastive = MultipleNegativesRankingLoss(student, scale=SCALE, similarity_fct=cos_sim)
+        return _pairs(rows, settings), contrastive
+    if settings.recipe == "strong":
+        mined = _hard_negatives(rows, student, settings, workspace, miner, device)
+        margins = _margins(rows, settings)
+        return DatasetDict(contrastive=mined, margin=margins), {
+            "contrastive": MultipleNegativesRankingLoss(student, scale=SCALE, similarity_fct=cos_sim),
+            "margin": MarginMSELoss(student, similarity_fct=_scaled_cosine),
+        }
+    loss = G2RLoss(
+        student,
+        list(response_set(rows).values()),
+        negatives=settings.negatives,
+        alpha=settings.alpha if settings.recipe == "model" else 0.0,
+        temperature=_temperature(rows, settings) if settings.recipe == "model" else 1.0,
+        scale=SCALE,
+        similarity_fct=cos_sim,
+        seed=settings.seed,
+    )
+    return _candidates(rows, settings), loss
+
+
+def _temperature(rows: list[Row], settings: G2RSettings) -> float:
+    if settings.recipe == "model" and settings.temperature is not None:
+        return settings.temperature
+    return entropy_temperature([row.teacher_scores or [] for row in rows], ENTROPY)
+
+
+def _pairs(rows: list[Row], settings: G2RSettings) -> Dataset:
+    found = [(query_text(row.query, settings.history), human_reply(row)) for row in rows]
+    pairs = [(query, reply) for query, reply in found if reply is not None]
+    if len(pairs) < 2:
+        msg = "No context has a reply that is labelled as the human one: `dialogues` and `strong` train on these."
+        raise ValueError(msg)
+    return Dataset.from_dict({"query": [query for query, _ in pairs], "document": [reply for _, reply in pairs]})
+
+
+def _candidates(rows: list[Row], settings: G2RSettings) -> Dataset:
+    """One column a candidate; NaN where a context has fewer."""
+    chosen = [
+        sample(list(range(len(row.documents))), settings.max_candidates, f"{settings.seed} {row.query_id}")
+        for row in rows
+    ]
+    width = max(map(len, chosen))
+    columns: dict[str, list[Any]] = {"query": [query_text(row.query, settings.history) for row in rows]}
+    for number in range(width):
+        columns[f"document_{number + 1}"] = [
+            row.documents[own[number]] if number < len(own) else "" for row, own in zip(rows, chosen, strict=True)
+        ]
+    columns["label"] = []
+    for row, own in zip(rows, chosen, strict=True):
+        scores = row.teacher_scores if settings.recipe == "model" and row.teacher_scores else [0.0] * len(row.documents)
+        columns["label"].append([scores[place] for place in own] + [float("nan")] * (width - len(own)))
+    return Dataset.from_dict(columns)
+
+
+def _margins(rows: list[Row], settings: G2RSettings) -> Dataset:
+    """How much likelier the teacher finds the human reply than each other one, in the unit of the scaled cosines."""
+    temperature = _temperature(rows, settings)
+    triplets: list[tuple[str, str, str, float]] = []
+    for row in rows:
+        reply, scores = human_reply(row), row.teacher_scores or []
+        if reply is None:
+            continue
+        query, own = query_text(row.query, settings.history), row.documents.index(reply)
+        for place, text in list(enumerate(row.documents))[: settings.max_candidates]:
+            if place != own:
+                triplets.append((query, reply, text, (scores[own] - scores[place]) / temperature))
+    if not triplets:
+        msg = "No context has a response beside the human one: `strong` needs generated ones (GenerativeAugmenter)."
+        raise ValueError(msg)
+    columns = zip(*triplets, strict=True)
+    return Dataset.from_dict(dict(zip(("query", "positive", "negative", "label"), map(list, columns), strict=True)))
+
+
+def _hard_negatives(
+    rows: list[Row],
+    student: SentenceTransformer,
+    settings: G2RSettings,
+    workspace: Path,
+    miner: str | None,
+    device: str | None,
+) -> Dataset:
+    """Human replies with negatives that are close but not too close."""
+    place = workspace / "mined"
+    if place.exists():
+        return load_from_disk(str(place))
+    pairs = _pairs(rows, settings)
+    set_seed(settings.seed)  # the library draws from the global generators
+    mined = mine_hard_negatives(
+        pairs,
+        SentenceTransformer(miner, device=device) if miner else student,
+        corpus=list(response_set(rows).values()),
+        range_max=MINED_FROM,
+        num_negatives=HARD_NEGATIVES,
+        relative_margin=RELATIVE_MARGIN,
+        sampling_strategy="random",
+        output_format="n-tuple",
+        batch_size=128,
+        use_faiss=True,
+        verbose=False,
+    )
+    if not len(mined):
+        msg = f"No context has {HARD_NEGATIVES} negatives that are not too close to its reply: give more responses."
+        raise ValueError(msg)
+    unfinished = workspace / ".mined.unfinished"
+    mined.save_to_disk(str(unfinished))
+    unfinished.rename(place)
+    return mined
+
+
+def _scaled_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return SCALE * pairwise_cos_sim(first, second)
+
+
+def arguments_for(
+    student: SentenceTransformer, checkpoints: Path, settings: G2RSettings, progress: bool
+) -> SentenceTransformerTrainingArguments:
+    """
+    How the trainer runs.
+
+    :param student: The student.
+    :param checkpoints: Where its checkpoints are kept.
+    :param settings: The recipe.
+    :param progress: Whether to show a progress bar.
+    :returns: For `run_trainer`.
+    """
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        # A reply that several contexts share must not be a negative of one of them.
+        batch_sampler="batch_sampler" if settings.recipe in {"data", "model"} else "no_duplicates",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.05,
+        weight_decay=0.0,
+        optim="adamw_torch_fused",
+        bf16=bf16_is_fast(student.device),
+        use_cpu=student.device.type == "cpu",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=f"eval_{METRIC}",
+        greater_is_better=True,
+        logging_steps=50,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        disable_tqdm=not progress,
+        dataloader_pin_memory=False,
+        report_to="none",
+    )
+
+
+def sample(everything: list[Any], count: int, seed: int | str) -> list[Any]:
+    """
+    Draw some, in their order.
+
+    :param everything: What is drawn from.
+    :param count: How many at most.
+    :param seed: Of the choice.
+    """
+    if len(everything) <= count:
+        return everything
+    chosen = random.Random(seed).sample(range(len(everything)), count)  # noqa: S311 - a sample, not a secret
+    return [everything[place] for place in sorted(chosen)]

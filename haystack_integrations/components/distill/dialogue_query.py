@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+from pathlib import Path
+from typing import Any
+
+from haystack import component, default_from_dict, default_to_dict
+from haystack.dataclasses import ChatMessage, ChatRole
+
+from haystack_distill.dialogues import HISTORY, check_history, format_context
+from haystack_distill.serving.exports import PROVENANCE
+
+
+@component
+class DialogueQuery:
+    """
+    Writes a dialogue as the query of a retriever, just as contexts were written when it was trained.
+
+    ### Usage example
+
+    ```python
+    from haystack.dataclasses import ChatMessage
+    from haystack_distill import DialogueQuery
+
+    messages = [ChatMessage.from_user("Do you like jazz?")]
+    query = DialogueQuery(model="models/replies").run(messages=messages)["query"]
+    ```
+    """
+
+    def __init__(self, *, model: str | None = None, history: int | None = None) -> None:
+        """
+        Say how much of a dialogue counts.
+
+        :param model: The folder that `ResponseDistiller` made: the history is the one it was trained with.
+        :param history: The most turns; None takes the model's, or 20.
+        :raises ValueError: If history is below 1.
+        """
+        if history is not None:
+            check_history(int(history))
+        self.model = model
+        self.history = None if history is None else int(history)
+        self._turns: int | None = self.history
+
+    def warm_up(self) -> None:
+        """
+        Read the history of the model, once.
+
+        :raises FileNotFoundError: If the model's folder does not say with what history it was trained.
+        """
+        if self._turns is None:
+            self._turns = HISTORY if self.model is None else _history_of(Path(self.model))
+
+    @component.output_types(query=str)
+    def run(self, messages: list[ChatMessage]) -> dict[str, str]:
+        """
+        Write the query.
+
+        :param messages: The dialogue, oldest first. System messages and tool calls are no part of a conversation and
+            are left out; messages of one speaker that follow each other are one turn.
+        :returns: `query`.
+        :raises ValueError: If nobody has said anything.
+        """
+        self.warm_up()
+        assert self._turns is not None
+        return {"query": format_context(turns_of(messages), self._turns)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialise this component.
+
+        :returns: Its type and init parameters.
+        """
+        return default_to_dict(self, model=self.model, history=self.history)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "DialogueQuery":
+        """
+        Restore this component.
+
+        :param data: What `to_dict` returned.
+        :returns: The component.
+        """
+        return default_from_dict(cls, data)
+
+
+def turns_of(messages: list[ChatMessage]) -> list[str]:
+    """
+    What was said, by two speakers in turn.
+
+    :param messages: The dialogue.
+    :returns: The turns, oldest first.
+    """
+    said: list[tuple[ChatRole, str]] = []
+    for message in messages:
+        text = (message.text or "").strip()
+        if message.role not in {ChatRole.USER, ChatRole.ASSISTANT} or not text:
+            continue
+        if said and said[-1][0] == message.role:
+            said[-1] = (message.role, f"{said[-1][1]}\n{text}")
+        else:
+            said.append((message.role, text))
+    return [text for _, text in said]
+
+
+def _history_of(folder: Path) -> int:
+    file = folder / PROVENANCE
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["settings"]["history"])
+    except (OSError, KeyError, ValueError) as error:
+        msg = (
+            f"{folder} does not say with what history it was trained ({PROVENANCE}: {error!r}): it was not made by "
+            "ResponseDistiller. Name the `history` instead of the model."
+        )
+        raise FileNotFoundError(msg) from error

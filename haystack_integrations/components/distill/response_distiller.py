@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+from typing import Any
+
+from haystack import component, default_from_dict, default_to_dict
+from haystack.utils import ComponentDevice
+
+from haystack_integrations.components.distill.teacher_ranking import plain_parameters
+
+
+@component
+class ResponseDistiller:
+    """
+    Makes a retriever of replies: one encoder for dialogues and responses, trained on what people and a generator said.
+
+    After G2R (arXiv 2108.12582). Recipes: `dialogues` trains on human replies alone, `data` on generated ones too
+    (data-level G2R), `model` adds the generator's scores (model-level G2R, as published), `strong` trains against hard
+    negatives and on the teacher's margins. The result is a plain sentence-transformers folder with `metrics.json`;
+    embed the responses with it, and serve them with `DistilledRetriever` behind a `DialogueQuery`.
+
+    ### Usage example
+
+    ```python
+    from haystack_distill import ResponseDistiller
+
+    distiller = ResponseDistiller(
+        model="sentence-transformers/all-MiniLM-L6-v2", output="models/replies", recipe="model", negatives=64
+    )
+    result = distiller.run(training_set="responses")
+    print(result["metrics"]["dev_hits@1_before"], result["metrics"]["dev_hits@1"])
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        output: str,
+        recipe: str = "model",
+        alpha: float = 0.1,
+        temperature: float | None = 1.0,
+        negatives: int = 512,
+        max_candidates: int = 10,
+        history: int = 20,
+        epochs: int = 3,
+        batch_size: int = 48,
+        learning_rate: float = 5e-5,
+        seed: int = 0,
+        miner: str | None = None,
+        device: ComponentDevice | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """
+        Say what is wanted; nothing is loaded before `run`.
+
+        :param model: The encoder to start from: folder or hub name.
+        :param output: The folder to make; it must not exist.
+        :param recipe: `dialogues`, `data`, `model` or `strong`; the last two need a teacher's scores.
+        :param alpha: Weight of the teacher's scores in `model`.
+        :param temperature: Divides the teacher's scores in `model`; None sets it by entropy, as `strong` does.
+        :param negatives: Random responses a step, in `data` and `model`; the published 512 is for a GPU.
+        :param max_candidates: The most responses of a context.
+        :param history: The most turns of a context; `DialogueQuery` reads it from the model's folder.
+        :param epochs: Passes over the contexts; the best on dev is kept.
+        :param batch_size: Contexts a step.
+        :param learning_rate: Peak learning rate.
+        :param seed: Of order and sampling.
+        :param miner: The encoder that finds hard negatives in `strong`; None takes `model`.
+        :param device: Where training runs; None takes the default device.
+        :param progress_bar: Whether to show progress on stderr.
+        """
+        self.model = model
+        self.output = output
+        self.recipe = recipe
+        self.alpha = float(alpha)
+        self.temperature = None if temperature is None else float(temperature)
+        self.negatives = int(negatives)
+        self.max_candidates = int(max_candidates)
+        self.history = int(history)
+        self.epochs = int(epochs)
+        self.batch_size = int(batch_size)
+        # YAML 1.1 reads a hand-written 5e-5 as a string.
+        self.learning_rate = float(learning_rate)
+        self.seed = int(seed)
+        self.miner = miner
+        self.device = device
+        self.progress_bar = progress_bar
+
+    @component.output_types(model_path=str, metrics=dict[str, Any])
+    def run(self, training_set: str, dev: str | None = None) -> dict[str, Any]:
+        """
+        Train and write the retriever.
+
+        A killed run goes on from its last checkpoint when it is run again with the same settings.
+
+        :param training_set: Of `ResponseSetBuilder`, labelled by `TeacherLabeller` where the recipe needs it.
+        :param dev: Dialogues (`.jsonl`) to select on. None holds a tenth of the training set's dialogues out.
+        :returns: `model_path`: the new folder; `metrics`: the content of its metrics.json.
+        :raises FileExistsError: If the output folder exists.
+        :raises FileNotFoundError: If a path is missing.
+        :raises ValueError: If there is too little to train on, scores are missing, or a setting does not fit.
+        """
+        # Training libraries take seconds to import: a pipeline that only reads this module does not need them.
+        from haystack_distill.g2r import distill_responses
+        from haystack_distill.training.responses import G2RSettings
+
+        settings = G2RSettings(
+            recipe=self.recipe,
+            alpha=self.alpha,
+            temperature=self.temperature,
+            negatives=self.negatives,
+            max_candidates=self.max_candidates,
+            history=self.history,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+        )
+        metrics = distill_responses(
+            training_set,
+            self.model,
+            self.output,
+            settings,
+            dev=dev,
+            miner=self.miner,
+            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+            progress=self.progress_bar,
+        )
+        return {"model_path": self.output, "metrics": metrics}
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialise this component.
+
+        :returns: Its type and init parameters.
+        """
+        return default_to_dict(self, **plain_parameters(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "ResponseDistiller":
+        """
+        Restore this component.
+
+        :param data: What `to_dict` returned.
+        :returns: The component.
+        """
+        return default_from_dict(cls, data)

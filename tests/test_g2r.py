@@ -1,0 +1,432 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""G2R: its loss against a plain computation, training sets of responses, every recipe, and runs that go on."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import cos_sim
+
+from benchmarks.g2r import diversity, in_whole_set
+from haystack_distill.g2r import distill_responses, read_material
+from haystack_distill.losses.g2r import G2RLoss
+from haystack_distill.responses import (
+    human_ids,
+    human_reply,
+    query_text,
+    read_responses,
+    response_id,
+    response_set,
+    write_responses,
+)
+from haystack_distill.temperature import entropy_temperature
+from haystack_distill.training.response_evaluator import METRIC, ResponseEvaluator, ranks_among
+from haystack_distill.training.responses import RECIPES, G2RSettings, make_rows
+from haystack_distill.training_set import TrainingSet, write_training_set
+from tests.conftest import sentences
+
+NAN = float("nan")
+
+
+def slow_loss(queries, candidates, negatives, labels, alpha, temperature, scale):
+    """Section 3.2 of the notes on the authors' code, in loops over Python floats."""
+
+    def product(first, second):
+        return scale * sum(a * b for a, b in zip(first, second, strict=True))
+
+    main, distillation = [], []
+    for query, row, scores in zip(queries, candidates, labels, strict=True):
+        there = [place for place, score in enumerate(scores) if not math.isnan(score)]
+        random = [math.exp(product(query, one)) for one in negatives]
+        own = {place: math.exp(product(query, row[place])) for place in there}
+        main += [-math.log(own[place] / (own[place] + sum(random))) for place in there]
+        weights = {place: math.exp(scores[place] / temperature) for place in there}
+        total = sum(own.values()) + sum(random)
+        distillation.append(
+            -sum(weights[place] / sum(weights.values()) * math.log(own[place] / total) for place in there)
+        )
+    return (1 - alpha) * sum(main) / len(main) + alpha * sum(distillation) / len(distillation)
+
+
+@st.composite
+def batches(draw):
+    batch, count, negatives, dim = (draw(st.integers(1, most)) for most in (4, 4, 5, 6))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    labels = random.normal(size=(batch, count)) * draw(st.sampled_from([0.1, 1.0, 5.0]))
+    missing = random.random((batch, count)) < 0.4
+    missing[:, 0] = False
+    labels[missing] = NAN
+    vectors = [random.normal(size=shape) for shape in ((batch, dim), (batch, count, dim), (negatives, dim))]
+    return *vectors, labels
+
+
+class TestLoss:
+    @settings(max_examples=60, deadline=None)
+    @given(
+        batches(), st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.sampled_from([0.3, 1.0, 4.0]), st.sampled_from([1.0, 3.0])
+    )
+    def test_is_what_the_plain_computation_says(self, batch, alpha, temperature, scale):
+        loss = G2RLoss(None, ["a"], alpha=alpha, temperature=temperature, scale=scale)
+        found = loss.compute_loss_from_embeddings(*(torch.tensor(one) for one in batch))
+        expected = slow_loss(*(one.tolist() for one in batch), alpha, temperature, scale)
+        assert float(found) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+    def test_candidates_that_are_not_there_have_no_gradient(self):
+        queries, candidates, negatives = torch.randn(2, 3), torch.randn(2, 2, 3, requires_grad=True), torch.randn(4, 3)
+        labels = torch.tensor([[1.0, 2.0], [1.0, NAN]])
+        G2RLoss(None, ["a"], alpha=0.5).compute_loss_from_embeddings(queries, candidates, negatives, labels).backward()
+        assert torch.all(candidates.grad[1, 1] == 0)
+        assert torch.isfinite(candidates.grad).all()
+        assert torch.any(candidates.grad[0, 1] != 0)
+
+    def test_at_alpha_0_labels_don_t_matter(self):
+        vectors = torch.randn(2, 3), torch.randn(2, 2, 3), torch.randn(4, 3)
+        loss = G2RLoss(None, ["a"], alpha=0)
+        one, other = (
+            loss.compute_loss_from_embeddings(*vectors, torch.tensor(labels))
+            for labels in ([[0.0, 0.0], [0.0, 0.0]], [[9.0, -3.0], [0.5, 2.0]])
+        )
+        assert one == other
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            ({"alpha": 1.5}, "alpha"),
+            ({"temperature": 0}, "temperature"),
+            ({"scale": -1}, "scale"),
+            ({"negatives": 0}, "negatives"),
+        ],
+    )
+    def test_settings_that_don_t_fit_are_named(self, wrong, says):
+        with pytest.raises(ValueError, match=says):
+            G2RLoss(None, ["a"], **wrong)
+
+    def test_the_model_embeds_what_is_there_and_negatives_are_no_candidates(self, bert):
+        model = SentenceTransformer(bert, device="cpu")
+        texts = sentences(8)
+        loss = G2RLoss(model, texts, negatives=8, alpha=0.3)
+        queries = [texts[0] + " " + texts[1], texts[2]]
+        columns = [[texts[0], texts[1]], [texts[3], ""]]
+        labels = torch.tensor([[-1.0, -2.0], [-1.5, NAN]])
+        found = loss([model.preprocess(column) for column in (queries, *columns)], labels)
+        embedded = {text: torch.tensor(model.encode(text)) for text in [*texts, *queries]}
+        # The empty text of a missing candidate is a candidate to nobody; the other texts are the negatives.
+        negatives = torch.stack([embedded[text] for text in texts if text not in {texts[0], texts[1], texts[3]}])
+        candidates = torch.zeros(2, 2, negatives.shape[1])
+        candidates[0, 0], candidates[1, 0], candidates[0, 1] = (embedded[texts[place]] for place in (0, 1, 3))
+        expected = loss.compute_loss_from_embeddings(
+            torch.stack([embedded[text] for text in queries]), candidates, negatives, labels
+        )
+        assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+        found.backward()
+        assert all(parameter.grad is not None for name, parameter in model.named_parameters() if "attention" in name)
+
+    def test_the_same_batch_draws_the_same_negatives(self, bert):
+        model = SentenceTransformer(bert, device="cpu")
+        loss = G2RLoss(model, sentences(60), negatives=5)
+        query = model.preprocess(["river bridge"])
+        drawn = [loss._negatives(query, [])["input_ids"] for _ in range(2)]
+        assert torch.equal(*drawn)
+        other = loss._negatives(model.preprocess(["stone winter"]), [])["input_ids"]
+        assert other.shape != drawn[0].shape or not torch.equal(other, drawn[0])
+
+    def test_without_another_response_it_says_so(self, bert):
+        model = SentenceTransformer(bert, device="cpu")
+        features = [model.preprocess([text]) for text in ("stone", "river")]
+        with pytest.raises(ValueError, match="give more responses"):
+            G2RLoss(model, ["river"])(features, torch.tensor([[0.0]]))
+
+
+class TestTemperature:
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(0, 1000), st.sampled_from([0.01, 1.0, 50.0]), st.sampled_from([0.2, 0.5, 0.9]))
+    def test_reaches_the_entropy_whatever_the_unit(self, seed, unit, entropy):
+        random = np.random.default_rng(seed)
+        scores = [unit * random.normal(size=random.integers(2, 8)) for _ in range(12)]
+        temperature = entropy_temperature(scores, entropy)
+        found = []
+        for one in scores:
+            shares = np.exp(one / temperature - (one / temperature).max())
+            shares /= shares.sum()
+            found.append(-np.sum(shares[shares > 0] * np.log(shares[shares > 0])) / np.log(len(one)))
+        assert np.mean(found) == pytest.approx(entropy, abs=1e-3)
+
+    def test_scores_that_say_nothing_are_refused(self):
+        with pytest.raises(ValueError, match="all the same"):
+            entropy_temperature([[1.0, 1.0], [2.0]], 0.5)
+
+
+def write_lines(file: Path, rows: list[dict]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture(scope="module")
+def augmented(tmp_path_factory) -> Path:
+    """Forty dialogues of one context each; replies begin with the last word of what they reply to."""
+    lines, rows = sentences(40, seed=3), []
+    random = np.random.default_rng(0)
+    for number, line in enumerate(lines):
+        word = line.rstrip(".").split()[-1]
+        replies = [f"{word} {word} {extra}" for extra in sentences(int(random.integers(1, 4)), seed=100 + number)]
+        responses = [{"text": text, "generated": place > 0} for place, text in enumerate(replies)]
+        rows.append({"_id": f"d{number}-1", "context": ["Hello there.", line], "responses": responses})
+    return write_lines(tmp_path_factory.mktemp("g2r") / "responses.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def labelled(augmented, tmp_path_factory) -> Path:
+    """With scores as a teacher gives them; a row is set aside."""
+    folder = tmp_path_factory.mktemp("sets")
+    rows = list(write_responses(augmented, folder / "bare"))
+    random = np.random.default_rng(1)
+    scored = [
+        type(row)(
+            **{
+                **vars(row),
+                "teacher_scores": None if number == 5 else random.normal(-3, 1, len(row.documents)).tolist(),
+            }
+        )
+        for number, row in enumerate(rows)
+    ]
+    write_training_set(folder / "set", scored, source="test", teacher={"model": "test", "signal": "mi"})
+    return folder / "set"
+
+
+class TestTrainingSets:
+    def test_of_generated_responses(self, augmented, tmp_path):
+        made = list(write_responses(augmented, tmp_path / "set"))
+        given_rows = [json.loads(line) for line in augmented.read_text().splitlines()]
+        assert [row.query_id for row in made] == [row["_id"] for row in given_rows]
+        assert [row.documents for row in made] == [[one["text"] for one in row["responses"]] for row in given_rows]
+        assert all(row.labels == [1] + [0] * (len(row.documents) - 1) for row in made)
+        assert made[0].query.split("\n") == given_rows[0]["context"]
+        assert made[0].document_ids[0] == response_id(made[0].documents[0])
+        assert response_set(made) == {response_id(text): text for row in made for text in row.documents}
+
+    def test_of_dialogues(self, tmp_path):
+        file = write_lines(tmp_path / "d.jsonl", [{"_id": "a", "turns": ["one\n two", "three", "four"]}])
+        made = list(write_responses(file, tmp_path / "set"))
+        assert [(row.query_id, row.query, row.documents) for row in made] == [
+            ("a-1", "one two", ["three"]),
+            ("a-2", "one two\nthree", ["four"]),
+        ]
+        assert query_text(made[1].query) == "three | one two"
+        assert query_text(made[1].query, history=1) == "three"
+
+    def test_a_set_that_is_there_is_kept_if_it_is_of_the_same_file(self, augmented, tmp_path):
+        first = write_responses(augmented, tmp_path / "set")
+        assert write_responses(augmented, tmp_path / "set").manifest == first.manifest
+        other = write_lines(tmp_path / "o.jsonl", [{"turns": ["a", "b"]}])
+        with pytest.raises(FileExistsError):
+            write_responses(other, tmp_path / "set")
+
+    def test_duplicates_and_empty_responses_are_left_out(self, tmp_path):
+        responses = [{"text": t, "generated": t != "yes"} for t in ("yes", " yes ", "", "no")]
+        row = {"_id": "a-1", "context": ["hi"], "responses": responses}
+        found = read_responses(write_lines(tmp_path / "r.jsonl", [row]))[0]
+        assert (found.texts, found.human) == (["yes", "no"], [True, False])
+
+    def test_generated_replies_are_not_taken_for_human_ones(self, augmented, tmp_path):
+        """Where the human reply is missing, no other takes its place."""
+        row = {"_id": "a-1", "context": ["hi"], "responses": [{"text": "yes", "generated": True}]}
+        made = list(write_responses(write_lines(tmp_path / "r.jsonl", [row]), tmp_path / "one"))
+        assert human_reply(made[0]) is None
+        rows = list(write_responses(augmented, tmp_path / "set"))
+        assert human_ids(rows) == {row.document_ids[0] for row in rows}
+
+    @pytest.mark.parametrize(
+        ("row", "says"),
+        [
+            ({"_id": "a", "context": ["hi"], "responses": []}, "no response"),
+            ({"_id": "a", "context": [" "], "responses": [{"text": "x"}]}, "no context"),
+            ({"_id": "a", "context": ["hi"], "responses": ["x"]}, "expected"),
+            ({"_id": "a", "responses": [{"text": "x"}]}, "'context'"),
+        ],
+    )
+    def test_a_broken_line_is_named(self, tmp_path, row, says):
+        with pytest.raises(ValueError, match=f"line 1.*{says}"):
+            read_responses(write_lines(tmp_path / "r.jsonl", [row]))
+
+    def test_no_dialogue_is_trained_on_and_selected_on(self, labelled):
+        opened = TrainingSet.open(labelled)
+        material = read_material(opened, G2RSettings())
+        trained = {query_text(row.query) for row in material.rows}
+        assert len(material.dev) == 4
+        assert not trained & {context for context, _ in material.dev}
+        everything = read_material(opened, G2RSettings(recipe="data"))
+        assert everything.dev == material.dev  # the row without scores does not change what is selected on
+        assert len(everything.rows) >= len(material.rows)
+
+
+class TestEvaluator:
+    def test_ranks_are_those_of_a_full_sort(self):
+        random = np.random.default_rng(0)
+        contexts, replies = random.normal(size=(30, 4)), random.normal(size=(30, 4))
+        texts = [f"reply {number}" for number in range(30)]
+        ranks = ranks_among(contexts, replies, texts, candidates=30)
+        scores = contexts @ replies.T
+        assert ranks.tolist() == [int((scores[row] > scores[row, row]).sum()) for row in range(30)]
+
+    def test_the_same_words_are_no_rival(self):
+        vectors = np.eye(3)
+        replies = np.stack([vectors[0], vectors[0], vectors[2]])
+        assert ranks_among(replies, replies, ["yes", "yes", "no"]).tolist() == [0, 0, 0]
+
+    def test_a_model_that_says_the_same_of_all_hits_nothing(self):
+        same = np.ones((5, 2))
+        assert (ranks_among(same, same, list("abcde")) > 0).all()
+
+    def test_one_reply_can_t_be_ranked(self):
+        with pytest.raises(ValueError, match="no other"):
+            ranks_among(np.ones((2, 2)), np.ones((2, 2)), ["a", "a"])
+
+    def test_it_is_named_as_the_trainer_looks_for_it(self, bert):
+        lines = sentences(12)
+        found = ResponseEvaluator(lines, lines)(SentenceTransformer(bert, device="cpu"))
+        assert found[METRIC] == 1.0
+
+
+SMALL = {"negatives": 8, "batch_size": 8, "epochs": 2, "learning_rate": 1e-3}
+
+
+class TestRecipes:
+    @pytest.mark.parametrize("recipe", RECIPES)
+    def test_writes_a_model_that_learned(self, recipe, labelled, bert, tmp_path):
+        made_for = {"recipe": recipe, **SMALL}
+        figures = distill_responses(
+            labelled, bert, tmp_path / "model", G2RSettings(**made_for), device="cpu", progress=False
+        )
+        model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+        before = SentenceTransformer(bert, device="cpu")
+        assert not np.allclose(model.encode("river"), before.encode("river"), atol=1e-3)
+        assert figures == json.loads((tmp_path / "model" / "metrics.json").read_text())
+        assert {"dev_hits@1", "dev_hits@1_before", "training_seconds"} <= figures.keys()
+        assert figures["provenance"]["settings"]["recipe"] == recipe
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+    @pytest.mark.parametrize("recipe", ["data", "model"])
+    def test_training_finds_what_is_trained_on(self, recipe, augmented, labelled, make_encoder, tmp_path):
+        """Replies repeat the last word of their context."""
+        chosen = G2RSettings(recipe=recipe, **{**SMALL, "negatives": 32, "epochs": 12, "learning_rate": 1e-2})
+        figures = distill_responses(
+            labelled,
+            make_encoder("bert", layers=1),
+            tmp_path / "model",
+            chosen,
+            dev=augmented,
+            device="cpu",
+            progress=False,
+        )
+        assert figures["dev_contexts"] == 40
+        assert figures["dev_hits@1"] > figures["dev_hits@1_before"] + 0.2
+
+    def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(self, labelled, bert, tmp_path, monkeypatch):
+        chosen = G2RSettings(recipe="model", **{**SMALL, "epochs": 3})
+        whole = distill_responses(labelled, bert, tmp_path / "whole", chosen, device="cpu", progress=False)
+        called = []
+        evaluate = ResponseEvaluator.__call__
+
+        def killed(self, *args, **kwargs):
+            called.append(1)
+            if len(called) == 3:  # before training, after the first epoch, after the second
+                raise KeyboardInterrupt
+            return evaluate(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ResponseEvaluator, "__call__", killed)
+            distill_responses(labelled, bert, tmp_path / "broken", chosen, device="cpu", progress=False)
+        assert not (tmp_path / "broken").exists()
+        again = distill_responses(labelled, bert, tmp_path / "broken", chosen, device="cpu", progress=False)
+        assert [entry["dev_hits@1"] for entry in again["history"]] == [
+            entry["dev_hits@1"] for entry in whole["history"]
+        ]
+        one, other = (SentenceTransformer(str(tmp_path / name), device="cpu") for name in ("whole", "broken"))
+        assert np.allclose(one.encode("river bridge"), other.encode("river bridge"), atol=1e-5)
+
+    def test_other_settings_don_t_go_on_from_it(self, labelled, bert, tmp_path, monkeypatch):
+        monkeypatch.setattr("haystack_distill.g2r.run_trainer", _dies)
+        with pytest.raises(KeyboardInterrupt):
+            distill_responses(labelled, bert, tmp_path / "m", G2RSettings(**SMALL), device="cpu", progress=False)
+        with pytest.raises(ValueError, match="other settings"):
+            distill_responses(
+                labelled, bert, tmp_path / "m", G2RSettings(alpha=0.5, **SMALL), device="cpu", progress=False
+            )
+
+    def test_scores_are_asked_for_where_they_are_needed(self, augmented, bert, tmp_path):
+        write_responses(augmented, tmp_path / "set")
+        with pytest.raises(ValueError, match="no teacher scores"):
+            distill_responses(tmp_path / "set", bert, tmp_path / "m", G2RSettings(recipe="strong"), progress=False)
+
+    def test_candidates_are_masked_and_limited(self, labelled, bert, tmp_path):
+        rows = [row for row in TrainingSet.open(labelled) if row.teacher_scores]
+        chosen = G2RSettings(max_candidates=2)
+        made, loss = make_rows(rows, SentenceTransformer(bert, device="cpu"), chosen, tmp_path)
+        assert set(made.column_names) == {"query", "document_1", "document_2", "label"}
+        assert loss.alpha == 0.1
+        for row, kept in zip(rows, made, strict=True):
+            there = [not math.isnan(score) for score in kept["label"]]
+            assert sum(there) == min(2, len(row.documents))
+            for number, real in enumerate(there):
+                text = kept[f"document_{number + 1}"]
+                assert (text == "") != real
+                if real:
+                    assert kept["label"][number] == pytest.approx(row.teacher_scores[row.documents.index(text)])
+
+    def test_margins_are_the_teachers_in_the_unit_of_the_cosines(self, labelled, bert, tmp_path):
+        rows = [row for row in TrainingSet.open(labelled) if row.teacher_scores]
+        made, losses = make_rows(rows, SentenceTransformer(bert, device="cpu"), G2RSettings(recipe="strong"), tmp_path)
+        temperature = entropy_temperature([row.teacher_scores for row in rows], 0.5)
+        expected = [(row.teacher_scores[0] - score) / temperature for row in rows for score in row.teacher_scores[1:]]
+        assert made["margin"]["label"] == pytest.approx(expected)
+        similarity = losses["margin"].similarity_fct
+        one, other = torch.randn(3, 4), torch.randn(3, 4)
+        assert torch.allclose(similarity(one, other), 20 * cos_sim(one, other).diagonal())
+
+    def test_hard_negatives_are_below_their_positive(self, labelled, bert, tmp_path):
+        model = SentenceTransformer(bert, device="cpu")
+        rows = [row for row in TrainingSet.open(labelled) if row.teacher_scores]
+        mined = make_rows(rows, model, G2RSettings(recipe="strong"), tmp_path)[0]["contrastive"]
+        assert len(mined)
+        names = [name for name in mined.column_names if name.startswith("negative")]
+        for row in mined:
+            query, positive, *negatives = model.encode([row["query"], row["document"], *(row[name] for name in names)])
+            assert all(query @ one <= 0.95 * (query @ positive) + 1e-4 for one in negatives)
+
+    def test_an_unknown_recipe_is_named(self):
+        with pytest.raises(ValueError, match="no recipe 'best'"):
+            G2RSettings(recipe="best")
+
+
+def _dies(*_args, **_kwargs):
+    raise KeyboardInterrupt
+
+
+class TestBenchmark:
+    def test_places_in_the_response_set_are_those_of_one_big_sort(self):
+        random = np.random.default_rng(0)
+        pool, replies = [f"p{n}" for n in range(40)], ["p3", *(f"t{n}" for n in range(8)), "t0"]
+        vectors = {text: random.normal(size=4) for text in {*pool, *replies}}
+        queries = random.normal(size=(len(replies), 4))
+        scores = queries @ np.stack([vectors[text] for text in pool]).T
+        found = np.argsort(-scores, axis=1)[:, :10]
+        own = np.stack([vectors[text] for text in replies])
+        places = in_whole_set(queries, own, replies, np.take_along_axis(scores, found, 1), pool, found)
+        for query, reply, place in zip(queries, replies, places, strict=True):
+            ordered = sorted({*pool, *replies}, key=lambda text: -(vectors[text] @ query))
+            assert min(10, ordered.index(reply)) == min(10, place)
+
+    def test_distinct_n_grams_are_counted_over_all_replies(self):
+        found = diversity(["I like it.", "I like it!"])
+        assert found["dist2"] == 4 / 6  # i like, like it (twice each), it ., it !
+        assert found["dist3"] == 3 / 4
+        assert found["length"] == 4
