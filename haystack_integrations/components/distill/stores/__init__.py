@@ -12,16 +12,18 @@ from haystack_integrations.components.distill.stores.ranking import (
     similarity_of,
     store_of,
 )
-from haystack_integrations.components.distill.stores.reading import is_embedded, pages_of
+from haystack_integrations.components.distill.stores.reading import embedded_text, is_embedded, pages_of, rows_of
 
 __all__ = [
     "Ranking",
     "UnknownRankingError",
+    "embedded_text",
     "index_of",
     "init_parameters",
     "is_embedded",
     "pages_of",
     "ranking_of",
+    "rows_of",
     "similarity_of",
     "store_of",
     "teacher_of",

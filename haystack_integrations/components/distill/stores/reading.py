@@ -38,14 +38,27 @@ _OURS = (TypeError, AttributeError, LookupError, NotImplementedError, ImportErro
 
 def pages_of(store: Any, meta_fields: Sequence[str] = (), separator: str = "\n") -> Iterator[Page]:
     """
-    Read all documents of a store with their vectors; nothing is written.
-
-    A call that fails is tried again. What was read counts only if it is all that the store holds.
+    Read all documents of a store with their vectors, as `rows_of` does, in the form of an index.
 
     :param store: The document store.
     :param meta_fields: Meta fields that were embedded with the content, as in the document embedder.
     :param separator: What stands between them, as in the document embedder.
     :returns: Pages of (id, text as it was embedded, vector).
+    :raises DocumentStoreError: If the store can't be reached, or loses documents on the way.
+    :raises ValueError: If opening the store would empty it.
+    """
+    for rows in rows_of(store):
+        yield [(row.id, embedded_text(row, meta_fields, separator), row.vector) for row in rows]
+
+
+def rows_of(store: Any) -> Iterator[list[Row]]:
+    """
+    Read all documents of a store with their vectors; nothing is written.
+
+    A call that fails is tried again. What was read counts only if it is all that the store holds.
+
+    :param store: The document store.
+    :returns: Pages of documents.
     :raises DocumentStoreError: If the store can't be reached, or loses documents on the way.
     :raises ValueError: If opening the store would empty it.
     """
@@ -73,7 +86,7 @@ def pages_of(store: Any, meta_fields: Sequence[str] = (), separator: str = "\n")
     retried(store.count_documents)
     for rows in reader_of(store)(store, retried):
         seen += len(rows)
-        yield [(row.id, _embedded_text(row, meta_fields, separator), row.vector) for row in rows]
+        yield rows
     held = retried(store.count_documents)
     if seen != held:
         msg = (
@@ -115,7 +128,14 @@ def read_by_protocol(store: Any, retried: Callable[[Callable[[], Any]], Any]) ->
     yield [Row(one.id, one.content, one.meta, one.embedding) for one in retried(store.filter_documents)]
 
 
-def _embedded_text(row: Row, meta_fields: Sequence[str], separator: str) -> str:
+def embedded_text(row: Row, meta_fields: Sequence[str], separator: str) -> str:
+    """
+    What a document embedder embeds of a document.
+
+    :param row: The document.
+    :param meta_fields: Meta fields that stand before the content.
+    :param separator: What stands between them.
+    """
     fields = [str(row.meta[name]) for name in meta_fields if row.meta.get(name)]
     return separator.join([*fields, row.content or ""])
 

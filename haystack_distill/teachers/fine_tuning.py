@@ -1,0 +1,284 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+A reader is taught the answers of a training set, so that it labels better in the next round.
+
+DKRR trains its reader before each round on what the retriever finds (arXiv 2012.04584, section 3.2), and attention of a
+reader that was not fine-tuned for the task is a poor teacher (arXiv 2402.11794). The prompts are those that score
+(`teachers/prompts.py`), so what is trained is what is asked later.
+"""
+
+import hashlib
+import json
+import logging
+import random
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from haystack_distill.comparison import versions
+from haystack_distill.folders import claim, published, workspace_for, write_json
+from haystack_distill.teachers.causal import CausalReader
+from haystack_distill.teachers.fusion_in_decoder import FusionReader
+from haystack_distill.teachers.prompts import Prompt, UnscorableError
+from haystack_distill.teachers.readers import load_reader
+from haystack_distill.training.answers import AnswerSettings, check_lora, train_reader
+from haystack_distill.training_set import Row, TrainingSet
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = ("pdist", "emdr2", "loop", "dkrr", "adist")
+"""The signals whose prompts ask for an answer."""
+
+HELD_OUT_PART, HELD_OUT_MOST = 10, 200
+"""One question in so many is held out, and at most so many."""
+
+PROVENANCE = "fine_tuning.json"
+
+
+@dataclass(frozen=True)
+class FineTuningSettings:
+    """
+    What a reader is taught.
+
+    :param signal: What the reader will be asked for when it labels; that prompt is trained. Where it holds one passage
+        (`pdist`, `emdr2`, and `dkrr`, `adist` of a causal model), the reader sees each passage that holds an answer;
+        where it holds all (`loop`, and every signal of a Fusion-in-Decoder reader), it sees all of them.
+    :param passages: How many passages of each question are looked at, in the retriever's order.
+    :param training: How it is trained.
+    """
+
+    signal: str = "pdist"
+    passages: int = 8
+    training: AnswerSettings = field(default_factory=AnswerSettings)
+
+
+@dataclass
+class Lessons:
+    """
+    What a reader is trained on.
+
+    :param train: Its prompts with an answer.
+    :param held_out: Those of questions that it is not trained on.
+    :param questions: How many questions each of both has.
+    :param left_out: Why rows are not used -> how many.
+    """
+
+    train: list[Any]
+    held_out: list[Any]
+    questions: tuple[int, int]
+    left_out: dict[str, int]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a token of a prompt does."""
+        content = [[_tokens(prompt) for prompt in part] for part in (self.train, self.held_out)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def fine_tune_reader(
+    training_set: str | Path,
+    model: str,
+    output: str | Path,
+    settings: FineTuningSettings | None = None,
+    *,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """
+    Teach a reader the answers of a training set and write it to a new folder that `load_reader` reads.
+
+    A run that was killed goes on from its last checkpoint when it is started again with the same settings.
+
+    :param training_set: A training set with answers; teacher scores are not needed.
+    :param model: The reader: folder, hub name or GGUF file.
+    :param output: The folder to make.
+    :param settings: What to teach.
+    :param device: Default: the CPU.
+    :param progress: Whether to show a progress bar.
+    :returns: The content of `fine_tuning.json`: `held_out` (`before` and `after`: mean log-likelihood of the answers'
+        tokens), `better`, `rows`, `history`, `training_seconds`, and what was asked for.
+    :raises FileExistsError: If the output is there already.
+    :raises FileNotFoundError: If the training set is missing.
+    :raises ImportError: If LoRA is asked for and peft is not installed.
+    :raises ValueError: If no question can be used, the model can't be trained, or an unfinished run had other settings.
+    """
+    settings = settings or FineTuningSettings()
+    workspace = workspace_for(output)
+    check_lora(settings.training.lora_rank)
+    rows = TrainingSet.open(training_set)
+    reader = load_reader(model, dtype="float32", device=device, batch_size=settings.training.batch_size)
+    check_trainable(reader.model, model)
+    lessons = lessons_of(reader, list(rows), settings, str(training_set))
+    claim(workspace, {"model": model, "settings": asdict(settings), "lessons": lessons.fingerprint})
+    before = mean_log_likelihood(reader, lessons.held_out)
+    summary = train_reader(
+        reader, lessons.train, lessons.held_out, workspace / "checkpoints", settings.training, progress=progress
+    )
+    after = mean_log_likelihood(reader, lessons.held_out)
+    if after <= before:
+        logger.warning(
+            "Held-out answers did not become likelier (%.4f before, %.4f after, a token): label with %s as before.",
+            before,
+            after,
+            model,
+        )
+    figures = {
+        "model": model,
+        "training_set": str(training_set),
+        "settings": json.loads(json.dumps(asdict(settings))),
+        "held_out": {"before": before, "after": after, "questions": lessons.questions[1]},
+        "better": after > before,
+        "rows": {"trained_on": lessons.questions[0], "prompts": len(lessons.train), **lessons.left_out},
+        "history": summary.history,
+        "training_seconds": summary.seconds,
+        "versions": versions(),
+    }
+    with published(output) as folder:
+        reader.model.save_pretrained(folder)
+        reader.tokenizer.save_pretrained(folder)
+        _check_saved(folder, reader, lessons.held_out)
+        write_json(folder / PROVENANCE, figures)
+    shutil.rmtree(workspace, ignore_errors=True)
+    return figures
+
+
+def check_trainable(model: PreTrainedModel, name: str) -> None:
+    """
+    Refuse weights that are packed into few bits. Those of a GGUF file are not: `load_reader` unpacks them.
+
+    :param model: The model.
+    :param name: Its name, for the message.
+    :raises ValueError: If the weights are packed.
+    """
+    packed = getattr(model.config, "quantization_config", None)
+    if packed is not None:
+        kind = packed.get("quant_method") if isinstance(packed, dict) else getattr(packed, "quant_method", None)
+        msg = (
+            f"The weights of {name} are quantised ({getattr(kind, 'value', kind)}) and can't be trained: name the "
+            "full-precision model that they were made from, or a GGUF file of it."
+        )
+        raise ValueError(msg)
+
+
+def lessons_of(
+    reader: CausalReader | FusionReader, rows: Sequence[Row], settings: FineTuningSettings, source: str
+) -> Lessons:
+    """
+    Turn the rows of a training set into prompts with answers.
+
+    Where a prompt holds one passage, only passages in which an answer stands are taken (distant supervision, as in DPR,
+    arXiv 2004.04906): on any other the reader would learn to answer without reading.
+
+    :param reader: The reader.
+    :param rows: The rows.
+    :param settings: What to teach.
+    :param source: The training set's name, for messages.
+    :returns: The prompts.
+    :raises ValueError: If the signal asks for no answer, or fewer than two questions can be used.
+    """
+    if settings.signal not in SIGNALS:
+        msg = f"signal={settings.signal!r} asks for no answer, so there is nothing to teach: {', '.join(SIGNALS)}."
+        raise ValueError(msg)
+    prompt = reader.prompts[settings.signal]
+    found: list[list[Any]] = []
+    left_out: Counter[str] = Counter(without_answers=0, without_answer_in_passages=0, unusable=0)
+    for row in rows:
+        lessons = _prompts(reader, prompt, row, settings.passages)
+        if isinstance(lessons, str):
+            left_out[lessons] += 1
+        else:
+            found.append(lessons)
+    if len(found) < 2:
+        raise ValueError(_too_few(len(found), len(rows), dict(left_out), source))
+    if sum(left_out.values()):
+        logger.warning("%d of %d rows are left out: %s.", sum(left_out.values()), len(rows), _listed(left_out))
+    random.Random(settings.training.seed).shuffle(found)  # noqa: S311 - an order, not a secret
+    count = min(HELD_OUT_MOST, max(1, len(found) // HELD_OUT_PART))
+    held_out, train = found[:count], found[count:]
+    return Lessons(
+        [one for of_row in train for one in of_row],
+        [one for of_row in held_out for one in of_row],
+        (len(train), len(held_out)),
+        dict(left_out),
+    )
+
+
+def mean_log_likelihood(reader: CausalReader | FusionReader, prompts: Sequence[Any]) -> float:
+    """
+    The mean log-likelihood of the answers' tokens: of each prompt, then over the prompts, as the signal `pdist` has it.
+
+    :param reader: The reader.
+    :param prompts: Prompts with a target.
+    """
+    return float(np.mean([values.mean() for _, values in reader.log_likelihoods(prompts)]))
+
+
+def _prompts(reader: Any, prompt: Prompt, row: Row, most: int) -> list[Any] | str:
+    """The prompts of a row, or why there are none."""
+    answers = [answer for answer in row.answers if answer.strip()]
+    passages = [text for text in row.documents[:most] if text.strip()]
+    if not answers:
+        return "without_answers"
+    try:
+        if isinstance(reader, FusionReader) or "passages" in prompt.places:
+            return [reader.encode(prompt, row.query, passages, answers[0])] if passages else "unusable"
+        held = [(text, next((one for one in answers if _holds(text, one)), None)) for text in passages]
+        found = [reader.encode(prompt, row.query, [text], answer) for text, answer in held if answer is not None]
+    except UnscorableError as error:
+        logger.info("The query %r is left out: %s", row.query_id, error)
+        return "unusable"
+    return found or "without_answer_in_passages"
+
+
+def _holds(passage: str, answer: str) -> bool:
+    """Whether an answer stands in a passage, whatever the case and the spaces."""
+    return " ".join(answer.lower().split()) in " ".join(passage.lower().split())
+
+
+def _too_few(found: int, rows: int, left_out: dict[str, int], source: str) -> str:
+    if left_out["without_answers"] == rows:
+        return (
+            f"{source} has no answers, and a reader is trained on answers: give queries with `answers`, or label with "
+            "the signal 'question', which needs neither answers nor training."
+        )
+    way_out = (
+        "Take signal='loop', where all passages stand in one prompt."
+        if left_out["without_answer_in_passages"]
+        else "Give more questions with answers."
+    )
+    return (
+        f"Of the {rows} rows of {source} {found} can be trained on, and two are needed ({_listed(left_out)}). {way_out}"
+    )
+
+
+def _listed(left_out: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items() if count)
+
+
+def _tokens(prompt: Any) -> list[Any]:
+    if hasattr(prompt, "inputs"):
+        return [[one.ids for one in prompt.inputs], list(prompt.target)]
+    return [prompt.ids, prompt.target().tolist()]
+
+
+def _check_saved(folder: Path, reader: CausalReader | FusionReader, prompts: Sequence[Any]) -> None:
+    """What is loaded must be what was trained."""
+    loaded = load_reader(str(folder), dtype="float32", device=str(reader.model.device), batch_size=reader.batch_size)
+    some = prompts[:4]
+    expected, found = (mean_log_likelihood(one, some) for one in (reader, loaded))
+    if not np.isclose(expected, found, rtol=1e-3, atol=1e-4):
+        msg = (
+            f"The reader can't be saved faithfully: the mean log-likelihood of answers is {expected:.4f}, and when it "
+            f"is loaded again {found:.4f}. save_pretrained of {type(reader.model).__name__} loses something; the "
+            "checkpoints are kept."
+        )
+        raise ValueError(msg)
