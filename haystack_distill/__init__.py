@@ -9,10 +9,20 @@ from typing import Any
 
 _HOME = "haystack_integrations.components.distill"
 _WHERE = {
+    "CurrentRetriever": f"{_HOME}.current_retriever",
+    "DialogueQuery": f"{_HOME}.dialogue_query",
+    "DistillationLoop": f"{_HOME}.distillation_loop",
     "DistilledRetriever": f"{_HOME}.distilled_retriever",
+    "GenerativeAugmenter": f"{_HOME}.generative_augmenter",
+    "IndexSwitcher": f"{_HOME}.index_switcher",
     "KaleAligner": f"{_HOME}.kale_aligner",
     "KaleQueryEncoder": f"{_HOME}.kale_query_encoder",
+    "ReaderFineTuner": f"{_HOME}.reader_fine_tuner",
+    "ReplySelector": f"{_HOME}.reply_selector",
+    "ResponseDistiller": f"{_HOME}.response_distiller",
+    "ResponseSetBuilder": f"{_HOME}.response_set_builder",
     "RetrievalEvaluator": f"{_HOME}.retrieval_evaluator",
+    "RetrieverDistiller": f"{_HOME}.retriever_distiller",
     "TeacherAttentionScorer": f"{_HOME}.teacher_attention_scorer",
     "TeacherLabeller": f"{_HOME}.teacher_labeller",
     "TeacherLikelihoodScorer": f"{_HOME}.teacher_likelihood_scorer",
@@ -21,10 +31,20 @@ _WHERE = {
 }
 
 __all__ = [
+    "CurrentRetriever",
+    "DialogueQuery",
+    "DistillationLoop",
     "DistilledRetriever",
+    "GenerativeAugmenter",
+    "IndexSwitcher",
     "KaleAligner",
     "KaleQueryEncoder",
+    "ReaderFineTuner",
+    "ReplySelector",
+    "ResponseDistiller",
+    "ResponseSetBuilder",
     "RetrievalEvaluator",
+    "RetrieverDistiller",
     "TeacherAttentionScorer",
     "TeacherLabeller",
     "TeacherLikelihoodScorer",

@@ -119,42 +119,43 @@ def _one_at_a_time(system: System) -> Callable[[str], np.ndarray]:
     return lambda text: system.encode([text])
 
 
-def metrics(measured: dict[str, Measured], seed: int = 0) -> dict[str, Any]:
+def metrics(measured: dict[str, Measured], seed: int = 0, reference: str = "teacher") -> dict[str, Any]:
     """
-    Figures of all systems; of the student (the last one) its share, speed-up and significance against the teacher.
+    Figures of all systems; of the student (the last one) its share, speed-up and significance against the reference.
 
-    :param measured: The systems, the teacher among them as `teacher`.
+    :param measured: The systems, the reference among them.
     :param seed: Of the resampling.
+    :param reference: What the student is compared with: its teacher, or the retriever as it was.
     :returns: The content of `metrics.json`, see docs/metrics.md.
     """
-    teacher, student = measured["teacher"], list(measured.values())[-1]
-    share = student.quality.mean() / teacher.quality.mean() if teacher.quality.mean() else float("nan")
+    before, student = measured[reference], list(measured.values())[-1]
+    share = student.quality.mean() / before.quality.mean() if before.quality.mean() else float("nan")
     return {
         **{name: one.figures(seed) for name, one in measured.items()},
-        "share_of_teacher": share,
-        "speedup": teacher.encode_ms / student.encode_ms,
-        "significance": compare(student.quality, teacher.quality, seed=seed),
-        "queries": len(teacher.quality.query_ids),
+        f"share_of_{reference}": share,
+        "speedup": before.encode_ms / student.encode_ms,
+        "significance": compare(student.quality, before.quality, seed=seed),
+        "queries": len(before.quality.query_ids),
         "seed": seed,
         "versions": versions(),
     }
 
 
 def wins_and_losses(
-    student: Measured, teacher: Measured, queries: dict[str, str], qrels: Qrels, index: IndexView, count: int = 8
+    student: Measured, reference: Measured, queries: dict[str, str], qrels: Qrels, index: IndexView, count: int = 8
 ) -> dict[str, list[dict[str, Any]]]:
     """
     The queries on which the student gained or lost most, with the texts that matter.
 
     :param student: The student.
-    :param teacher: The teacher.
+    :param reference: What it is compared with.
     :param queries: Query id -> text.
     :param qrels: Judgments.
     :param index: The index.
     :param count: How many of each.
     :returns: `wins` and `losses`: query, nDCG@10 of both, the relevant passage and what each found first.
     """
-    differences = student.quality.per_query["ndcg@10"] - teacher.quality.per_query["ndcg@10"]
+    differences = student.quality.per_query["ndcg@10"] - reference.quality.per_query["ndcg@10"]
     texts = dict(zip(index.ids, index.texts, strict=True))
 
     def row(number: int) -> dict[str, Any]:
@@ -162,10 +163,10 @@ def wins_and_losses(
         relevant = max(qrels[query_id], key=lambda document: qrels[query_id][document])
         return {
             "query": queries[query_id],
-            "teacher": float(teacher.quality.per_query["ndcg@10"][number]),
+            "reference": float(reference.quality.per_query["ndcg@10"][number]),
             "student": float(student.quality.per_query["ndcg@10"][number]),
             "relevant": texts.get(relevant, ""),
-            "teacher_first": texts[ranking(teacher.run[query_id])[0]],
+            "reference_first": texts[ranking(reference.run[query_id])[0]],
             "student_first": texts[ranking(student.run[query_id])[0]],
         }
 

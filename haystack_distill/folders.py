@@ -57,7 +57,8 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
     :param file: The file to write.
     :param content: What it holds.
     """
-    unfinished = file.with_name(f".{file.name}.unfinished")
+    # Several processes of one run may write the same.
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
     unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(unfinished, file)
 

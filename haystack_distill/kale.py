@@ -19,7 +19,8 @@ from haystack_distill.beir import Qrels
 from haystack_distill.dev_set import DevSet, judged_by_teacher, make_dev_set
 from haystack_distill.folders import claim
 from haystack_distill.index import IndexView, stored_vectors
-from haystack_distill.losses.alignment import AlignmentLoss, checked_weights
+from haystack_distill.losses.alignment import NAMES, AlignmentLoss
+from haystack_distill.losses.weights import checked_weights
 from haystack_distill.students.cutting import check_keep, find_stack, kale_layers
 from haystack_distill.students.layer_search import LayerSearch, make_layered
 from haystack_distill.students.token_table import average_over, make_token_table
@@ -120,7 +121,7 @@ def align(
     :raises ValueError: If encoder and index don't belong together, there is nothing to align on, or the workspace
         holds a run with other settings.
     """
-    weights = checked_weights(settings.loss)
+    weights = checked_weights(settings.loss, NAMES)
     teacher.check_belongs_to(index)
     material = _material(index, settings, queries or Queries())
     made_by = {"query_prefix": teacher.query_prefix, "normalize": teacher.normalize, "dim": teacher.dim}

@@ -241,7 +241,7 @@ def _write(
 ) -> None:
     student = aligned.student
     student.save(str(folder), create_model_card=False)
-    _check_saved(folder, student, figures)
+    check_saved(folder, student, [figures["provenance"]["teacher"], "What does the loaded model make of this query?"])
     write_json(folder / PROVENANCE, figures["provenance"])
     write_json(folder / "metrics.json", figures)
     write_dev_set(folder, aligned.dev)
@@ -251,16 +251,22 @@ def _write(
     (folder / "README.md").write_text(_card(figures, facts), encoding="utf-8")
 
 
-def _check_saved(folder: Path, student: SentenceTransformer, figures: dict[str, Any]) -> None:
-    """What is loaded must be what was measured: some architectures rebuild layers by their number."""
-    texts = [figures["provenance"]["teacher"], "What does the loaded model make of this query?"]
+def check_saved(folder: Path, student: SentenceTransformer, texts: list[str]) -> None:
+    """
+    Make sure that what is loaded is what was measured: some architectures rebuild layers by their number.
+
+    :param folder: Where the student was saved.
+    :param student: The student.
+    :param texts: A few texts.
+    :raises ValueError: If its vectors differ.
+    """
     loaded = SentenceTransformer(str(folder), device=str(student.device), local_files_only=True)
     expected = student.encode(texts)
     difference = float(abs(loaded.encode(texts) - expected).max() / abs(expected).max())
     if difference > 1e-3:
         msg = (
-            f"The student can't be saved faithfully: loaded again, its vectors differ by {difference:.1%}. This "
-            f"architecture can't keep the layers {figures['kept_layers']}; choose others with `keep`."
+            f"The student can't be saved faithfully: loaded again, its vectors differ by {difference:.1%}. If layers "
+            "were cut, this architecture can't keep these: choose others with `keep`."
         )
         raise ValueError(msg)
 

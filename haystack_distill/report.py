@@ -28,15 +28,17 @@ def write_report(
     examples: dict[str, list[dict[str, Any]]],
     facts: dict[str, str],
     history: Sequence[dict[str, float]] = (),
+    reference: str = "teacher",
 ) -> str:
     """
     Render the report.
 
-    :param measured: The systems, the teacher as `teacher`, the student last.
+    :param measured: The systems, the student last.
     :param metrics: From `comparison.metrics`.
     :param examples: From `comparison.wins_and_losses`.
     :param facts: What was trained on what, label -> text.
     :param history: The dev measure by epoch, of the student's training.
+    :param reference: Which of them the student is compared with.
     :returns: HTML without any reference to another file.
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -48,19 +50,24 @@ def write_report(
             "name": _label(one),
             "is_student": one is list(measured.values())[-1],
             "training_seconds": one.system.training_seconds,
-            "share": one.quality.mean() / measured["teacher"].quality.mean(),
-            "speedup": measured["teacher"].encode_ms / one.encode_ms,
+            "share": one.quality.mean() / (measured[reference].quality.mean() or float("nan")),
+            "speedup": measured[reference].encode_ms / one.encode_ms,
             **metrics[name],
         }
         for name, one in measured.items()
     ]
+    student = _label(list(measured.values())[-1])
+    depths = {one.system.layers for one in measured.values()}
     return template.render(
         rows=rows,
+        title=f"{student} against the same index" if reference == "teacher" else "The distilled retriever",
+        share=metrics[f"share_of_{reference}"],
+        reference="teacher" if reference == "teacher" else f"{reference} retriever",
         metrics=metrics,
         student=rows[-1],
         examples=examples,
         facts=facts,
-        curve=quality_latency_curve(measured),
+        curve=quality_latency_curve(measured) if len(depths) > 1 else None,
         learning=_learning_curve(history) if len(history) > 1 else None,
     )
 
@@ -69,7 +76,7 @@ def quality_latency_curve(measured: dict[str, Measured]) -> str:
     """
     Draw quality against latency.
 
-    :param measured: The systems, the teacher as `teacher`, the student last.
+    :param measured: The systems, the student last.
     :returns: SVG.
     """
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
@@ -78,7 +85,9 @@ def quality_latency_curve(measured: dict[str, Measured]) -> str:
     for name, one in measured.items():
         low, high = _interval(one)
         value = one.quality.mean()
-        color = {"teacher": TEACHER, student: STUDENT}.get(name, STUDENT if "cut" not in name else OTHER)
+        color = {"teacher": TEACHER, "untouched": TEACHER, student: STUDENT}.get(
+            name, STUDENT if "cut" not in name else OTHER
+        )
         axes.errorbar(
             one.encode_ms, value, yerr=[[value - low], [high - value]], fmt="o", color=color, markersize=7, capsize=3
         )

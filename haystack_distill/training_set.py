@@ -23,6 +23,9 @@ from haystack_distill.folders import published, write_json
 
 VERSION = 1
 MANIFEST = "training_set.json"
+RECIPROCAL_RANK = "reciprocal_rank"
+"""The `similarity` of a set whose candidates were found by words, not vectors."""
+
 SCHEMA = pa.schema(
     [
         ("query_id", pa.string()),

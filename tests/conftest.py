@@ -149,6 +149,16 @@ def minilm() -> str:
 
 
 @pytest.fixture(scope="session")
+def minilm_table(minilm, tmp_path_factory) -> str:
+    """MiniLM's token table, untrained: a real student that learns in seconds."""
+    from haystack_distill.students.token_table import make_token_table
+
+    folder = str(tmp_path_factory.mktemp("table") / "table")
+    make_token_table(BiEncoderTeacher.load(minilm, device="cpu")).save(folder, create_model_card=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def reader_folder(tmp_path_factory):
     from tests.readers import save_reader  # which imports this module
 

@@ -280,7 +280,7 @@ class TestLoading:
     def test_the_facade(self):
         assert haystack_distill.KaleQueryEncoder is KaleQueryEncoder
         assert set(dir(haystack_distill)) >= {"KaleAligner", "load_pipeline"}
-        with pytest.raises(AttributeError, match="it offers DistilledRetriever"):
+        with pytest.raises(AttributeError, match="it offers .*DistilledRetriever"):
             haystack_distill.Nothing  # noqa: B018
 
     @pytest.mark.parametrize("name", ["indexing", "kale", "query"])

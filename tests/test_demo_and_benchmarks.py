@@ -21,12 +21,13 @@ from demo.corpus import python_documentation
 from haystack_distill.beir import read_beir
 from haystack_distill.comparison import System, teacher_system
 
-BENCHMARKS = ("kale", "kale_limits", "labels", "serving", "serving_http", "serving_profile", "stores", "teachers")
+SERVING = ("serving", "serving_http", "serving_profile")
+BENCHMARKS = ("asymmetric", "dkrr", "g2r", "kale", "kale_limits", "labels", "losses", *SERVING, "stores", "teachers")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_can_be_started(name):
-    if name.startswith("serving"):
+    if name in SERVING:
         pytest.importorskip("fastembed", reason="the `bench` extra is not installed")
         pytest.importorskip("haystack_integrations.document_stores.faiss", reason="faiss-haystack is not installed")
     parameters = inspect.signature(import_module(f"benchmarks.{name}").main).parameters

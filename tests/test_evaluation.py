@@ -116,8 +116,8 @@ def test_losses_are_the_queries_that_lost(measured, index):
     systems, queries, qrels = measured
     examples = wins_and_losses(systems["student"], systems["teacher"], queries, qrels, index)
     assert examples["losses"]
-    assert all(row["student"] < row["teacher"] for row in examples["losses"])
-    assert all(row["student"] > row["teacher"] for row in examples["wins"])
+    assert all(row["student"] < row["reference"] for row in examples["losses"])
+    assert all(row["student"] > row["reference"] for row in examples["wins"])
 
 
 def test_the_report_stands_alone_and_escapes_texts(measured):
@@ -125,8 +125,8 @@ def test_the_report_stands_alone_and_escapes_texts(measured):
     examples = {
         "wins": [],
         "losses": [
-            {"query": "<script>alert(1)</script>", "teacher": 1.0, "student": 0.0, "relevant": "a"}
-            | {"teacher_first": "b", "student_first": "c"}
+            {"query": "<script>alert(1)</script>", "reference": 1.0, "student": 0.0, "relevant": "a"}
+            | {"reference_first": "b", "student_first": "c"}
         ],
     }
     page = write_report(systems, metrics(systems), examples, {"Teacher": "t", "Judged by": "judged"})

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from haystack_distill.losses import index_ranking
-from haystack_distill.losses.alignment import AlignmentLoss, checked_weights
+from haystack_distill.losses.alignment import NAMES, AlignmentLoss
 from haystack_distill.losses.index_ranking import IndexRankingLoss
 from haystack_distill.losses.kale import KaleLoss
+from haystack_distill.losses.weights import checked_weights
 
 VECTORS = arrays(np.float64, (3, 5), elements=st.floats(-4, 4))
 TEMPERATURES = st.floats(0.5, 20)
@@ -125,11 +126,11 @@ def test_a_large_index_is_sampled_with_its_hard_neighbours(monkeypatch):
 @pytest.mark.parametrize("weights", [{}, {"kl": 1.0}, {"mse": 0}, {"mse": float("nan")}, {"mse": -1}])
 def test_bad_weights_are_refused(weights):
     with pytest.raises(ValueError, match="loss"):
-        checked_weights(weights)
+        checked_weights(weights, NAMES)
 
 
 def test_a_weight_written_by_hand_in_yaml_is_a_number():
-    assert checked_weights({"mse": "1e-5"}) == {"mse": 1e-5}
+    assert checked_weights({"mse": "1e-5"}, NAMES) == {"mse": 1e-5}
 
 
 @pytest.mark.parametrize("temperature", [0, -1, float("inf"), float("nan")])

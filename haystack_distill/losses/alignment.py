@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from haystack_distill.losses.index_ranking import IndexRankingLoss
 from haystack_distill.losses.kale import KaleLoss
+from haystack_distill.losses.weights import checked_weights
 
 NAMES = ("kale", "mse", "cosine", "index_ranking")
 
@@ -46,7 +47,7 @@ class AlignmentLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        checked = checked_weights(weights)
+        checked = checked_weights(weights, NAMES)
         self.model = model
         self.weights = dict(checked)
         if "mse" in self.weights:
@@ -88,22 +89,3 @@ class AlignmentLoss(nn.Module):
     def citation(self) -> str:
         """The BibTeX entry of KALE."""
         return KaleLoss(None).citation
-
-
-def checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """
-    Make numbers of the weights and refuse unknown names.
-
-    :param weights: Loss name -> weight; a hand-written `1e-5` arrives from YAML as a string and is read as a number.
-    :returns: The weights as floats.
-    :raises ValueError: If there is none, a name is not known, or a weight is not a positive number.
-    """
-    unknown = set(weights) - set(NAMES)
-    if unknown or not weights:
-        msg = f"The loss {sorted(unknown)[0] if unknown else 'without a name'!r} is not known: use {', '.join(NAMES)}."
-        raise ValueError(msg)
-    numbers = {name: float(weight) for name, weight in weights.items()}
-    if not all(0 < weight < float("inf") for weight in numbers.values()):
-        msg = f"The weights of the losses must be positive numbers: {dict(weights)}."
-        raise ValueError(msg)
-    return numbers

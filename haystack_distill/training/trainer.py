@@ -4,6 +4,7 @@
 
 """How every job here is run by `SentenceTransformerTrainer`: resumed, stopped early, its best checkpoint kept."""
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
+from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback, ProgressCallback
 
-from haystack_distill.students.cutting import find_stack
-from haystack_distill.students.token_table import is_table
+from haystack_distill.losses.weights import DivergedError
 from haystack_distill.training.index_evaluator import METRIC
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 4
 """Training ends early when so many evaluations in a row were no better than the best."""
@@ -32,9 +34,14 @@ PATIENCE = 4
 class _Progress(ProgressCallback):
     """The trainer's bar with its ETA, and one line an evaluation instead of every figure that was logged."""
 
+    def __init__(self, metric: str) -> None:
+        super().__init__()
+        self.metric = metric
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.training_bar is not None and logs and f"eval_{METRIC}" in logs:
-            self.training_bar.write(f"epoch {logs['epoch']:g}: dev nDCG@10 {logs[f'eval_{METRIC}']:.4f}")
+        if self.training_bar is not None and logs and f"eval_{self.metric}" in logs:
+            value = logs[f"eval_{self.metric}"]
+            self.training_bar.write(f"epoch {logs['epoch']:g}: {_shown(self.metric)} {value:.4f}")
 
 
 @dataclass
@@ -44,21 +51,24 @@ class TrainingSummary:
 
     :param seconds: Time spent training, evaluations included, over all resumed parts.
     :param epochs: Passes over the texts that were planned.
-    :param history: One entry an evaluation: epoch and dev nDCG@10.
+    :param history: One entry an evaluation: `epoch` and the dev measure (`dev_ndcg@10`).
+    :param diverged: Whether it was stopped because the loss was no number any more.
     """
 
     seconds: float
     epochs: int
     history: list[dict[str, float]] = field(default_factory=list)
+    diverged: bool = False
 
 
 def run_trainer(
     student: SentenceTransformer,
-    rows: Dataset,
-    loss: torch.nn.Module,
+    rows: Dataset | DatasetDict,
+    loss: torch.nn.Module | dict[str, torch.nn.Module],
     evaluator: Any,
     arguments: SentenceTransformerTrainingArguments,
     *,
+    metric: str = METRIC,
     trainer_class: type[SentenceTransformerTrainer] = SentenceTransformerTrainer,
     **trainer_arguments: Any,
 ) -> TrainingSummary:
@@ -66,13 +76,15 @@ def run_trainer(
     Train a student in place; it ends as its best checkpoint on dev.
 
     :param student: The student.
-    :param rows: What the loss is computed on.
-    :param loss: The loss.
-    :param evaluator: The dev measure; its main figure is called `dev_dot_ndcg@10`.
+    :param rows: What the loss is computed on; several sets by name where there are several losses.
+    :param loss: The loss, or one for each set.
+    :param evaluator: The dev measure.
     :param arguments: How to train; a run that finds checkpoints in `output_dir` goes on from the last complete one.
+    :param metric: What the evaluator calls its main figure.
     :param trainer_class: The trainer, or a child of it.
     :param trainer_arguments: What else the trainer takes, such as a data collator.
     :returns: What happened.
+    :raises DivergedError: If the loss is no number before there is a checkpoint to keep.
     """
     student.model_card_data.generate_widget_examples = False
     trainer = trainer_class(
@@ -87,19 +99,32 @@ def run_trainer(
     trainer.remove_callback(PrinterCallback)  # without a progress bar it would print every logged step
     if not arguments.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(_Progress)
+        trainer.add_callback(_Progress(metric))
     start = time.perf_counter()
+    diverged = False
     with _trainable(student):
-        trainer.train(resume_from_checkpoint=last_checkpoint(Path(str(arguments.output_dir))))
+        try:
+            trainer.train(resume_from_checkpoint=last_checkpoint(Path(str(arguments.output_dir))))
+        except DivergedError as error:
+            if trainer.state.best_model_checkpoint is None:
+                raise
+            logger.warning("%s Training stops; the best checkpoint before is kept.", error)
+            diverged = True
+            trainer._load_best_model()
     # The trainer leaves its bf16 context around `forward`; what is measured and saved must run as it will be loaded.
     trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
     student.eval()
     history = [
-        {"epoch": float(entry["epoch"]), "dev_ndcg@10": float(entry[f"eval_{METRIC}"])}
+        {"epoch": float(entry["epoch"]), _shown(metric).replace(" ", "_"): float(entry[f"eval_{metric}"])}
         for entry in trainer.state.log_history
-        if f"eval_{METRIC}" in entry
+        if f"eval_{metric}" in entry
     ]
-    return TrainingSummary(time.perf_counter() - start, int(arguments.num_train_epochs), history)
+    return TrainingSummary(time.perf_counter() - start, int(arguments.num_train_epochs), history, diverged)
+
+
+def _shown(metric: str) -> str:
+    """`dev_dot_ndcg@10` is `dev ndcg@10` to people."""
+    return metric.replace("_dot_", "_").replace("_", " ")
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -126,14 +151,16 @@ def _trainable(student: SentenceTransformer) -> Iterator[None]:
     dropouts = [(module, module.p) for module in student.modules() if isinstance(module, torch.nn.Dropout)]
     for module, _ in dropouts:
         module.p = 0.0
-    model = None if is_table(student) else find_stack(student).model
-    attention = model.config._attn_implementation if model is not None else None
-    if model is not None and student.device.type == "cpu":
-        model.set_attn_implementation("eager")
+    # One transformer, none in a token table, two where queries and documents have encoders of their own.
+    models = [module for module in student.modules() if isinstance(module, PreTrainedModel)]
+    attentions = [model.config._attn_implementation for model in models]
+    if student.device.type == "cpu":
+        for model in models:
+            model.set_attn_implementation("eager")
     try:
         yield
     finally:
         for module, probability in dropouts:
             module.p = probability
-        if model is not None:
+        for model, attention in zip(models, attentions, strict=True):
             model.set_attn_implementation(attention)

@@ -10,10 +10,8 @@ import numpy as np
 from haystack import Document
 
 from haystack_distill.questions import Question
-from haystack_distill.training_set import Row
+from haystack_distill.training_set import RECIPROCAL_RANK, Row
 from haystack_integrations.components.distill.stores import similarity_of, store_of
-
-RECIPROCAL_RANK = "reciprocal_rank"
 
 
 class Miner:

@@ -16,11 +16,15 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from rich.console import Console
 from rich.table import Table
 
-from haystack_integrations.components.distill import cli_label
+from haystack_integrations.components.distill import cli_augment, cli_distill, cli_label, cli_reindex, cli_replies
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("augment")(cli_augment.augment)
 app.command("label")(cli_label.label)
+app.command("distill")(cli_distill.distill)
 app.command("heads")(cli_label.choose_heads)
+app.command("reindex")(cli_reindex.reindex)
+app.command("compare-replies")(cli_replies.compare_replies)
 console = Console()
 
 
@@ -192,13 +196,13 @@ def _indexed(folder: Path, model: str, output: Path, progress: bool) -> InMemory
     """Embed a BEIR corpus into memory; a killed run finds the vectors again."""
     import numpy as np
 
-    from haystack_distill.beir import read_beir
+    from haystack_distill.beir import read_corpus
     from haystack_distill.folders import workspace_for
     from haystack_distill.index import stored_vectors
     from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
     workspace = workspace_for(output)
-    documents = read_beir(folder).documents
+    documents = read_corpus(folder / "corpus.jsonl")
     teacher = BiEncoderTeacher.load(model)
     texts = list(documents.values())
     vectors = stored_vectors(

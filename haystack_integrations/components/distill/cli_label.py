@@ -45,7 +45,7 @@ def label(
     _show_progress(progress)
 
     def job() -> dict[str, Any]:
-        scorer = _scorer(reader, signal, heads, permutations, dtype, api_base_url)
+        scorer = scorer_of(reader, signal, heads, permutations, dtype, api_base_url)
         labeller = TeacherLabeller(scorer=scorer, num_workers=workers, progress_bar=progress)
         pipeline = Pipeline()
         pipeline.add_component("labeller", labeller)
@@ -124,9 +124,26 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(f"Set aside: {one['query_id']}: {one['reason']}", highlight=False, soft_wrap=True)
 
 
-def _scorer(
-    reader: str, signal: str, heads: str | None, permutations: int, dtype: str | None, api_base_url: str | None
+def scorer_of(
+    reader: str,
+    signal: str,
+    heads: str | None = None,
+    permutations: int = 1,
+    dtype: str | None = None,
+    api_base_url: str | None = None,
 ) -> Any:
+    """
+    The scorer of a signal.
+
+    :param reader: The model.
+    :param signal: The signal.
+    :param heads: See `TeacherAttentionScorer`.
+    :param permutations: See `TeacherAttentionScorer`.
+    :param dtype: Of the reader.
+    :param api_base_url: See `TeacherLikelihoodScorer`.
+    :returns: The component.
+    :raises ValueError: If a server is asked for attention.
+    """
     from haystack_integrations.components.distill.teacher_attention_scorer import TeacherAttentionScorer
     from haystack_integrations.components.distill.teacher_likelihood_scorer import TeacherLikelihoodScorer
 

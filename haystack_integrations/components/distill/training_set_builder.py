@@ -93,7 +93,7 @@ class TrainingSetBuilder:
             source=queries,
             retriever=miner.name,
             similarity=miner.similarity,
-            settings={"retriever": _without_names(component_to_dict(self.retriever, "retriever")), "top_k": self.top_k},
+            settings={"retriever": without_names(component_to_dict(self.retriever, "retriever")), "top_k": self.top_k},
             shard_rows=self.shard_rows,
             progress=self.progress_bar,
         )
@@ -134,14 +134,19 @@ class TrainingSetBuilder:
         return default_from_dict(cls, data)
 
 
-def _without_names(content: Any) -> Any:
-    """An in-memory store has another random name in every process: it must not keep a killed run from going on."""
+def without_names(content: Any) -> Any:
+    """
+    A serialised component without the random names of in-memory stores, which would keep a killed run from going on.
+
+    :param content: What `to_dict` returned, or a part of it.
+    :returns: The same without the names.
+    """
     if isinstance(content, list):
-        return [_without_names(one) for one in content]
+        return [without_names(one) for one in content]
     if not isinstance(content, dict):
         return content
     nameless = str(content.get("type", "")).endswith("InMemoryDocumentStore")
-    parameters = {key: _without_names(value) for key, value in content.items()}
+    parameters = {key: without_names(value) for key, value in content.items()}
     if nameless:
         parameters["init_parameters"] = {**parameters["init_parameters"], "index": None}
     return parameters

@@ -1,0 +1,188 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""One round of the loop, in its own folder; each step finds what an earlier, killed run left of it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haystack import Document
+from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
+from haystack.core.serialization import component_from_dict, component_to_dict
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.utils import ComponentDevice
+
+from haystack_distill.training.processes import first_process_first
+from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
+from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
+from haystack_integrations.components.distill.retriever_distiller import RetrieverDistiller
+from haystack_integrations.components.distill.stores import index_of, teacher_of
+from haystack_integrations.components.distill.teacher_labeller import TeacherLabeller
+from haystack_integrations.components.distill.training_set_builder import TrainingSetBuilder
+
+if TYPE_CHECKING:
+    from haystack_integrations.components.distill.distillation_loop import DistillationLoop
+
+
+@dataclass(frozen=True)
+class Done:
+    """
+    A finished round.
+
+    :param model: The folder of the model.
+    :param metrics: The content of its `metrics.json`.
+    :param row: What the loop says of it.
+    """
+
+    model: str
+    metrics: dict[str, Any]
+    row: dict[str, Any]
+
+
+class Round:
+    """
+    A round.
+
+    :param loop: The settings.
+    :param folder: Of the loop.
+    :param number: 0 is the retriever as it was.
+    """
+
+    def __init__(self, loop: "DistillationLoop", folder: Path, number: int) -> None:
+        self.loop = loop
+        self.number = number
+        self.folder = folder / f"round-{number}"
+
+    def untouched(self) -> str:
+        """
+        Save the encoder as it is searched with, its settings baked in.
+
+        :returns: The folder of the model.
+        """
+        from haystack_distill.distillation_proof import open_student
+        from haystack_distill.folders import published
+
+        model = self.folder / "model"
+        if not model.is_dir():
+            student = open_student(teacher_of(self._distiller(self.loop.model)), self.loop.model)
+            with published(model) as unfinished:
+                student.save(str(unfinished), create_model_card=False)
+        return str(model)
+
+    def run(self, current: str, queries: str, judged: str | None) -> Done:
+        """
+        Retrieve, label and train.
+
+        :param current: The folder of the query encoder so far.
+        :param queries: See `DistillationLoop.run`.
+        :param judged: See `DistillationLoop.run`.
+        :returns: The round.
+        """
+        model, summary = self.folder / "model", self.folder / "labels.json"
+        if not (model / "metrics.json").is_file():
+            self.folder.mkdir(exist_ok=True)
+            device = ComponentDevice.resolve_device(self.loop.device).to_torch_str()
+            with first_process_first(cpu=device == "cpu"):
+                training_set = self._training_set(current, queries)
+                if not summary.is_file():
+                    self._label(training_set, summary)
+            distiller = self._distiller(current, str(model))
+            distiller.document_store = self._index(current)
+            distiller.run(training_set=training_set, judged=judged)
+        metrics = json.loads((model / "metrics.json").read_text(encoding="utf-8"))
+        labels = json.loads(summary.read_text(encoding="utf-8"))
+        row = {
+            "round": self.number,
+            "model": str(model),
+            "recommended": metrics["recommended"],
+            **metrics["dev"],
+            "untouched": metrics["untouched"]["ndcg@10"],
+            "student": metrics["student"]["ndcg@10"],
+            "first_agrees": labels["first_agrees"],
+            "training_seconds": metrics["training_seconds"],
+        }
+        return Done(str(model), metrics, row)
+
+    def _training_set(self, current: str, queries: str) -> str:
+        first = self.loop.first_retriever if self.number == 1 else None
+        retriever = first or DistilledRetriever(
+            retriever=self._searching(current), query_encoder=KaleQueryEncoder(model=current, backend="torch")
+        )
+        builder = TrainingSetBuilder(
+            retriever=retriever,
+            top_k=self.loop.top_k,
+            split=self.loop.split,
+            output=str(self.folder / "training_set"),
+            similarity=self.loop.distiller.get("similarity"),
+            progress_bar=self.loop.progress_bar,
+        )
+        return builder.run(queries=queries)["training_set"]
+
+    def _label(self, training_set: str, summary: Path) -> None:
+        from haystack_distill.folders import write_json
+
+        scorer = self.loop.scorer
+        if self.loop.reader_fine_tuner is not None:
+            reader = str(self.folder / "reader")
+            if not Path(reader).is_dir():
+                _changed(self.loop.reader_fine_tuner, output=reader).run(training_set=training_set)
+            scorer = _changed(scorer, model=reader)
+        labeller = TeacherLabeller(scorer=scorer, progress_bar=self.loop.progress_bar)
+        write_json(summary, labeller.run(training_set=training_set)["summary"])
+        labeller.close()  # the reader's memory is needed for training
+
+    def _distiller(self, model: str, output: str = "") -> RetrieverDistiller:
+        return RetrieverDistiller(
+            document_store=self.loop.store(),
+            model=model,
+            output=output,
+            device=self.loop.device,
+            progress_bar=self.loop.progress_bar,
+            **self.loop.distiller,
+        )
+
+    def _searching(self, current: str) -> Any:
+        index = self._index(current)
+        return self.loop.retriever if index is self.loop.store() else InMemoryEmbeddingRetriever(index)
+
+    def _index(self, current: str) -> Any:
+        """The store, or in memory what it will hold once its documents are embedded with the current model."""
+        if self.loop.distiller.get("update") != "both" or self.number == 1:
+            return self.loop.store()
+        if not hasattr(self, "_moved"):
+            self._moved = self._embedded_again(current)
+        return self._moved
+
+    def _embedded_again(self, current: str) -> InMemoryDocumentStore:
+        import numpy as np
+        from sentence_transformers import SentenceTransformer
+
+        from haystack_distill.index import stored_vectors
+
+        view = index_of(self._distiller(current), self.folder / "index")
+        encoder = SentenceTransformer(
+            current, device=ComponentDevice.resolve_device(self.loop.device).to_torch_str(), local_files_only=True
+        )
+        vectors = stored_vectors(
+            self.folder / "document_vectors.npy",
+            [current, view.fingerprint],
+            lambda: np.asarray(
+                encoder.encode_document(view.texts, batch_size=32, show_progress_bar=self.loop.progress_bar),
+                dtype=np.float32,
+            ),
+        )
+        similarity: Any = "cosine" if view.similarity == "cosine" else "dot_product"
+        store = InMemoryDocumentStore(embedding_similarity_function=similarity)
+        rows = zip(view.ids, view.texts, vectors, strict=True)
+        store.write_documents([Document(id=key, content=text, embedding=row.tolist()) for key, text, row in rows])
+        return store
+
+
+def _changed(part: Any, **parameters: Any) -> Any:
+    """The same component with other init parameters."""
+    data = component_to_dict(part, "part")
+    data["init_parameters"] |= parameters
+    return component_from_dict(type(part), data, "part")

@@ -1,0 +1,221 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from haystack import component, default_from_dict, default_to_dict
+from haystack.document_stores.types import DocumentStore
+from haystack.utils import ComponentDevice
+
+from haystack_integrations.components.distill.stores import index_of, init_parameters, teacher_of
+
+
+@component
+class RetrieverDistiller:
+    """
+    Trains a retriever on what a teacher thinks of the passages it finds: DKRR (arXiv 2012.04584), without labels.
+
+    With `update="query"` only the query encoder moves: the index stays as it is and nothing is embedded again. With
+    `update="both"` documents move too; the index must be made again with the result, see pipelines/reindex.yaml. The
+    result is a plain sentence-transformers folder with `metrics.json` and `report.html` beside the weights. If it is no
+    better on dev, `metrics["recommended"]` stays `untouched`.
+
+    Query encoders that `KaleAligner` made are trained the same way.
+
+    ### Usage example
+
+    ```python
+    from haystack_distill import RetrieverDistiller
+
+    distiller = RetrieverDistiller(
+        document_store=document_store,
+        model="sentence-transformers/all-MiniLM-L6-v2",
+        output="models/minilm-distilled",
+    )
+    result = distiller.run(training_set="training_set")
+    print(result["metrics"]["recommended"], result["metrics"]["dev"])
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        document_store: DocumentStore,
+        model: str,
+        output: str,
+        update: str = "query",
+        asymmetric: dict[str, int] | None = None,
+        loss: dict[str, float] | None = None,
+        teacher_temperature: float | str = "entropy",
+        target_entropy: float = 0.3,
+        student_temperature: float = 0.05,
+        passages: int | None = None,
+        epochs: int = 4,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+        seed: int = 0,
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        similarity: str | None = None,
+        max_documents: int = 100_000,
+        device: ComponentDevice | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """
+        Say what is wanted; nothing is loaded before `run`.
+
+        :param document_store: The index.
+        :param model: The query encoder to train: folder or hub name. With `update="both"` the encoder of both sides.
+        :param output: The folder to make; it must not exist.
+        :param update: `query` or `both`.
+        :param asymmetric: `query_layers` and `document_layers`: cuts two encoders of these depths out of the model and
+            trains both on the teacher's favourites, contrastively; `output` then holds the plain folders `query` and
+            `document`, and the index must be made again. `update`, `loss` and temperatures don't count.
+        :param loss: Loss name -> weight, of `kl`, `listwise`, `margin_mse`, `emdr2` and `contrastive`; None takes the
+            default.
+        :param teacher_temperature: Divides the teacher's scores; `entropy` sets it from `target_entropy`.
+        :param target_entropy: Mean entropy of the teacher's distributions, as a share of the largest possible.
+        :param student_temperature: Divides the student's scores, for vectors of length 1.
+        :param passages: Candidates of each query that are used; None uses all.
+        :param epochs: Passes over the queries; the best on dev is kept.
+        :param batch_size: Queries a step, over all processes.
+        :param learning_rate: None takes what suits the student.
+        :param seed: Of order and sampling.
+        :param query_prefix: Put before every query; None takes the model's own prompt.
+        :param document_prefix: As in the document embedder; None takes the model's own prompt.
+        :param normalize_embeddings: As in the document embedder.
+        :param truncate_dim: As in the document embedder.
+        :param meta_fields_to_embed: As in the document embedder.
+        :param embedding_separator: As in the document embedder.
+        :param similarity: How the store ranks: `cosine`, `dot_product` or `euclidean`; None finds out.
+        :param max_documents: Of a larger index about this many documents serve, and all that are candidates or judged.
+        :param device: Where training runs; None takes the default device.
+        :param progress_bar: Whether to show progress on stderr.
+        """
+        self.document_store = document_store
+        self.model = model
+        self.output = output
+        self.update = update
+        self.asymmetric = asymmetric
+        self.loss = loss
+        # YAML 1.1 reads a hand-written 1e-5 as a string.
+        self.teacher_temperature = (
+            teacher_temperature if teacher_temperature == "entropy" else float(teacher_temperature)
+        )
+        self.target_entropy = float(target_entropy)
+        self.student_temperature = float(student_temperature)
+        self.passages = None if passages is None else int(passages)
+        self.epochs = int(epochs)
+        self.batch_size = int(batch_size)
+        self.learning_rate = None if learning_rate is None else float(learning_rate)
+        self.seed = int(seed)
+        self.query_prefix = query_prefix
+        self.document_prefix = document_prefix
+        self.normalize_embeddings = normalize_embeddings
+        self.truncate_dim = truncate_dim
+        self.meta_fields_to_embed = meta_fields_to_embed or []
+        self.embedding_separator = embedding_separator
+        self.similarity = similarity
+        self.max_documents = int(max_documents)
+        self.device = device
+        self.progress_bar = progress_bar
+
+    @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str)
+    def run(self, training_set: str, judged: str | None = None) -> dict[str, Any]:
+        """
+        Train, measure and write the retriever. A killed run goes on from its last checkpoint.
+
+        :param training_set: A labelled training set.
+        :param judged: A BEIR folder whose dev split is selected on and whose test split the proof is about. None holds
+            some of the training set out, judged by the teacher: no label is needed.
+        :returns: `model_path`: the new folder; `metrics`: the content of its metrics.json; `report_path`: its report.
+        :raises FileExistsError: If the output folder exists.
+        :raises FileNotFoundError: If a path is missing.
+        :raises ValueError: If the set is not labelled, teaches nothing or belongs to other vectors, if a setting is
+            wrong, or if the loss diverges at once.
+        """
+        from haystack_distill.asymmetric_proof import train_and_prove_pair
+        from haystack_distill.beir import judged_documents
+        from haystack_distill.distillation_proof import distill_and_prove
+        from haystack_distill.folders import workspace_for
+        from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+        from haystack_distill.training.processes import process_number
+        from haystack_distill.training_set import TrainingSet
+
+        workspace = workspace_for(self.output)
+        settings = self.settings()
+        opened = TrainingSet.open(training_set)
+        candidates = {document_id for row in opened for document_id in row.document_ids}
+        copy = workspace / f"index-{process_number()}"
+        shutil.rmtree(copy, ignore_errors=True)  # a killed run's copy: the store may have changed since
+        index = index_of(self, copy, candidates | set(judged_documents(judged, judged)))
+        encoder: BiEncoderTeacher = teacher_of(self)
+        prove: Any = train_and_prove_pair if self.asymmetric else distill_and_prove
+        metrics = prove(
+            encoder, self.model, opened, index, settings, Path(self.output), judged, progress=self.progress_bar
+        )
+        return {
+            "model_path": self.output,
+            "metrics": metrics,
+            "report_path": str(Path(self.output) / "report.html"),
+        }
+
+    @property
+    def teacher(self) -> str:
+        """The encoder that is trained, under the name that `teacher_of` asks for."""
+        return self.model
+
+    def settings(self) -> Any:
+        """
+        What the engine is told.
+
+        :returns: A `haystack_distill.distillation.DistillationSettings`, or `AsymmetricSettings` for two depths.
+        :raises ValueError: If a setting is wrong.
+        """
+        from haystack_distill.asymmetric import AsymmetricSettings
+        from haystack_distill.distillation import DistillationSettings
+        from haystack_distill.training.asymmetric import AsymmetricTraining
+        from haystack_distill.training.distillation import RetrieverTraining
+
+        if self.asymmetric:
+            unknown = sorted(set(self.asymmetric) ^ {"query_layers", "document_layers"})
+            if unknown:
+                msg = f"`asymmetric` needs query_layers and document_layers, and nothing else: see {unknown[0]!r}."
+                raise ValueError(msg)
+            rate: Any = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+            pair = AsymmetricTraining(epochs=self.epochs, batch_size=self.batch_size, seed=self.seed, **rate)
+            return AsymmetricSettings(**{name: int(value) for name, value in self.asymmetric.items()}, training=pair)
+        return DistillationSettings(
+            update=self.update,
+            teacher_temperature=self.teacher_temperature,
+            target_entropy=self.target_entropy,
+            student_temperature=self.student_temperature,
+            passages=self.passages,
+            training=RetrieverTraining(self.epochs, self.batch_size, self.learning_rate, self.seed),
+            **({"loss": self.loss} if self.loss else {}),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialise this component.
+
+        :returns: Its type and init parameters.
+        """
+        return default_to_dict(self, **init_parameters(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RetrieverDistiller":
+        """
+        Restore this component.
+
+        :param data: What `to_dict` returned.
+        :returns: The component.
+        """
+        return default_from_dict(cls, data)
