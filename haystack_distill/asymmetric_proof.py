@@ -4,6 +4,7 @@
 
 """Two encoders of different depth out of a labelled training set, measured beside the one they came from."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from haystack_distill.index import IndexView
 from haystack_distill.report import write_report
 from haystack_distill.targets import targets_of
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.training.processes import process_number, wait_for_all
 from haystack_distill.training_set import TrainingSet
 
 
@@ -62,6 +64,9 @@ def train_and_prove_pair(
     pair = train_asymmetric(
         encoder, rows.select(kept), settings, workspace, index, chosen.queries, chosen.qrels, progress=progress
     )
+    if process_number():  # the first process measures and writes for all
+        wait_for_all()
+        return json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     figures = _measured(encoder, pair, index, chosen, test, settings.training.seed)
     made = {"trained": name, "teacher": training_set.manifest["teacher"], "dev_judged": chosen.judged, **pair.summary}
     with published(output) as folder:
@@ -69,6 +74,7 @@ def train_and_prove_pair(
         report = figures.pop("report")
         write_json(folder / "metrics.json", {**figures, "provenance": made})
         (folder / "report.html").write_text(report, encoding="utf-8")
+    wait_for_all()
     shutil.rmtree(workspace, ignore_errors=True)
     return {**figures, "provenance": made}
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.utils import ComponentDevice
 from rich.console import Console
 from rich.table import Table
 
@@ -44,6 +45,7 @@ def distill(
     from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
 
     from haystack_distill.beir import read_beir
+    from haystack_distill.training.processes import first_process_first, process_number
     from haystack_integrations.components.distill.cli import _explained, _indexed, _show_progress, _weights
     from haystack_integrations.components.distill.cli_label import scorer_of
     from haystack_integrations.components.distill.distillation_loop import DistillationLoop
@@ -52,7 +54,8 @@ def distill(
     _show_progress(progress)
 
     def job() -> dict[str, Any]:
-        store = _indexed(folder, model, output.with_name(f"{output.name}.index"), progress)
+        with first_process_first(cpu=ComponentDevice.resolve_device(None).to_torch_str() == "cpu"):
+            store = _indexed(folder, model, output.with_name(f"{output.name}.index"), progress)
         first = None
         if bm25:
             words = InMemoryDocumentStore()
@@ -79,6 +82,8 @@ def distill(
         return pipeline.run({"loop": inputs})["loop"]
 
     result = _explained(job)
+    if process_number():
+        return  # under torchrun the first process speaks for all
     _print_rounds(result["rounds"])
     console.print(f"Recommended: {result['model_path']}", highlight=False, soft_wrap=True)
     if result["model_path"].endswith("round-0/model"):

@@ -15,7 +15,7 @@ from haystack.core.serialization import component_from_dict, component_to_dict
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_distill.training.processes import first_process_first
+from haystack_distill.training.processes import first_process_first, process_number
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
 from haystack_integrations.components.distill.retriever_distiller import RetrieverDistiller
@@ -66,10 +66,11 @@ class Round:
         from haystack_distill.folders import published
 
         model = self.folder / "model"
-        if not model.is_dir():
-            student = open_student(teacher_of(self._distiller(self.loop.model)), self.loop.model)
-            with published(model) as unfinished:
-                student.save(str(unfinished), create_model_card=False)
+        with first_process_first(cpu=self._on_cpu()):
+            if not model.is_dir():
+                student = open_student(teacher_of(self._distiller(self.loop.model)), self.loop.model)
+                with published(model) as unfinished:
+                    student.save(str(unfinished), create_model_card=False)
         return str(model)
 
     def run(self, current: str, queries: str, judged: str | None) -> Done:
@@ -84,13 +85,13 @@ class Round:
         model, summary = self.folder / "model", self.folder / "labels.json"
         if not (model / "metrics.json").is_file():
             self.folder.mkdir(exist_ok=True)
-            device = ComponentDevice.resolve_device(self.loop.device).to_torch_str()
-            with first_process_first(cpu=device == "cpu"):
+            with first_process_first(cpu=self._on_cpu()):
                 training_set = self._training_set(current, queries)
                 if not summary.is_file():
                     self._label(training_set, summary)
+                index = self._index(current)
             distiller = self._distiller(current, str(model))
-            distiller.document_store = self._index(current)
+            distiller.document_store = index
             distiller.run(training_set=training_set, judged=judged)
         metrics = json.loads((model / "metrics.json").read_text(encoding="utf-8"))
         labels = json.loads(summary.read_text(encoding="utf-8"))
@@ -144,6 +145,9 @@ class Round:
             **self.loop.distiller,
         )
 
+    def _on_cpu(self) -> bool:
+        return ComponentDevice.resolve_device(self.loop.device).to_torch_str() == "cpu"
+
     def _searching(self, current: str) -> Any:
         index = self._index(current)
         return self.loop.retriever if index is self.loop.store() else InMemoryEmbeddingRetriever(index)
@@ -162,7 +166,7 @@ class Round:
 
         from haystack_distill.index import stored_vectors
 
-        view = index_of(self._distiller(current), self.folder / "index")
+        view = index_of(self._distiller(current), self.folder / f"index-{process_number()}")
         encoder = SentenceTransformer(
             current, device=ComponentDevice.resolve_device(self.loop.device).to_torch_str(), local_files_only=True
         )
