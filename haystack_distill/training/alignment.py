@@ -20,8 +20,8 @@ from haystack_distill.students.cutting import find_stack
 from haystack_distill.students.token_table import is_table
 from haystack_distill.teachers.bi_encoder import bf16_is_fast
 from haystack_distill.training.batches import LengthBatchSampler
-from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
-from haystack_distill.training.trainer import TrainingSummary, run_trainer
+from haystack_distill.training.index_evaluator import IndexRetrievalEvaluator
+from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
 
 LAYERED_TOKENS, TABLE_TOKENS = 1_200_000, 5_000_000
 """How many tokens a student is trained on by default: some minutes on two cores."""
@@ -82,32 +82,15 @@ def _arguments(
     table = is_table(student)
     batch_size = settings.batch_size * (2 if table else 1)
     return SentenceTransformerTrainingArguments(
-        output_dir=str(checkpoints),
+        **common_arguments(student, checkpoints, settings.seed, progress),
         num_train_epochs=settings.epochs or _epochs_for(student, texts),
         per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=128,
         batch_sampler=LengthBatchSampler,
         learning_rate=settings.learning_rate or (1e-2 if table else 1e-3),
         learning_rate_mapping={} if table else {_embedding_name(student): settings.embedding_learning_rate or 1e-2},
-        lr_scheduler_type="linear",
         warmup_steps=0.05,
-        weight_decay=0.0,
-        optim="adamw_torch_fused",
         bf16=not table and bf16_is_fast(student.device),
-        use_cpu=student.device.type == "cpu",
         prompts=student.prompts.get("query") or None,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{METRIC}",
-        greater_is_better=True,
-        logging_steps=50,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        disable_tqdm=not progress,
-        dataloader_pin_memory=False,
-        report_to="none",
     )
 
 

@@ -26,9 +26,8 @@ from sentence_transformers.util import cos_sim, dot_score
 from haystack_distill.beir import Qrels
 from haystack_distill.index import IndexView
 from haystack_distill.teachers.bi_encoder import bf16_is_fast
-from haystack_distill.training.index_evaluator import METRIC
 from haystack_distill.training.processes import process_count
-from haystack_distill.training.trainer import TrainingSummary, run_trainer
+from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
 
 ROUTES = {"query": "query", "positive": "document", "negative": "document"}
 """Column of the training rows -> the encoder that reads it."""
@@ -159,7 +158,7 @@ def _arguments(
     columns = {column: ROUTES[column] for column in rows.column_names}
     prompts = {column: prompt for column, task in columns.items() if (prompt := student.prompts.get(task))}
     return SentenceTransformerTrainingArguments(
-        output_dir=str(checkpoints),
+        **common_arguments(student, checkpoints, settings.seed, progress),
         num_train_epochs=settings.epochs,
         # Each process takes its part of the same batch: more processes give the same optimisation, sooner.
         per_device_train_batch_size=settings.batch_size,
@@ -167,27 +166,10 @@ def _arguments(
         dataloader_drop_last=len(rows) >= settings.batch_size,
         ddp_find_unused_parameters=False,
         ddp_static_graph=True,  # the routes run one after the other, each with the other's weights unused
-        per_device_eval_batch_size=128,
         batch_sampler=BatchSamplers.NO_DUPLICATES,  # another question's positive may be this one's too
         router_mapping=columns,
         prompts=prompts or None,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
         warmup_steps=0.05,
-        weight_decay=0.0,
-        optim="adamw_torch_fused",
         bf16=bf16_is_fast(student.device),
-        use_cpu=student.device.type == "cpu",
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{METRIC}",
-        greater_is_better=True,
-        logging_steps=50,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        disable_tqdm=not progress,
-        dataloader_pin_memory=False,
-        report_to="none",
     )

@@ -16,8 +16,7 @@ from haystack_distill.losses.retriever import RetrieverLoss
 from haystack_distill.students.token_table import is_table
 from haystack_distill.targets import Targets
 from haystack_distill.teachers.bi_encoder import bf16_is_fast
-from haystack_distill.training.index_evaluator import METRIC
-from haystack_distill.training.trainer import TrainingSummary, run_trainer
+from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def _arguments(
 ) -> SentenceTransformerTrainingArguments:
     table = is_table(student)
     return SentenceTransformerTrainingArguments(
-        output_dir=str(checkpoints),
+        **common_arguments(student, checkpoints, settings.seed, progress),
         num_train_epochs=settings.epochs,
         # Each process takes its part of the same batch: more processes give the same optimisation, sooner.
         per_device_train_batch_size=settings.batch_size,
@@ -92,25 +91,8 @@ def _arguments(
         dataloader_drop_last=True,
         ddp_find_unused_parameters=False,
         ddp_static_graph=True,  # poolers that nobody asks for have no gradient
-        per_device_eval_batch_size=128,
         learning_rate=settings.learning_rate or (1e-3 if table else 2e-5),
-        lr_scheduler_type="linear",
         warmup_steps=0.1,
-        weight_decay=0.0,
-        optim="adamw_torch_fused",
         bf16=not table and bf16_is_fast(student.device),
-        use_cpu=student.device.type == "cpu",
         prompts={name: prompt for name, prompt in prompts.items() if prompt} or None,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{METRIC}",
-        greater_is_better=True,
-        logging_steps=50,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        disable_tqdm=not progress,
-        dataloader_pin_memory=False,
-        report_to="none",
     )

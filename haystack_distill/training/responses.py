@@ -22,6 +22,7 @@ from haystack_distill.responses import human_reply, query_text, response_set
 from haystack_distill.teachers.bi_encoder import bf16_is_fast
 from haystack_distill.temperature import entropy_temperature
 from haystack_distill.training.response_evaluator import METRIC
+from haystack_distill.training.trainer import common_arguments
 from haystack_distill.training_set import Row
 
 RECIPES = ("dialogues", "data", "model", "strong")
@@ -229,30 +230,14 @@ def arguments_for(
     :returns: For `run_trainer`.
     """
     return SentenceTransformerTrainingArguments(
-        output_dir=str(checkpoints),
+        **common_arguments(student, checkpoints, settings.seed, progress, METRIC),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         # A reply that several contexts share must not be a negative of one of them.
         batch_sampler="batch_sampler" if settings.recipe in {"data", "model"} else "no_duplicates",
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
         warmup_steps=0.05,
-        weight_decay=0.0,
-        optim="adamw_torch_fused",
         bf16=bf16_is_fast(student.device),
-        use_cpu=student.device.type == "cpu",
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{METRIC}",
-        greater_is_better=True,
-        logging_steps=50,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        disable_tqdm=not progress,
-        dataloader_pin_memory=False,
-        report_to="none",
     )
 
 

@@ -127,6 +127,41 @@ def _shown(metric: str) -> str:
     return metric.replace("_dot_", "_").replace("_", " ")
 
 
+def common_arguments(
+    student: SentenceTransformer, checkpoints: Path, seed: int, progress: bool, metric: str = METRIC
+) -> dict[str, Any]:
+    """
+    What is the same for every job: a linear schedule, an evaluation and a checkpoint each epoch, the best one kept.
+
+    :param student: The student.
+    :param checkpoints: Where its checkpoints are kept.
+    :param seed: Of order and sampling.
+    :param progress: Whether to show a progress bar.
+    :param metric: What the evaluator calls its main figure.
+    :returns: For `SentenceTransformerTrainingArguments`.
+    """
+    return {
+        "output_dir": str(checkpoints),
+        "per_device_eval_batch_size": 128,
+        "lr_scheduler_type": "linear",
+        "weight_decay": 0.0,
+        "optim": "adamw_torch_fused",
+        "use_cpu": student.device.type == "cpu",
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": f"eval_{metric}",
+        "greater_is_better": True,
+        "logging_steps": 50,
+        "seed": seed,
+        "data_seed": seed,
+        "disable_tqdm": not progress,
+        "dataloader_pin_memory": False,
+        "report_to": "none",
+    }
+
+
 def last_checkpoint(folder: Path) -> str | None:
     """
     The last checkpoint that was written to its end; half-written ones are removed.
