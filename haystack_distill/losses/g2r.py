@@ -151,15 +151,17 @@ class G2RLoss(nn.Module):
         assert self.model is not None
         device = queries["input_ids"].device
         random = np.random.default_rng([self._seed, int(queries["input_ids"].sum())])
-        chosen = random.choice(len(self.responses), self.negatives, replace=False)
-        features: dict[str, Any] = self.model.preprocess([self.responses[number] for number in chosen])
         candidates = {tokens for column in columns for tokens in _tokens(column)}
-        other = [row for row, tokens in enumerate(_tokens(features)) if tokens not in candidates]
-        if not other:
-            msg = f"All {self.negatives} responses drawn as negatives are candidates of the batch: give more responses."
-            raise ValueError(msg)
-        features = _only(features, torch.tensor(other))
-        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in features.items()}
+        order = random.permutation(len(self.responses))
+        for start in range(0, len(order), self.negatives):  # the first draw, unless the batch has all of it
+            chosen = order[start : start + self.negatives]
+            features: dict[str, Any] = self.model.preprocess([self.responses[number] for number in chosen])
+            other = [row for row, tokens in enumerate(_tokens(features)) if tokens not in candidates]
+            if other:
+                kept = _only(features, torch.tensor(other))
+                return {key: one.to(device) if isinstance(one, Tensor) else one for key, one in kept.items()}
+        msg = f"All {len(order)} responses are candidates of one batch: give more responses, or a smaller batch."
+        raise ValueError(msg)
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of this loss."""
