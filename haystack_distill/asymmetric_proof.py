@@ -19,9 +19,10 @@ from haystack_distill.asymmetric import (
     train_asymmetric,
     write_pair,
 )
-from haystack_distill.comparison import measure_all, metrics, student_system, teacher_system, wins_and_losses
+from haystack_distill.comparison import measure_move, metrics, student_system, teacher_system, wins_and_losses
 from haystack_distill.distillation import Dev, held_out
 from haystack_distill.distillation_proof import UNTOUCHED, judge_of, splits_of
+from haystack_distill.evaluation import measure, search
 from haystack_distill.folders import published, workspace_for, write_json
 from haystack_distill.index import IndexView
 from haystack_distill.report import write_report
@@ -60,7 +61,8 @@ def train_and_prove_pair(
     dev, test = splits_of(judged, index)
     chosen = dev or held_out(targets_of(training_set.labelled(), index.ids), index, settings.training.seed)
     rows = rows_of_training_set(training_set)
-    kept = [number for number, query in enumerate(rows["query"]) if query not in set(chosen.queries.values())]
+    held = set(chosen.queries.values())
+    kept = [number for number, query in enumerate(rows["query"]) if query not in held]
     pair = train_asymmetric(
         encoder, rows.select(kept), settings, workspace, index, chosen.queries, chosen.qrels, progress=progress
     )
@@ -94,11 +96,12 @@ def _measured(
         replace(teacher_system(encoder), name=UNTOUCHED),
         student_system("student", pair.query_model, pair.summary["seconds"]),
     )
-    measured = measure_all([before], index, queries, qrels)
-    measured["student"] = measure_all([before, after], moved, queries, qrels)["student"]
+    measured = measure_move(before, after, index, moved, queries, qrels)
+    asked = list(dev.qrels)
+    texts = [dev.queries[query_id] for query_id in asked]
     on_dev = [
-        measure_all([before], index, dev.queries, dev.qrels)[UNTOUCHED].quality.mean(),
-        measure_all([after], moved, dev.queries, dev.qrels)["student"].quality.mean(),
+        measure(search(where, asked, system.encode(texts)), dev.qrels).mean()
+        for system, where in ((before, index), (after, moved))
     ]
     figures = {
         **metrics(measured, seed, UNTOUCHED),

@@ -5,7 +5,7 @@
 """Several query encoders against one index, on the same queries: the figures that a metrics file and a report hold."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -113,6 +113,27 @@ def measure_all(systems: list[System], index: IndexView, queries: dict[str, str]
         system.name: Measured(system, measure(runs[system.name], qrels), milliseconds[system.name], runs[system.name])
         for system in systems
     }
+
+
+def measure_move(
+    before: System, after: System, index: IndexView, moved: IndexView, queries: dict[str, str], qrels: Qrels
+) -> dict[str, Measured]:
+    """
+    Measure a retriever and what became of it, each against its own index; latencies in turn.
+
+    :param before: The retriever as it was.
+    :param after: What became of it.
+    :param index: The index of the first.
+    :param moved: That of the second: the same where documents did not move.
+    :param queries: Query id -> text.
+    :param qrels: Judgments.
+    :returns: Name -> what was measured.
+    """
+    measured = measure_all([before, after], moved, queries, qrels)
+    if moved is not index:
+        run = search(index, list(qrels), before.encode([queries[query_id] for query_id in qrels]))
+        measured[before.name] = replace(measured[before.name], quality=measure(run, qrels), run=run)
+    return measured
 
 
 def _one_at_a_time(system: System) -> Callable[[str], np.ndarray]:

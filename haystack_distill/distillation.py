@@ -28,7 +28,7 @@ from haystack_distill.training.distillation import RetrieverTraining, train_retr
 from haystack_distill.training.hard_negatives import hard_negatives
 from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
 from haystack_distill.training.trainer import TrainingSummary
-from haystack_distill.training_set import RECIPROCAL_RANK, TrainingSet
+from haystack_distill.training_set import RECIPROCAL_RANK, Row, TrainingSet
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,9 @@ def distill(
     rows = list(training_set.labelled())
     targets = targets_of(rows, index.ids, settings.passages)
     vectors = student_vectors(student, targets.queries)
-    check_same_vectors(training_set, index, dict(zip(targets.query_ids, vectors, strict=True)))
+    check_same_vectors(
+        rows, training_set.manifest["similarity"], index, dict(zip(targets.query_ids, vectors, strict=True))
+    )
     chosen = dev or held_out(targets, index, settings.training.seed)
     kept = np.array([number for number, one in enumerate(targets.query_ids) if one not in chosen.queries])
     if len(kept) < settings.training.batch_size:
@@ -206,11 +208,12 @@ def student_vectors(student: SentenceTransformer, texts: list[str]) -> np.ndarra
     return np.asarray(student.encode_query(texts, batch_size=64, show_progress_bar=False), dtype=np.float32)
 
 
-def check_same_vectors(training_set: TrainingSet, index: IndexView, vectors: dict[str, np.ndarray]) -> None:
+def check_same_vectors(rows: list[Row], similarity: str, index: IndexView, vectors: dict[str, np.ndarray]) -> None:
     """
     Make sure that student, index and training set are about the same vectors.
 
-    :param training_set: The training set.
+    :param rows: The labelled rows of the training set.
+    :param similarity: What their `retriever_scores` are.
     :param index: The index.
     :param vectors: Query id -> the student's vector.
     :raises ValueError: If they are not.
@@ -219,12 +222,12 @@ def check_same_vectors(training_set: TrainingSet, index: IndexView, vectors: dic
     if dim != index.dim:
         msg = f"The student makes vectors of {dim} dimensions and the index has {index.dim}: it was made for another."
         raise ValueError(msg)
-    if training_set.manifest["similarity"] == RECIPROCAL_RANK:
+    if similarity == RECIPROCAL_RANK:
         return  # found by words: there are no scores to compare with
     place = {document_id: number for number, document_id in enumerate(index.ids)}
     documents = index.ranking_vectors
     ours, theirs = [], []
-    for row in training_set.labelled():
+    for row in rows:
         if row.query_id in vectors and all(one in place for one in row.document_ids):
             ours += (documents[[place[one] for one in row.document_ids]] @ vectors[row.query_id]).tolist()
             theirs += row.retriever_scores

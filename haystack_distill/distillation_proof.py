@@ -14,7 +14,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill.beir import Qrels
-from haystack_distill.comparison import Measured, measure_all, metrics, student_system, wins_and_losses
+from haystack_distill.comparison import Measured, measure_move, metrics, student_system, wins_and_losses
 from haystack_distill.distillation import Dev, DistillationSettings, Distilled, distill
 from haystack_distill.folders import published, workspace_for, write_json
 from haystack_distill.index import IndexView, stored_vectors
@@ -81,11 +81,9 @@ def distill_and_prove(
         wait_for_all()
         return json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     queries, qrels = test or (distilled.dev.queries, distilled.dev.qrels)
-    measured = measure_all([student_system(UNTOUCHED, untouched)], index, queries, qrels)
     own = _moved(student, index, workspace, progress) if settings.update == "both" else index
     system = student_system("student", student, distilled.training.seconds)
-    both_timed = measure_all([student_system(UNTOUCHED, untouched), system], own, queries, qrels)
-    measured["student"] = both_timed["student"]
+    measured = measure_move(student_system(UNTOUCHED, untouched), system, index, own, queries, qrels)
     figures = {
         **metrics(measured, settings.training.seed, UNTOUCHED),
         "recommended": "student" if distilled.better else UNTOUCHED,

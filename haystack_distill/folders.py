@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,6 +63,27 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
     unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
     unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(unfinished, file)
+
+
+@contextmanager
+def alone(lock: Path, busy: str) -> Iterator[None]:
+    """
+    Keep other processes out for the length of a block.
+
+    :param lock: The lock file; its folder is made.
+    :param busy: What to say if another process holds it.
+    :raises BlockingIOError: If another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(busy) from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def workspace_for(output: str | Path) -> Path:

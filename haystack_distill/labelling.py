@@ -11,7 +11,7 @@ has no score. One labeller at a time holds the folder's lock, and the manifest b
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from haystack_distill.folders import alone
 from haystack_distill.journal import Journal
+from haystack_distill.progress import progress_bar
 from haystack_distill.teachers.prompts import UnscorableError
 from haystack_distill.teachers.scores import Candidates, Scored, Teacher
 from haystack_distill.training_set import Row, TrainingSet
@@ -78,19 +77,21 @@ def label(
     :raises OSError: If the folder can't be written; what was labelled before is kept.
     """
     path = TrainingSet.open(folder).folder
-    with _locked(path), _explained(path):
+    busy = f"Another labeller works on {path}: wait for it, or label a copy of the set."
+    with alone(path / LOCK, busy), _explained(path):
         training_set = TrainingSet.open(path)  # again: it may have changed before the lock was had
         _claim(training_set, identity)
         journals = {name: _Journal(path, name) for name in training_set.shards if _unfinished(training_set, name)}
         left = {name: _pending(training_set, name, journal) for name, journal in journals.items()}
         total, done = len(training_set), len(training_set) - sum(left.values())
-        with _bar(progress, total, done) as advance:
+        with progress_bar("Labelling", total, done, shown=progress) as show:
             for name in [name for name, count in left.items() if count == 0]:
                 _finish(training_set, name, journals[name])
             for name, one in scoring(_work(training_set, journals, rows_at_once)):
                 journals[name].append(one)
                 left[name] -= 1
-                advance()
+                done += 1
+                show(done)
                 if left[name] == 0:
                     _finish(training_set, name, journals[name])
     summary = summary_of(training_set)
@@ -246,20 +247,6 @@ def _claim(training_set: TrainingSet, identity: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        msg = f"Another labeller works on {folder}: wait for it, or label a copy of the set."
-        raise BlockingIOError(msg) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
@@ -271,18 +258,3 @@ def _explained(folder: Path) -> Iterator[None]:
             raise FileNotFoundError(msg) from error
         msg = f"Labels can't be written to {folder} ({error}): all before are kept; make room and start again."
         raise OSError(msg) from error
-
-
-@contextmanager
-def _bar(progress: bool, total: int, done: int) -> Iterator[Callable[[], None]]:
-    columns: Iterable[Any] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task("Labelling", total=total, completed=done)
-        yield lambda: bar.advance(task)

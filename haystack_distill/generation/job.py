@@ -14,21 +14,17 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from haystack_distill.folders import claim, published, workspace_for, write_json
+from haystack_distill.folders import alone, claim, published, workspace_for, write_json
 from haystack_distill.generation.cleaning import clean
 from haystack_distill.generation.filters import Candidate, Filters, apply, counts
 from haystack_distill.generation.requests import Generator, Reply, Request, Text
 from haystack_distill.journal import Journal
+from haystack_distill.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +97,7 @@ def augment(
             logger.info("%s is there already, made of the same.", path)
             return before
     workspace = workspace_for(path)
-    with _alone(workspace):
+    with alone(workspace / ".lock", f"Another process generates in {workspace}: wait for it, or name another output."):
         claim(workspace, run)
         replies = generated(job, generator, workspace / "replies.jsonl", progress=progress)
         kept, rejected = apply(filters, candidates_of(job, replies))
@@ -131,7 +127,7 @@ def generated(job: Job, generator: Generator, file: Path, *, progress: bool = Tr
     journal = Journal(file)
     replies = {row["id"]: _reply(row) for row in journal.rows}
     failed: dict[str, Reply] = {}
-    with _bar(progress, len(job.requests), len(replies)) as show:
+    with progress_bar("Generating", len(job.requests), len(replies), shown=progress) as show:
         for piece in generator.work(job.requests, frozenset(replies)):
             journal.append(*(asdict(one) for one in piece if not one.failed))
             replies |= {one.id: one for one in piece if not one.failed}
@@ -224,33 +220,3 @@ def _nothing(path: Path, summary: dict[str, Any]) -> str:
         f"None of the {summary['generated']} generated texts stays, so {path} was not written: {sent_away}. Change the "
         "prompt, the examples or the filters; what was generated is kept for the next start."
     )
-
-
-@contextmanager
-def _alone(workspace: Path) -> Iterator[None]:
-    workspace.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(workspace / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        msg = f"Another process generates in {workspace}: wait for it, or name another output."
-        raise BlockingIOError(msg) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _bar(progress: bool, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task("Generating", total=total, completed=done)
-        yield lambda count: bar.update(task, completed=count)

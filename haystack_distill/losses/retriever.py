@@ -76,6 +76,7 @@ class RetrieverLoss(nn.Module):
         self.teacher = torch.from_numpy(teacher.astype(np.float32))
         self.negatives = None if negatives is None else torch.from_numpy(negatives)
         self.documents = documents
+        self._whole: Tensor | None = None
         self._kl = DistillKLDivLoss(model, pairwise_dot_score, student_temperature=temperature, teacher_temperature=1.0)
         self._margin = MarginMSELoss(model, pairwise_dot_score)
         self._contrastive = MultipleNegativesRankingLoss(
@@ -135,7 +136,9 @@ class RetrieverLoss(nn.Module):
             first.scatter_reduce_(0, positions.ravel(), torch.arange(rows.numel()), reduce="amin")
             return vectors.flatten(0, 1)[first.to(vectors.device)], positions.to(like.device)
         if len(self.documents) <= POOL:
-            return self._stored(torch.arange(len(self.documents)), like), rows.to(like.device)
+            if self._whole is None or self._whole.device != like.device:
+                self._whole = torch.from_numpy(np.array(self.documents, dtype=np.float32)).to(like.device)
+            return self._whole, rows.to(like.device)
         # Drawn from the batch itself, so that a resumed run sees what an unbroken one would have seen.
         random = np.random.default_rng([self.seed, int(rows.sum())]).integers(len(self.documents), size=POOL)
         unique, positions = torch.unique(torch.cat([rows.ravel(), torch.from_numpy(random)]), return_inverse=True)
@@ -143,8 +146,7 @@ class RetrieverLoss(nn.Module):
 
     def _stored(self, rows: Tensor, like: Tensor) -> Tensor:
         assert self.documents is not None
-        stored = self.documents if len(rows) == len(self.documents) else self.documents[rows.numpy()]
-        return torch.from_numpy(np.array(stored, dtype=np.float32)).to(like.device)
+        return torch.from_numpy(np.array(self.documents[rows.numpy()], dtype=np.float32)).to(like.device)
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of this loss."""

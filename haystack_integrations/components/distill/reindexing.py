@@ -6,19 +6,16 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from filelock import FileLock, Timeout
 from haystack.utils import ComponentDevice
 
 from haystack_distill.beir import Qrels
 from haystack_distill.comparison import System
-from haystack_distill.folders import claim
+from haystack_distill.folders import alone, claim
 from haystack_distill.index import IndexView
 from haystack_distill.proof import judged_split
 from haystack_distill.switching import Serving, judge, read_pointer, write_pointer
@@ -53,7 +50,11 @@ def reindex(settings: Any, queries: str) -> dict[str, Any]:
         shutil.rmtree(workspace, ignore_errors=True)
         return {"switched": True, "metrics": {}, "pointer": settings.pointer}
     _check_serves(settings.pointer, now, old)
-    with _alone(workspace), tempfile.TemporaryDirectory(prefix="haystack-distill-") as copy:
+    lock = workspace.with_suffix(".lock")
+    with (
+        alone(lock, f"Another run works on {workspace}: wait for it."),
+        tempfile.TemporaryDirectory(prefix="haystack-distill-") as copy,
+    ):
         _check_nothing_else_in(settings.new_document_store, workspace, settings.pointer)
         before, texts, qrels = _old_side(settings, Path(copy) / "old", queries)
         claim(workspace, {"new_index": vars(new), "source": vars(old), "fields": settings.meta_fields_to_embed})
@@ -137,18 +138,3 @@ def _new_side(settings: Any, copy: Path, new: Serving, old: IndexView) -> _Side:
 
 def _encoder(settings: Any, name: str) -> BiEncoderTeacher:
     return BiEncoderTeacher.load(name, device=ComponentDevice.resolve_device(settings.device).to_torch_str())
-
-
-@contextmanager
-def _alone(workspace: Path) -> Iterator[None]:
-    workspace.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(workspace.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        msg = f"Another run works on {workspace}: wait for it."
-        raise BlockingIOError(msg) from error
-    try:
-        yield
-    finally:
-        lock.release()
