@@ -23,6 +23,7 @@ from haystack_distill.losses.retriever import NAMES, RetrieverLoss
 from haystack_distill.losses.weights import checked_weights
 from haystack_distill.targets import Targets, targets_of
 from haystack_distill.temperature import entropy_temperature
+from haystack_distill.training.adapters import check_lora
 from haystack_distill.training.asymmetric import ReembeddingEvaluator
 from haystack_distill.training.distillation import RetrieverTraining, train_retriever
 from haystack_distill.training.hard_negatives import hard_negatives
@@ -66,6 +67,7 @@ class DistillationSettings:
             msg = f"update={self.update!r} is not known: use 'query' or 'both'."
             raise ValueError(msg)
         checked_weights(self.loss, NAMES)
+        check_lora(self.training.lora_rank)
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,37 @@ class TestQuerySide:
         assert len(KaleQueryEncoder(model=result["model_path"]).run(text="river")["embedding"]) == 384
         assert not (tmp_path / ".out.run").exists()
 
+    def test_lora_moves_few_weights_and_is_merged(self, bert, training_set, store, tmp_path):
+        pytest.importorskip("peft", reason="the `lora` extra is not installed")
+        distiller = RetrieverDistiller(
+            document_store=store,
+            model=bert,
+            output=str(tmp_path / "out"),
+            **{**LEARNING, "epochs": 2, "batch_size": 8},
+            lora_rank=2,
+        )
+        path = Path(distiller.run(training_set=str(training_set.folder))["model_path"])
+        before, after = load_file(Path(bert) / "model.safetensors"), load_file(path / "model.safetensors")
+        assert before.keys() == after.keys(), "adapters are merged: the folder is a plain one"
+        moved = {name for name in before if not np.array_equal(before[name], after[name])}
+        assert moved
+        assert all(name.endswith("weight") and before[name].ndim == 2 for name in moved)
+        assert not any("embeddings" in name for name in moved)
+        change = next(after[name] - before[name] for name in sorted(moved))
+        assert np.linalg.matrix_rank(change, tol=1e-4) <= 2
+
+    def test_lora_where_it_can_not_be_had(self, mini, training_set, store, bert, tmp_path, monkeypatch):
+        settings = {"output": str(tmp_path / "out"), "batch_size": 8, "lora_rank": 2}
+        table = RetrieverDistiller(document_store=mini.store, model=mini.table, **settings)
+        with pytest.raises(ValueError, match="token table: use lora_rank=0"):
+            table.run(training_set=str(mini.training_set.folder))
+        pair = {"query_layers": 1, "document_layers": 2}
+        with pytest.raises(ValueError, match="lora_rank is for one encoder"):
+            RetrieverDistiller(document_store=store, model=bert, asymmetric=pair, **settings).settings()
+        monkeypatch.setitem(sys.modules, "peft", None)
+        with pytest.raises(ImportError, match=r"haystack-distill\[lora\]"):
+            RetrieverDistiller(document_store=store, model=bert, **settings).run(training_set=str(training_set.folder))
+
     def test_mined_negatives_serve_the_contrastive_loss(self, mini, tmp_path):
         settings = DistillationSettings(loss={"contrastive": 1.0}, training=RetrieverTraining(**LEARNING))
         student = SentenceTransformer(mini.table, device="cpu")
@@ -293,9 +324,9 @@ from haystack_distill.training.processes import process_number
 from haystack_distill.training_set import TrainingSet
 
 distillation.bf16_is_fast = lambda _: False  # sums that are taken in another order would differ visibly
-bert, folder, view, work, out = sys.argv[1:]
+rank, bert, folder, view, work, out = sys.argv[1:]
 student = open_student(BiEncoderTeacher.load(bert, device="cpu"), bert)
-settings = DistillationSettings(training=RetrieverTraining(6, 8, 1e-3))
+settings = DistillationSettings(training=RetrieverTraining(6, 8, 1e-3, int(rank)))
 found = distill(student, TrainingSet.open(folder), open_index(Path(view)), settings, Path(work), progress=False)
 if process_number() == 0:
     found.student.save(out, create_model_card=False)
@@ -303,12 +334,23 @@ if process_number() == 0:
 
 
 @pytest.mark.usefixtures("index")
-def test_a_killed_run_and_two_processes_end_with_the_same_model(bert, training_set, tmp_path):
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_a_killed_run_and_two_processes_end_with_the_same_model(lora_rank, bert, training_set, tmp_path):
+    if lora_rank:
+        pytest.importorskip("peft", reason="the `lora` extra is not installed")
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
 
     def start(name, *launcher):
-        paths = [script, bert, training_set.folder, tmp_path / "view", tmp_path / name, tmp_path / f"{name}-m"]
+        paths = [
+            script,
+            lora_rank,
+            bert,
+            training_set.folder,
+            tmp_path / "view",
+            tmp_path / name,
+            tmp_path / f"{name}-m",
+        ]
         return subprocess.Popen([sys.executable, *launcher, *map(str, paths)], stderr=subprocess.PIPE, text=True)
 
     assert start("whole").wait() == 0

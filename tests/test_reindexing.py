@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 from haystack_distill import CurrentRetriever, IndexSwitcher
 from haystack_distill.beir import read_beir
 from haystack_distill.comparison import System
+from haystack_distill.folders import alone
 from haystack_distill.switching import Serving, judge, read_pointer, write_pointer
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
-from haystack_integrations.components.distill import reembedding, reindexing
+from haystack_integrations.components.distill import reembedding
 from haystack_integrations.components.distill.cli import app
 
 FAISS = pytest.importorskip("haystack_integrations.document_stores.faiss", reason="faiss-haystack is not installed")
@@ -277,7 +278,7 @@ def test_a_new_index_that_holds_something_else_is_refused_and_left_alone(place, 
 
 def test_a_half_made_index_is_not_gone_on_with_by_another_encoder(place, documents, bert, other, beir, monkeypatch):
     one = switcher("faiss", place, documents, bert, other)
-    monkeypatch.setattr(reindexing, "reembed", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("haystack_integrations.components.distill.reindexing.reembed", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         one.run(queries=str(beir))
     one.model = bert
@@ -364,7 +365,7 @@ def test_the_command_says_when_the_old_index_stays(monkeypatch):
 
 def test_two_runs_do_not_work_on_one_pointer(place, documents, bert, other, beir):
     one = switcher("faiss", place, documents, bert, other)
-    with reindexing._alone(place / ".current.json.run"), pytest.raises(BlockingIOError, match="Another run works on"):
+    with alone(place / ".current.json.lock", ""), pytest.raises(BlockingIOError, match="Another run works on"):
         one.run(queries=str(beir))
     assert not (place / "current.json").exists()
 

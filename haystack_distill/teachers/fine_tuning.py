@@ -30,7 +30,8 @@ from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import FusionReader
 from haystack_distill.teachers.prompts import Prompt, UnscorableError
 from haystack_distill.teachers.readers import load_reader
-from haystack_distill.training.answers import AnswerSettings, check_lora, train_reader
+from haystack_distill.training.adapters import check_lora
+from haystack_distill.training.answers import AnswerSettings, train_reader
 from haystack_distill.training_set import Row, TrainingSet
 
 logger = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from haystack_distill.teachers.bi_encoder import bf16_is_fast
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import Fused, FusionReader
 from haystack_distill.teachers.prompts import Encoded
+from haystack_distill.training.adapters import with_adapters
 from haystack_distill.training.trainer import TrainingSummary, last_checkpoint
 
 MASKED = -100
@@ -106,35 +107,6 @@ def train_reader(
         if "eval_loss" in entry
     ]
     return TrainingSummary(time.perf_counter() - start, settings.epochs, history)
-
-
-def check_lora(rank: int) -> None:
-    """
-    Make sure that LoRA can be had, before anything long begins.
-
-    :param rank: 0 needs nothing.
-    :raises ImportError: If peft is not installed.
-    """
-    if rank:
-        try:
-            import peft  # noqa: F401
-        except ImportError as error:
-            msg = "LoRA needs peft, which is not installed: `pip install 'haystack-distill[lora]'`, or lora_rank=0."
-            raise ImportError(msg) from error
-
-
-def with_adapters(model: Any, rank: int) -> Any:
-    """
-    Put LoRA adapters (arXiv 2106.09685) beside every linear layer but the last, and freeze the rest.
-
-    :param model: A model of transformers.
-    :param rank: Of the adapters.
-    :returns: The model of peft.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=task))
 
 
 class _Progress(ProgressCallback):

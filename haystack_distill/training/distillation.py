@@ -16,7 +16,11 @@ from haystack_distill.losses.retriever import RetrieverLoss
 from haystack_distill.students.token_table import is_table
 from haystack_distill.targets import Targets
 from haystack_distill.teachers.bi_encoder import bf16_is_fast
+from haystack_distill.training.adapters import adapted
 from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
+
+FULL_RATE, LORA_RATE, TABLE_RATE = 2e-5, 2e-4, 1e-3
+"""Peak learning rates: where all weights of layers move, where adapters do, where the rows of a token table do."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,14 @@ class RetrieverTraining:
     :param epochs: Passes over the queries.
     :param batch_size: Queries a step, over all processes.
     :param learning_rate: Peak rate, after a warm-up over a tenth of the steps, falling linearly to 0.
+    :param lora_rank: 0 moves all weights; above 0 only LoRA adapters of this rank, which are merged at the end.
     :param seed: Of order and sampling.
     """
 
     epochs: int = 4
     batch_size: int = 32
     learning_rate: float | None = None
+    lora_rank: int = 0
     seed: int = 0
 
 
@@ -71,7 +77,8 @@ def train_retriever(
     prompts = {"query": student.prompts.get("query") or ""}
     prompts |= {name: student.prompts.get("document") or "" for name in columns if name != "query"}
     arguments = _arguments(student, prompts, checkpoints, settings, progress)
-    return run_trainer(student, data, loss, evaluator, arguments)
+    with adapted(student, settings.lora_rank, settings.seed) as trainer_class:
+        return run_trainer(student, data, loss, evaluator, arguments, trainer_class=trainer_class)
 
 
 def _arguments(
@@ -91,7 +98,8 @@ def _arguments(
         dataloader_drop_last=True,
         ddp_find_unused_parameters=False,
         ddp_static_graph=True,  # poolers that nobody asks for have no gradient
-        learning_rate=settings.learning_rate or (1e-3 if table else 2e-5),
+        learning_rate=settings.learning_rate
+        or (TABLE_RATE if table else LORA_RATE if settings.lora_rank else FULL_RATE),
         warmup_steps=0.1,
         bf16=not table and bf16_is_fast(student.device),
         prompts={name: prompt for name, prompt in prompts.items() if prompt} or None,

@@ -56,6 +56,7 @@ class RetrieverDistiller:
         epochs: int = 4,
         batch_size: int = 32,
         learning_rate: float | None = None,
+        lora_rank: int = 0,
         seed: int = 0,
         query_prefix: str | None = None,
         document_prefix: str | None = None,
@@ -87,6 +88,8 @@ class RetrieverDistiller:
         :param epochs: Passes over the queries; the best on dev is kept.
         :param batch_size: Queries a step, over all processes.
         :param learning_rate: None takes what suits the student.
+        :param lora_rank: Above 0 trains LoRA adapters of this rank (extra `lora`), merged at the end; not with
+            `asymmetric`.
         :param seed: Of order and sampling.
         :param query_prefix: Put before every query; None takes the model's own prompt.
         :param document_prefix: As in the document embedder; None takes the model's own prompt.
@@ -115,6 +118,7 @@ class RetrieverDistiller:
         self.epochs = int(epochs)
         self.batch_size = int(batch_size)
         self.learning_rate = None if learning_rate is None else float(learning_rate)
+        self.lora_rank = int(lora_rank)
         self.seed = int(seed)
         self.query_prefix = query_prefix
         self.document_prefix = document_prefix
@@ -138,6 +142,7 @@ class RetrieverDistiller:
         :returns: `model_path`: the new folder; `metrics`: the content of its metrics.json; `report_path`: its report.
         :raises FileExistsError: If the output folder exists.
         :raises FileNotFoundError: If a path is missing.
+        :raises ImportError: If LoRA is asked for and peft is not installed.
         :raises ValueError: If the set is not labelled, teaches nothing or belongs to other vectors, if a setting is
             wrong, or if the loss diverges at once.
         """
@@ -185,6 +190,9 @@ class RetrieverDistiller:
         from haystack_distill.training.distillation import RetrieverTraining
 
         if self.asymmetric:
+            if self.lora_rank:
+                msg = "lora_rank is for one encoder; two of different depth move all their weights: use lora_rank=0."
+                raise ValueError(msg)
             unknown = sorted(set(self.asymmetric) ^ {"query_layers", "document_layers"})
             if unknown:
                 msg = f"`asymmetric` needs query_layers and document_layers, and nothing else: see {unknown[0]!r}."
@@ -198,7 +206,7 @@ class RetrieverDistiller:
             target_entropy=self.target_entropy,
             student_temperature=self.student_temperature,
             passages=self.passages,
-            training=RetrieverTraining(self.epochs, self.batch_size, self.learning_rate, self.seed),
+            training=RetrieverTraining(self.epochs, self.batch_size, self.learning_rate, self.lora_rank, self.seed),
             **({"loss": self.loss} if self.loss else {}),
         )
 
