@@ -30,16 +30,16 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.common import CACHE, CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
-from benchmarks.labels import read_answers, smollm2
+from benchmarks.labels import HEAD_QUESTIONS, read_answers, smollm2, teacher_for
 from haystack_distill.beir import BeirFolder
 from haystack_distill.distillation import DistillationSettings, distill
 from haystack_distill.distillation_proof import open_student
 from haystack_distill.evaluation import Run, measure, ranking, search
 from haystack_distill.index import IndexView
 from haystack_distill.kale import KaleSettings, Queries, align
-from haystack_distill.labelling import label, one_after_the_other
-from haystack_distill.teachers.likelihood import LikelihoodTeacher
+from haystack_distill.labelling import ROWS_AT_ONCE, label, one_after_the_other
 from haystack_distill.teachers.readers import load_reader
+from haystack_distill.teachers.scores import Candidates
 from haystack_distill.training.distillation import RetrieverTraining
 from haystack_distill.training_set import Row, TrainingSet, write_training_set
 
@@ -139,9 +139,11 @@ class Bench:
         seconds = folder / "seconds.txt"
         if not seconds.exists():
             self._reader = self._reader or self.make_reader()
-            teacher = LikelihoodTeacher(self._reader, signal, name=self.reader_name)
+            some = [Candidates(row.query, row.documents, row.answers) for row in rows[-HEAD_QUESTIONS:]]
+            scorer: Any = teacher_for(self._reader, signal, some, self.reader_name)
+            at_once = getattr(scorer, "rows_at_once", ROWS_AT_ONCE)
             start = time.perf_counter()
-            label(folder, teacher.identity, one_after_the_other(teacher), rows_at_once=teacher.rows_at_once)
+            label(folder, scorer.identity, one_after_the_other(scorer), rows_at_once=at_once)
             seconds.write_text(str(time.perf_counter() - start), encoding="utf-8")
         return TrainingSet.open(folder), float(seconds.read_text(encoding="utf-8"))
 
@@ -178,7 +180,7 @@ class Bench:
 def main(
     data: Annotated[Path, typer.Option(help="A BEIR folder.")],
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
-    teacher: Annotated[list[str] | None, typer.Option(help="Likelihood signals that label.")] = None,
+    teacher: Annotated[list[str] | None, typer.Option(help="Signals that label: likelihoods, or attention.")] = None,
     reader: Annotated[str | None, typer.Option(help="Folder, hub name or GGUF file; default: SmolLM2.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the reader: float32 or bfloat16.")] = None,
     questions: Annotated[int, typer.Option(help="Train questions at most.")] = 1000,
@@ -198,11 +200,11 @@ def main(
     ids = ids[:count]
     first = bench.training_rows(bench.searched(bench.encoder.model, ids, bench.index, bench.top_k))
     table = None if quick else aligned_table(bench)
-    updates = ("query", "both") if both and not quick else ("query",)
-    for update in updates:
-        trained(bench, bench.gold(first), "6 layers", update, 1, "gold", None, 0.0)
+    trained(bench, bench.gold(first), "6 layers", "query", 1, "gold", None, 0.0)
     if table is not None:
         trained(bench, bench.gold(first), "table", "query", 1, "gold", table, 0.0)
+    if both and not quick:
+        trained(bench, bench.gold(first), "6 layers", "both", 1, "gold", None, 0.0)
     for signal in teacher or ["question"]:
         labels, seconds = bench.labelled(first, signal)
         for size in [] if quick else [count // 4, count // 2]:
@@ -211,7 +213,7 @@ def main(
         student = trained(bench, labels, "6 layers", "query", 1, signal, None, seconds)
         if table is not None:
             trained(bench, labels, "table", "query", 1, signal, table, seconds)
-        if "both" in updates:
+        if both and not quick:
             trained(bench, labels, "6 layers", "both", 1, signal, None, seconds)
         for number in range(2, rounds + 1):
             again = bench.training_rows(bench.searched(student, ids, bench.index, bench.top_k))

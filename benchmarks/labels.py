@@ -31,16 +31,13 @@ from haystack_distill.teachers.attention_signals import NEED_ANSWERS as ATTENTIO
 from haystack_distill.teachers.attention_signals import AttentionTeacher, head_examples
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.heads import select_heads
-from haystack_distill.teachers.likelihood import NEED_ANSWERS, LikelihoodTeacher
+from haystack_distill.teachers.likelihood import NEED_ANSWERS, SIGNALS, LikelihoodTeacher
 from haystack_distill.teachers.prompts import UnscorableError
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates, Teacher
 
 DEPTH = 8
 HEAD_QUESTIONS = 32
-LIKELIHOODS = ("question", "pdist", "loop")
-"""`emdr2` of one answer is `pdist` times its number of tokens: it ranks the passages of a question alike."""
-
 COLUMNS = (
     ("data", "data", ""),
     ("split", "split", ""),
@@ -135,7 +132,7 @@ def read_answers(file: Path) -> dict[str, list[str]]:
 
 
 def signals_for(reader: Any, asked: list[tuple[Candidates, list[bool]]]) -> list[str]:
-    """All that the reader and the questions allow."""
+    """All that the reader and the questions allow; `emdr2` of one answer ranks the passages as `pdist` does."""
     causal = isinstance(reader, CausalReader)
     signals = ["question", "pdist", "adist", "dkrr", *(("icr", "heads") if causal else ()), "loop"]
     if not all(row.answers for row, _ in asked):
@@ -143,14 +140,15 @@ def signals_for(reader: Any, asked: list[tuple[Candidates, list[bool]]]) -> list
     return signals
 
 
-def teacher_for(reader: Any, signal: str, choice: list[Candidates]) -> Teacher:
+def teacher_for(reader: Any, signal: str, choice: list[Candidates], name: str = "") -> Teacher:
     """The teacher of a signal; heads are chosen on pseudo-labelled questions."""
-    if signal in LIKELIHOODS:
-        return LikelihoodTeacher(reader, signal)
+    if signal in SIGNALS:
+        return LikelihoodTeacher(reader, signal, name=name)
     if signal != "heads":
-        return AttentionTeacher(reader, signal)
+        return AttentionTeacher(reader, signal, name=name)
     right = [int(one.scores.argmax()) for one in LikelihoodTeacher(reader, "question").score(choice)]
-    return AttentionTeacher(reader, signal, heads=select_heads(list(head_examples(reader, choice, right)), model=""))
+    heads = select_heads(list(head_examples(reader, choice, right)), model=name)
+    return AttentionTeacher(reader, signal, heads=heads, name=name)
 
 
 def measured(teacher: Any, asked: list[tuple[Candidates, list[bool]]]) -> dict[str, Any]:

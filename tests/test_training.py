@@ -18,6 +18,7 @@ from haystack_distill.evaluation import measure, ranking, search
 from haystack_distill.folders import claim
 from haystack_distill.kale import KaleSettings, Queries, align
 from haystack_distill.students.cutting import find_stack
+from haystack_distill.training import alignment
 from haystack_distill.training.alignment import TrainingSettings
 from haystack_distill.training.batches import LengthBatchSampler
 from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
@@ -45,6 +46,17 @@ def test_alignment_brings_the_student_to_the_teacher(layers, index, teacher, tmp
     if layers:
         assert find_stack(aligned.student).model.config._attn_implementation == "sdpa"
     assert all((value == before[name]).all() for name, value in teacher.model.state_dict().items())
+
+
+def test_a_deep_student_is_given_a_part_of_the_texts_by_default(index, teacher, tmp_path, monkeypatch):
+    """The default is some minutes: layers that cost more see fewer texts, and the student is judged all the same."""
+    few = TrainingSettings(batch_size=16)
+    monkeypatch.setattr(alignment, "LAYERED_WORK", 4e6)
+    aligned = align(index, teacher, KaleSettings(keep=(0, 2, 4, 5), training=few), tmp_path / "run", progress=False)
+    assert 0 < aligned.training.epochs < alignment.WHOLE
+    assert [entry["epoch"] for entry in aligned.training.history] == [pytest.approx(aligned.training.epochs, abs=0.1)]
+    shallow = align(index, teacher, KaleSettings(keep=(5,), training=few), tmp_path / "one", progress=False)
+    assert shallow.training.epochs > aligned.training.epochs
 
 
 def test_the_layers_that_are_named_stay(index, teacher, tmp_path):

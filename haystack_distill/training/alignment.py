@@ -24,9 +24,16 @@ from haystack_distill.training.index_evaluator import IndexRetrievalEvaluator
 from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
 
 LAYERED_TOKENS, TABLE_TOKENS = 1_200_000, 5_000_000
-"""How many tokens a student is trained on by default: some minutes on two cores."""
+"""How many tokens a student is trained on at most by default: some minutes on two cores."""
 
-MIN_EPOCHS, MAX_EPOCHS = 1, 12
+LAYERED_WORK = 8e12
+"""
+Tokens times weights of the layers, at most by default: three layers of MiniLM (5.3 million weights) still get all.
+A deeper or wider student gets fewer, since each costs more and it has less to learn anew.
+"""
+
+MAX_EPOCHS, WHOLE = 12, 0.6
+"""Passes over the texts at most; and from which part of the texts on one whole pass is made."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class TrainingSettings:
     :param seed: Of order and sampling.
     """
 
-    epochs: int | None = None
+    epochs: float | None = None
     batch_size: int = 64
     learning_rate: float | None = None
     embedding_learning_rate: float | None = None
@@ -94,14 +101,19 @@ def _arguments(
     )
 
 
-def _epochs_for(student: SentenceTransformer, texts: list[str]) -> int:
-    """As many passes as the token budget allows, from the mean length of a sample."""
+def _epochs_for(student: SentenceTransformer, texts: list[str]) -> float:
+    """As many passes as the budget allows, or a part of one, from the mean length of a sample."""
     sample = texts[:: max(1, len(texts) // 500)]
     tokenizer = student.tokenizer
     encodings = tokenizer.encode_batch(sample) if is_table(student) else tokenizer(sample)["input_ids"]
     tokens = len(texts) * sum(len(encoding) for encoding in encodings) / len(sample)
-    budget = TABLE_TOKENS if is_table(student) else LAYERED_TOKENS
-    return max(MIN_EPOCHS, min(MAX_EPOCHS, math.floor(budget / tokens)))
+    passes = (TABLE_TOKENS if is_table(student) else _layered_tokens(student)) / tokens
+    return passes if passes < WHOLE else max(1, min(MAX_EPOCHS, math.floor(passes)))
+
+
+def _layered_tokens(student: SentenceTransformer) -> float:
+    weights = sum(weight.numel() for weight in find_stack(student).layers.parameters())
+    return min(LAYERED_TOKENS, LAYERED_WORK / weights)
 
 
 def _embedding_name(student: SentenceTransformer) -> str:

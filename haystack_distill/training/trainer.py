@@ -56,7 +56,7 @@ class TrainingSummary:
     """
 
     seconds: float
-    epochs: int
+    epochs: float
     history: list[dict[str, float]] = field(default_factory=list)
     diverged: bool = False
 
@@ -119,7 +119,7 @@ def run_trainer(
         for entry in trainer.state.log_history
         if f"eval_{metric}" in entry
     ]
-    return TrainingSummary(time.perf_counter() - start, int(arguments.num_train_epochs), history, diverged)
+    return TrainingSummary(time.perf_counter() - start, arguments.num_train_epochs, history, diverged)
 
 
 def _shown(metric: str) -> str:
