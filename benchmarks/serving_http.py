@@ -9,8 +9,10 @@ A load test over HTTP: the stock query pipeline and distilled ones under hayhook
     pip install 'haystack-distill[bench]' && pip install --no-deps faiss-haystack
     python -m benchmarks.serving_http --data FOLDER [--json FILE] [--quick]
 
-All pipelines are deployed on one server on loopback, over one FAISS HNSW index, and asked in turn. Client and server
-share the processor, as they do not in production. Uses the students of `benchmarks.serving`.
+All pipelines are deployed on one server on loopback, over one FAISS HNSW index, and asked in turn: first as they are,
+then after `gc.freeze()`, which tells Python's garbage collector to leave alone what is loaded by then; the store's
+documents above all. Client and server share the processor, as they do not in production. Uses the students of
+`benchmarks.serving`.
 """
 
 import os
@@ -37,8 +39,17 @@ from benchmarks.serving import CLIENTS, short_queries
 from benchmarks.serving_parts import HOME, WORK, many_documents, prepared
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
 
+SERVER = """
+import gc, sys, threading
+from hayhooks.cli import hayhooks_cli
+threading.Thread(target=lambda: sys.stdin.read() or gc.freeze(), daemon=True).start()
+hayhooks_cli()
+"""
+"""hayhooks, which freezes the garbage collector's objects when its standard input is closed."""
+
 COLUMNS = (
     ("pipeline", "row", ""),
+    ("garbage collector", "collector", ""),
     ("requests/s", "requests_per_second", ".0f"),
     ("p50 ms", "p50_ms", ".1f"),
     ("p99 ms", "p99_ms", ".1f"),
@@ -68,8 +79,9 @@ def main(
     port = _free_port()
     pipelines = _pipelines(models, store)
     with subprocess.Popen(
-        [Path(sys.executable).with_name("hayhooks"), "run", "--port", str(port)],
+        [sys.executable, "-c", SERVER, "run", "--port", str(port)],
         env={**os.environ, "HAYHOOKS_PIPELINES_DIR": str(place / "served"), "LOG": "WARNING"},
+        stdin=subprocess.PIPE,
         stdout=(place / "server.log").open("w"),
         stderr=subprocess.STDOUT,
     ) as server:
@@ -78,7 +90,11 @@ def main(
             for name, content in pipelines.items():
                 _post(f"http://127.0.0.1:{port}/deploy-yaml", {"name": name, "source_code": content})
                 _post(f"http://127.0.0.1:{port}/{name}/run", {"query": queries[0]})
-            rows = _load(wrk, port, list(pipelines), queries, place, seconds=1 if quick else 5)
+            seconds = 1 if quick else 5
+            rows = _load(wrk, port, list(pipelines), queries, place, seconds, "as it is")
+            server.stdin.close()
+            time.sleep(1)
+            rows += _load(wrk, port, list(pipelines), queries, place, seconds, "frozen")
         finally:
             server.terminate()
     write_rows(json, rows)
@@ -117,7 +133,9 @@ def _pipelines(models: dict[str, Path], store: FAISSDocumentStore) -> dict[str, 
     return found
 
 
-def _load(wrk: str, port: int, names: list[str], queries: list[str], place: Path, seconds: int) -> list[dict[str, Any]]:
+def _load(
+    wrk: str, port: int, names: list[str], queries: list[str], place: Path, seconds: int, collector: str
+) -> list[dict[str, Any]]:
     bodies = ", ".join(dumps(dumps({"query": query})) for query in queries)
     script = place / "ask.lua"
     script.write_text(
@@ -144,6 +162,7 @@ def _load(wrk: str, port: int, names: list[str], queries: list[str], place: Path
     return [
         {
             "row": f"http-{name}",
+            "collector": collector,
             "requests_per_second": float(rate),
             "p50_ms": float(p50),
             "p99_ms": float(p99),
