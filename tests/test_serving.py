@@ -327,6 +327,17 @@ class TestServing:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.stdout.strip() == "384", done.stderr
 
+    def test_openvino_does_not_report_to_its_maker(self, real):
+        code = (
+            "import sys\n"
+            "from haystack_distill import KaleQueryEncoder\n"
+            f"KaleQueryEncoder({str(real[0])!r}, backend='openvino').warm_up()\n"
+            "assert 'openvino' in sys.modules and 'openvino_telemetry' not in sys.modules\n"
+            "print(sys.modules['openvino.tools.ovc.telemetry_utils'].tm.__name__)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub", done.stderr
+
     @pytest.mark.parametrize("name", ["onnx-int8", "openvino-fp32", "torch-fp32"])
     def test_a_fork_after_warm_up(self, real, name):
         code = (

@@ -10,6 +10,7 @@ share a forward pass, so a vector does not depend on its neighbours, and single 
 """
 
 import os
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -98,12 +99,25 @@ def _onnx_graph(file: Path, threads: int) -> Graph:
     return lambda ids: run(None, {"input_ids": ids})[0]
 
 
-def _openvino_graph(file: Path, threads: int) -> Graph:
+def _import_openvino() -> Any:
+    # Its first import reports to its maker from a forked copy of the process, unless this package is missing.
+    reporter = "openvino_telemetry"
+    hidden = reporter not in sys.modules
+    if hidden:
+        sys.modules[reporter] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:
         msg = "The openvino backend needs OpenVINO: pip install 'haystack-distill[openvino]'"
         raise ImportError(msg) from error
+    finally:
+        if hidden:
+            del sys.modules[reporter]
+    return openvino
+
+
+def _openvino_graph(file: Path, threads: int) -> Graph:
+    openvino = _import_openvino()
     core = openvino.Core()
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
