@@ -8,7 +8,8 @@ One labelled training set, each loss in turn, same seeds and budget: what the de
     python -m benchmarks.losses --data BEIR_FOLDER [--split dev] [--questions 1000] [--json FILE] [--quick]
 
 Labels are those of benchmarks.dkrr (and kept with them). Checkpoints are selected on held-out questions that the
-teacher judges; the table is measured on the dev split, never on test.
+teacher judges; the table is measured on the dev split, never on test. A table that was stopped goes on when it is
+started again with the same `--json`.
 """
 
 import shutil
@@ -18,7 +19,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.common import CACHE, minilm, print_rows, write_rows
+from benchmarks.common import CACHE, minilm, print_rows, read_rows, write_rows
 from benchmarks.dkrr import Bench
 from benchmarks.labels import smollm2
 from haystack_distill.distillation import DistillationSettings, distill
@@ -27,16 +28,17 @@ from haystack_distill.evaluation import measure
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.training.distillation import RetrieverTraining
 
-LOSSES: tuple[tuple[str, dict[str, float], float | str, float], ...] = (
-    ("kl, as published (temperature 1)", {"kl": 1.0}, 1.0, 0.3),
-    ("kl", {"kl": 1.0}, "entropy", 0.3),
-    ("margin_mse", {"margin_mse": 1.0}, "entropy", 0.3),
-    ("emdr2", {"emdr2": 1.0}, "entropy", 0.3),
-    ("contrastive", {"contrastive": 1.0}, "entropy", 0.3),
-    ("listwise, entropy 0.1", {"listwise": 1.0}, "entropy", 0.1),
-    ("listwise, entropy 0.3", {"listwise": 1.0}, "entropy", 0.3),
-    ("listwise, entropy 0.6", {"listwise": 1.0}, "entropy", 0.6),
-    ("listwise + contrastive", {"listwise": 1.0, "contrastive": 1.0}, "entropy", 0.3),
+LOSSES: tuple[tuple[str, dict[str, float], float | str, float, int], ...] = (
+    ("kl, as published (temperature 1)", {"kl": 1.0}, 1.0, 0.3, 0),
+    ("kl", {"kl": 1.0}, "entropy", 0.3, 0),
+    ("margin_mse", {"margin_mse": 1.0}, "entropy", 0.3, 0),
+    ("emdr2", {"emdr2": 1.0}, "entropy", 0.3, 0),
+    ("contrastive", {"contrastive": 1.0}, "entropy", 0.3, 0),
+    ("listwise, entropy 0.1", {"listwise": 1.0}, "entropy", 0.1, 0),
+    ("listwise, entropy 0.3", {"listwise": 1.0}, "entropy", 0.3, 0),
+    ("listwise, entropy 0.6", {"listwise": 1.0}, "entropy", 0.6, 0),
+    ("listwise, LoRA of rank 16", {"listwise": 1.0}, "entropy", 0.3, 16),
+    ("listwise + contrastive", {"listwise": 1.0, "contrastive": 1.0}, "entropy", 0.3, 0),
 )
 COLUMNS = (
     ("data", "data", ""),
@@ -70,15 +72,20 @@ def main(
     first = bench.training_rows(bench.searched(bench.encoder.model, ids, bench.index, bench.top_k))
     labels, _ = bench.labelled(first, teacher)
     qrels = bench.corpus.qrels[split]
-    untouched = measure(bench.searched(bench.encoder.model, list(qrels), bench.index), qrels).summary()["ndcg@10"]
-    rows = [{"data": data.name, "loss": "untouched", **_figures(untouched)}]
-    for title, loss, temperature, entropy in LOSSES[:2] if quick else LOSSES:
+    rows = read_rows(json)
+    if not rows:
+        untouched = measure(bench.searched(bench.encoder.model, list(qrels), bench.index), qrels).summary()["ndcg@10"]
+        rows = [{"data": data.name, "loss": "untouched", **_figures(untouched)}]
+    done = {row["loss"] for row in rows}
+    for title, loss, temperature, entropy, rank in LOSSES[:2] if quick else LOSSES:
+        if title in done:
+            continue
         student = open_student(bench.encoder, minilm())
         settings = DistillationSettings(
             loss=loss,
             teacher_temperature=temperature,
             target_entropy=entropy,
-            training=RetrieverTraining(1 if quick else epochs, 16 if quick else 32),
+            training=RetrieverTraining(1 if quick else epochs, 16 if quick else 32, lora_rank=rank),
         )
         work = CACHE / "losses-run"
         shutil.rmtree(work, ignore_errors=True)
