@@ -210,3 +210,12 @@ def beir(passages, tmp_path) -> Path:
     splits = {"train": range(30), "dev": range(30, 40), "test": range(40, 60)}
     qrels = {split: {f"q{number}": f"d{number}" for number in numbers} for split, numbers in splits.items()}
     return write_beir(tmp_path / "beir", passages, queries, qrels)
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    """Pauses between tries of a chat generator are what they are but for their length."""
+    from haystack_distill.generation.asking import AskingGenerator
+
+    defaults = AskingGenerator.__init__.__kwdefaults__
+    monkeypatch.setattr(AskingGenerator.__init__, "__kwdefaults__", {**defaults, "pause": 0.01})
