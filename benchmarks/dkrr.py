@@ -41,7 +41,7 @@ from haystack_distill.labelling import ROWS_AT_ONCE, label, one_after_the_other
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates
 from haystack_distill.training.distillation import RetrieverTraining
-from haystack_distill.training_set import Row, TrainingSet, write_training_set
+from haystack_distill.training_set import RECIPROCAL_RANK, Row, TrainingSet, write_training_set
 
 COLUMNS = (
     ("data", "data", ""),
@@ -130,12 +130,12 @@ class Bench:
             for one in found
         ]
 
-    def labelled(self, rows: list[Row], signal: str) -> tuple[TrainingSet, float]:
+    def labelled(self, rows: list[Row], signal: str, similarity: str = "cosine") -> tuple[TrainingSet, float]:
         """Label rows, or find the labels of an earlier run; the seconds are those of the run that made them."""
         content = repr([(row.query, row.answers, row.documents) for row in rows]) + signal + self.reader_name
         folder = CACHE / f"labels-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
         if not folder.exists():
-            write_training_set(folder, rows, source=str(self.data), retriever="MiniLM", similarity="cosine")
+            write_training_set(folder, rows, source=str(self.data), similarity=similarity)
         seconds = folder / "seconds.txt"
         if not seconds.exists():
             self._reader = self._reader or self.make_reader()
@@ -188,6 +188,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds of retrieving, labelling and training.")] = 2,
     epochs: Annotated[int, typer.Option(help="Of every training.")] = 4,
     both: Annotated[bool, typer.Option(help="Whether to train both sides too.")] = True,
+    bm25: Annotated[bool, typer.Option(help="Whether to train from candidates that BM25 finds, too.")] = False,
     quick: Annotated[bool, typer.Option(help="Few questions: shows that it runs, not how good it is.")] = False,
 ) -> None:
     """Print the table."""
@@ -213,6 +214,10 @@ def main(
         student = trained(bench, labels, "6 layers", "query", 1, signal, None, seconds)
         if table is not None:
             trained(bench, labels, "table", "query", 1, signal, table, seconds)
+        if bm25:
+            words = bench.training_rows(found_by_words(bench, ids, bench.top_k))
+            others, more = bench.labelled(words, signal, RECIPROCAL_RANK)
+            trained(bench, others, "6 layers", "query", 1, f"{signal} of what BM25 finds", None, more)
         if both and not quick:
             trained(bench, labels, "6 layers", "both", 1, signal, None, seconds)
         for number in range(2, rounds + 1):
@@ -230,16 +235,16 @@ def baselines(bench: Bench) -> None:
     if not bench.done(system="untouched", **common):
         bench.add(bench.searched(bench.encoder.model, ids, bench.index), system="untouched", **common, seconds=0.0)
     if not bench.done(system="bm25", **{**common, "student": "words"}):
-        store = InMemoryDocumentStore()
-        store.write_documents([Document(id=key, content=text) for key, text in bench.corpus.documents.items() if text])
-        retriever = InMemoryBM25Retriever(store, top_k=10)
-        found = {
-            one: {
-                document.id: document.score or 0.0 for document in retriever.run(bench.corpus.queries[one])["documents"]
-            }
-            for one in ids
-        }
-        bench.add(found, system="bm25", **{**common, "student": "words"}, seconds=0.0)
+        bench.add(found_by_words(bench, ids, 10), system="bm25", **{**common, "student": "words"}, seconds=0.0)
+
+
+def found_by_words(bench: Bench, query_ids: list[str], depth: int) -> Run:
+    """What BM25 finds."""
+    store = InMemoryDocumentStore()
+    store.write_documents([Document(id=key, content=text) for key, text in bench.corpus.documents.items() if text])
+    retriever = InMemoryBM25Retriever(store, top_k=depth)
+    found = {one: retriever.run(bench.corpus.queries[one])["documents"] for one in query_ids}
+    return {one: {document.id: document.score for document in documents} for one, documents in found.items()}
 
 
 def aligned_table(bench: Bench) -> SentenceTransformer:
