@@ -201,31 +201,49 @@ def main(
     ids = ids[:count]
     first = bench.training_rows(bench.searched(bench.encoder.model, ids, bench.index, bench.top_k))
     table = None if quick else aligned_table(bench)
-    trained(bench, bench.gold(first), "6 layers", "query", 1, "gold", None, 0.0)
+    gold = bench.gold(first)
+    trained(bench, gold, "6 layers", "query", 1, "gold", None, 0.0)
     if table is not None:
-        trained(bench, bench.gold(first), "table", "query", 1, "gold", table, 0.0)
-    if both and not quick:
-        trained(bench, bench.gold(first), "6 layers", "both", 1, "gold", None, 0.0)
-    for signal in teacher or ["question"]:
-        labels, seconds = bench.labelled(first, signal)
-        for size in [] if quick else [count // 4, count // 2]:
-            part = write_part(labels, size)
-            trained(bench, part, "6 layers", "query", 1, signal, None, seconds * size / count)
-        student = trained(bench, labels, "6 layers", "query", 1, signal, None, seconds)
-        if table is not None:
-            trained(bench, labels, "table", "query", 1, signal, table, seconds)
-        if bm25:
-            words = bench.training_rows(found_by_words(bench, ids, bench.top_k))
-            others, more = bench.labelled(words, signal, RECIPROCAL_RANK)
-            trained(bench, others, "6 layers", "query", 1, f"{signal} of what BM25 finds", None, more)
-        if both and not quick:
+        trained(bench, gold, "table", "query", 1, "gold", table, 0.0)
+    signals = teacher or ["question"]
+    for signal in signals:
+        query_side(bench, signal, first, table, rounds, bm25=bm25, growth=not quick)
+    if both and not quick:  # at the end, since it takes longest
+        trained(bench, gold, "6 layers", "both", 1, "gold", None, 0.0)
+        for signal in signals:
+            labels, seconds = bench.labelled(first, signal)
             trained(bench, labels, "6 layers", "both", 1, signal, None, seconds)
-        for number in range(2, rounds + 1):
-            again = bench.training_rows(bench.searched(student, ids, bench.index, bench.top_k))
-            labels, more = bench.labelled(again, signal)
-            seconds += more
-            student = trained(bench, labels, "6 layers", "query", number, signal, student, seconds)
     print_rows(bench.rows, COLUMNS, f"Reader {Path(name).name}, student all-MiniLM-L6-v2, test split of {data.name}")
+
+
+def query_side(
+    bench: Bench,
+    signal: str,
+    first: list[Row],
+    table: SentenceTransformer | None,
+    rounds: int,
+    *,
+    bm25: bool,
+    growth: bool,
+) -> None:
+    """All rows of a teacher in which documents stay: few and all questions, the table, BM25 first, more rounds."""
+    labels, seconds = bench.labelled(first, signal)
+    for size in [len(first) // 4, len(first) // 2] if growth else []:
+        part = write_part(labels, size)
+        trained(bench, part, "6 layers", "query", 1, signal, None, seconds * size / len(first))
+    student = trained(bench, labels, "6 layers", "query", 1, signal, None, seconds)
+    if table is not None:
+        trained(bench, labels, "table", "query", 1, signal, table, seconds)
+    ids = [row.query_id for row in first]
+    if bm25:
+        words = bench.training_rows(found_by_words(bench, ids, bench.top_k))
+        others, more = bench.labelled(words, signal, RECIPROCAL_RANK)
+        trained(bench, others, "6 layers", "query", 1, f"{signal} of what BM25 finds", None, more)
+    for number in range(2, rounds + 1):
+        again = bench.training_rows(bench.searched(student, ids, bench.index, bench.top_k))
+        labels, more = bench.labelled(again, signal)
+        seconds += more
+        student = trained(bench, labels, "6 layers", "query", number, signal, student, seconds)
 
 
 def baselines(bench: Bench) -> None:
