@@ -5,6 +5,7 @@
 """GenerativeAugmenter over a real server that misbehaves on purpose, and with a local model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import Secret
+from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 from typer.testing import CliRunner
 
 from haystack_distill import GenerativeAugmenter, KaleAligner, TeacherLikelihoodScorer, load_pipeline
 from haystack_distill.beir import read_beir
 from haystack_distill.questions import read_questions
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.training_set import Row, TrainingSet, write_training_set
 from haystack_integrations.components.distill.cli import app
 from tests.augmenting import (
@@ -282,24 +285,35 @@ class TestSettings:
         assert isinstance(again.generator, OpenAIChatGenerator)
 
 
-def test_the_cold_start_pipeline_writes_questions_for_passages(tmp_path, monkeypatch):
+def test_the_cold_start_pipeline(bert, reader_folder, tmp_path, monkeypatch):
+    """From documents alone to a trained retriever, as in the YAML but for names of models and places."""
     content = yaml.safe_load((Path(__file__).parent.parent / "pipelines" / "cold_start.yaml").read_text())
-    # What trains is tested where it lives; here the pipeline ends with the questions.
-    content["components"].pop("loop")
-    receivers = {one["sender"]: one["receiver"] for one in content["connections"]}
-    assert receivers.pop("augmenter.output") == "loop.queries"
-    content["connections"] = [{"sender": one, "receiver": other} for one, other in receivers.items()]
-    content["outputs"] = {"output": "augmenter.output", "summary": "augmenter.summary"}
+    settings = {name: one["init_parameters"] for name, one in content["components"].items()}
+    text = "\n\n".join(" ".join(sentences(10, number, 8)) for number in range(12))
+    splitter = Pipeline.loads(yaml.safe_dump(content)).get_component("splitter")
+    splitter.warm_up()
+    passages = splitter.run(documents=[Document(content=text)])["documents"]
+    store_settings = settings["loop"]["retriever"]["init_parameters"]["document_store"]["init_parameters"]
+    store_settings |= {"path": str(tmp_path / "index"), "embedding_dim": 32}
+    vectors = BiEncoderTeacher.load(bert, device="cpu").encode_documents([one.content for one in passages])
+    store = QdrantDocumentStore(**store_settings)
+    store.write_documents([replace(one, embedding=row.tolist()) for one, row in zip(passages, vectors, strict=True)])
+    store._client.close()  # an embedded Qdrant has one user at a time
+    settings["loop"]["scorer"]["init_parameters"]["model"] = reader_folder("llama")
+    settings["loop"] |= {"model": bert, "output": str(tmp_path / "model"), "progress_bar": False}
+    settings["loop"]["distiller"] |= {"epochs": 1, "batch_size": 4}
     monkeypatch.setenv("OPENAI_API_KEY", "x")
     with chatting() as (_, url):
-        settings = content["components"]["augmenter"]["init_parameters"]
-        settings["generator"]["init_parameters"]["api_base_url"] = url
-        settings["output"] = str(tmp_path / "questions")
+        settings["augmenter"]["generator"]["init_parameters"]["api_base_url"] = url
+        settings["augmenter"] |= {"output": str(tmp_path / "questions"), "progress_bar": False}
         (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
-        text = "\n\n".join(" ".join(sentences(8, number, 10)) for number in range(3))
         result = load_pipeline(tmp_path / "p.yaml").run(documents=[Document(content=text)])
-    assert result["summary"]["sources"] == 3
-    assert read_questions(result["output"])
+    assert result["summary"]["sources"] == len(passages) > 8
+    asked = read_questions(str(tmp_path / "questions"))
+    assert {document_id for one in asked for document_id in one.judged} <= {one.id for one in passages}
+    assert (Path(result["model_path"]) / "modules.json").is_file()
+    assert Path(result["report_path"]).is_file()
+    assert result["metrics"]["queries"] > 0
 
 
 def test_the_command(tmp_path, beir):
