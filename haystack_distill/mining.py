@@ -34,6 +34,7 @@ def build(
     similarity: str,
     settings: dict[str, Any],
     shard_rows: int,
+    teacher: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> TrainingSet:
     """
@@ -47,6 +48,7 @@ def build(
     :param similarity: What `retriever_scores` are.
     :param settings: What else the rows depend on: an unfinished run with others is not gone on with.
     :param shard_rows: Questions a shard.
+    :param teacher: The teacher's identity, where rows come with its scores.
     :param progress: Whether to show a progress bar on stderr.
     :returns: The training set; the one that is there already if it is of the same questions, retriever and settings.
     :raises FileExistsError: If the output exists and is of others.
@@ -68,8 +70,9 @@ def build(
             if not file.exists():
                 write_shard(file, candidates(chunk))
             bar.advance(task, len(chunk))
-    shards = {file.name: {"rows": parquet.read_metadata(file).num_rows} for file in sorted(workspace.glob("shard-*"))}
-    found = sum(shard["rows"] for shard in shards.values())
+    rows = {file.name: parquet.read_metadata(file).num_rows for file in sorted(workspace.glob("shard-*"))}
+    shards = {name: {"rows": count} | ({"labelled": count} if teacher else {}) for name, count in rows.items()}
+    found = sum(rows.values())
     if not found:
         shutil.rmtree(workspace)
         msg = f"{retriever} found nothing for any of the {len(questions)} queries: is the index empty?"
@@ -79,7 +82,7 @@ def build(
             "Nothing was found for %d of %d queries; they are left out.", len(questions) - found, len(questions)
         )
     (workspace / "run.json").unlink()
-    manifest = manifest_of(shards, source, retriever, similarity)
+    manifest = manifest_of(shards, source, retriever, similarity, teacher)
     write_json(workspace / MANIFEST, {**manifest, "made_of": fingerprint})
     os.replace(workspace, output)
     return TrainingSet.open(output)

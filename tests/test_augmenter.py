@@ -285,11 +285,11 @@ class TestSettings:
         assert isinstance(again.generator, OpenAIChatGenerator)
 
 
-def test_the_cold_start_pipeline(bert, reader_folder, tmp_path, monkeypatch):
+def test_the_cold_start_pipeline(bert, tmp_path, monkeypatch):
     """From documents alone to a trained retriever, as in the YAML but for names of models and places."""
     content = yaml.safe_load((Path(__file__).parent.parent / "pipelines" / "cold_start.yaml").read_text())
     settings = {name: one["init_parameters"] for name, one in content["components"].items()}
-    text = "\n\n".join(" ".join(sentences(10, number, 8)) for number in range(12))
+    text = "\n\n".join(" ".join(sentences(10, number, 8)) for number in range(60))
     splitter = Pipeline.loads(yaml.safe_dump(content)).get_component("splitter")
     splitter.warm_up()
     passages = splitter.run(documents=[Document(content=text)])["documents"]
@@ -299,7 +299,6 @@ def test_the_cold_start_pipeline(bert, reader_folder, tmp_path, monkeypatch):
     store = QdrantDocumentStore(**store_settings)
     store.write_documents([replace(one, embedding=row.tolist()) for one, row in zip(passages, vectors, strict=True)])
     store._client.close()  # an embedded Qdrant has one user at a time
-    settings["loop"]["scorer"]["init_parameters"]["model"] = reader_folder("llama")
     settings["loop"] |= {"model": bert, "output": str(tmp_path / "model"), "progress_bar": False}
     settings["loop"]["distiller"] |= {"epochs": 1, "batch_size": 4}
     monkeypatch.setenv("OPENAI_API_KEY", "x")

@@ -22,10 +22,13 @@ class Miner:
     :param embedder: The query encoder of an embedding retriever.
     :param top_k: How many documents a query gets.
     :param similarity: How the store ranks, where it does not say.
-    :raises ValueError: If an embedding retriever comes without its embedder.
+    :param judgments: Whether judged documents stand among the candidates, and their grades are the teacher's scores.
+    :raises ValueError: If an embedding retriever comes without its embedder, or judged documents can't be had.
     """
 
-    def __init__(self, retriever: Any, embedder: Any, top_k: int, similarity: str | None) -> None:
+    def __init__(
+        self, retriever: Any, embedder: Any, top_k: int, similarity: str | None, *, judgments: bool = False
+    ) -> None:
         # DistilledRetriever and Haystack's TextEmbeddingRetriever hold both: taken apart, the query vector is at hand.
         inner = getattr(retriever, "retriever", None)
         own = getattr(retriever, "query_encoder", None) or getattr(retriever, "text_embedder", None)
@@ -38,7 +41,12 @@ class Miner:
             raise ValueError(msg)
         if not takes_vectors:
             self.embedder = None
-        self.store = store_of(self.retriever) if self.embedder is not None else None
+        self.documents = store_of(self.retriever)
+        self.store = self.documents if self.embedder is not None else None
+        self.judgments = judgments
+        if judgments and self.documents is None:
+            msg = f"{self.name} has no document store to take judged documents from: search with one that has."
+            raise ValueError(msg)
         self.similarity = RECIPROCAL_RANK if self.store is None else similarity or similarity_of(self.store)
 
     def candidates(self, questions: list[Question]) -> list[Row]:
@@ -54,12 +62,28 @@ class Miner:
             documents, vector = self._search(question.text)
             found.append([document for document in documents if (document.content or "").strip()][: self.top_k])
             vectors.append(vector)
+        if self.judgments:
+            found = self._with_judged(questions, found)
         stored = self._stored([document for documents in found for document in documents])
         return [
             self._row(question, documents, self._scores(documents, vector, stored))
             for question, documents, vector in zip(questions, found, vectors, strict=True)
             if documents
         ]
+
+    def _with_judged(self, questions: list[Question], found: list[list[Document]]) -> list[list[Document]]:
+        """The same with each query's relevant documents, in the place of the last ones where they were not found."""
+        lacking = []
+        for question, documents in zip(questions, found, strict=True):
+            there = {document.id for document in documents}
+            relevant = [key for key, grade in question.judged.items() if grade > 0 and key not in there]
+            lacking.append(relevant[: self.top_k])
+        wanted = sorted({key for keys in lacking for key in keys})
+        filters = {"field": "id", "operator": "in", "value": wanted}
+        documents = self.documents.filter_documents(filters=filters) if wanted else []
+        stored = {one.id: one for one in documents if (one.content or "").strip()}
+        added = [[stored[key] for key in keys if key in stored] for keys in lacking]
+        return [[*documents[: self.top_k - len(more)], *more] for documents, more in zip(found, added, strict=True)]
 
     def _search(self, query: str) -> tuple[list[Document], list[float] | None]:
         for part in (self.embedder, self.retriever):
@@ -109,5 +133,6 @@ class Miner:
             document_ids=[document.id for document in documents],
             documents=[document.content or "" for document in documents],
             retriever_scores=scores,
+            teacher_scores=[float(label) for label in labels or []] if self.judgments else None,
             labels=labels,
         )

@@ -20,8 +20,13 @@ console = Console()
 def distill(
     folder: Annotated[Path, typer.Argument(help="A BEIR folder: corpus.jsonl, queries.jsonl, qrels/train.tsv.")],
     model: Annotated[str, typer.Option(help="The encoder of the documents: folder or hub name.")],
-    reader: Annotated[str, typer.Option(help="The model that labels: folder, hub name or GGUF file.")],
     output: Annotated[Path, typer.Option(help="The folder of the rounds; a run that was killed goes on in it.")],
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            help="The model that labels: folder, hub name or GGUF file; default: the judgments are the teacher."
+        ),
+    ] = None,
     student: Annotated[
         str | None, typer.Option(help="The query encoder to train, such as one that `align` made; default: --model.")
     ] = None,
@@ -41,7 +46,7 @@ def distill(
     seed: Annotated[int, typer.Option(help="Of order and sampling.")] = 0,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
-    """Let a reader judge what the retriever finds for the train queries, and train the retriever on its judgment."""
+    """Let a reader, or judgments, say which passages answer the train queries, and train the retriever on them."""
     from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
 
     from haystack_distill.beir import read_beir
@@ -67,7 +72,7 @@ def distill(
         loop = DistillationLoop(
             retriever=InMemoryEmbeddingRetriever(store),
             model=student or model,
-            scorer=scorer_of(reader, signal, dtype=dtype),
+            scorer=scorer_of(reader, signal, dtype=dtype) if reader else None,
             output=str(output),
             rounds=rounds,
             first_retriever=first,

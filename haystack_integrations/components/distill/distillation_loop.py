@@ -47,8 +47,8 @@ class DistillationLoop:
         *,
         retriever: Any,
         model: str,
-        scorer: Any,
         output: str,
+        scorer: Any = None,
         rounds: int = 2,
         first_retriever: Any = None,
         reader_fine_tuner: Any = None,
@@ -63,8 +63,9 @@ class DistillationLoop:
 
         :param retriever: The embedding retriever of the index.
         :param model: The query encoder to train: folder or hub name.
-        :param scorer: The teacher: a scorer or any ranker, see `TeacherLabeller`.
         :param output: The folder of the rounds; it may exist if it is of the same settings.
+        :param scorer: The teacher: a scorer or any ranker, see `TeacherLabeller`. None takes the queries' judgments
+            for it, made by people or by `GenerativeAugmenter`, see `TrainingSetBuilder`.
         :param rounds: How many at most.
         :param first_retriever: Finds the candidates of the first round, such as a BM25 retriever.
         :param reader_fine_tuner: A `ReaderFineTuner`: trains the reader on each round's candidates before it labels
@@ -74,7 +75,8 @@ class DistillationLoop:
         :param distiller: Init parameters of `RetrieverDistiller`, such as `loss`, `epochs` or `update`.
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
-        :raises ValueError: If rounds or top_k is below 1, or `distiller` has a parameter that the loop sets itself.
+        :raises ValueError: If rounds or top_k is below 1, `distiller` has a parameter that the loop sets itself, or a
+            reader is to be fine-tuned that labels nothing.
         """
         if min(int(rounds), int(top_k)) < 1:
             msg = f"rounds={rounds} and top_k={top_k} must be at least 1."
@@ -83,6 +85,9 @@ class DistillationLoop:
         own = sorted(taken & set(distiller or {}))
         if own:
             msg = f"`distiller` has {own[0]!r}, which the loop sets itself or has no use for: leave it out."
+            raise ValueError(msg)
+        if reader_fine_tuner is not None and scorer is None:
+            msg = "`reader_fine_tuner` needs a `scorer`: without one the judgments of the queries are the teacher."
             raise ValueError(msg)
         self.retriever = retriever
         self.model = model

@@ -118,14 +118,20 @@ class Round:
             split=self.loop.split,
             output=str(self.folder / "training_set"),
             similarity=self.loop.distiller.get("similarity"),
+            judgments=self.loop.scorer is None,
             progress_bar=self.loop.progress_bar,
         )
         return builder.run(queries=queries)["training_set"]
 
     def _label(self, training_set: str, summary: Path) -> None:
         from haystack_distill.folders import write_json
+        from haystack_distill.labelling import summary_of
+        from haystack_distill.training_set import TrainingSet
 
         scorer = self.loop.scorer
+        if scorer is None:
+            write_json(summary, summary_of(TrainingSet.open(training_set)))
+            return
         if self.loop.reader_fine_tuner is not None:
             reader = str(self.folder / "reader")
             if not Path(reader).is_dir():

@@ -41,6 +41,7 @@ class TrainingSetBuilder:
         top_k: int = 20,
         split: str = "train",
         similarity: str | None = None,
+        judgments: bool = False,
         shard_rows: int = 1000,
         progress_bar: bool = True,
     ) -> None:
@@ -53,6 +54,9 @@ class TrainingSetBuilder:
         :param top_k: How many documents a query gets.
         :param split: Of a BEIR folder or data set.
         :param similarity: How the store ranks, where it does not say: `cosine`, `dot_product` or `euclidean`.
+        :param judgments: Whether the judgments of the queries are the teacher: relevant documents stand among the
+            candidates, found or not, and the grades are the scores, so no reader is needed. Serves judged queries, and
+            generated ones (`GenerativeAugmenter`), for which the document that a question was written for is relevant.
         :param shard_rows: Queries a shard.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If top_k or shard_rows is below 1.
@@ -66,6 +70,7 @@ class TrainingSetBuilder:
         self.top_k = int(top_k)
         self.split = split
         self.similarity = similarity
+        self.judgments = judgments
         self.shard_rows = int(shard_rows)
         self.progress_bar = progress_bar
 
@@ -80,21 +85,29 @@ class TrainingSetBuilder:
         :raises FileNotFoundError: If the queries are missing.
         :raises FileExistsError: If the output folder exists and is of other queries or settings.
         :raises ValueError: If a query is empty or comes twice, a document comes twice, nothing is found at all, or an
-            unfinished run in the same place had other settings.
+            unfinished run in the same place had other settings; if judgments are the teacher and there are none.
         """
         from haystack_distill.mining import build
         from haystack_distill.questions import read_questions
 
-        miner = Miner(self.retriever, self.text_embedder, self.top_k, self.similarity)
+        asked = read_questions(queries, self.split)
+        if self.judgments:
+            asked = [question for question in asked if any(grade > 0 for grade in question.judged.values())]
+            if not asked:
+                msg = f"{queries} has no judgments to learn from: give a BEIR folder, or a reader that labels."
+                raise ValueError(msg)
+        miner = Miner(self.retriever, self.text_embedder, self.top_k, self.similarity, judgments=self.judgments)
+        found_with = {"retriever": without_names(component_to_dict(self.retriever, "retriever")), "top_k": self.top_k}
         built = build(
-            read_questions(queries, self.split),
+            asked,
             miner.candidates,
             Path(self.output),
             source=queries,
             retriever=miner.name,
             similarity=miner.similarity,
-            settings={"retriever": without_names(component_to_dict(self.retriever, "retriever")), "top_k": self.top_k},
+            settings=found_with | ({"judgments": True} if self.judgments else {}),
             shard_rows=self.shard_rows,
+            teacher={"model": "judgments"} if self.judgments else None,
             progress=self.progress_bar,
         )
         return {"training_set": self.output, "rows": len(built)}
