@@ -41,7 +41,7 @@ def hard_negatives(
         verbose=False,
     )
     if not len(mined):
-        msg = f"No query has {count} hard negatives: ask for fewer."
+        msg = f"No query has {count} hard negatives in the index: use a loss without them, such as listwise."
         raise ValueError(msg)
     columns = [np.array(mined[f"negative_{number}"], dtype=np.int64) for number in range(1, count + 1)]
     return np.array(mined["query"], dtype=np.int64), np.stack(columns, axis=1)
