@@ -5,10 +5,8 @@
 """A query and a document encoder of different depth, cut from one model and trained together."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +36,7 @@ from haystack_distill.training.asymmetric import AsymmetricTraining, Reembedding
 from haystack_distill.training.index_evaluator import METRIC
 from haystack_distill.training_set import Row, write_training_set
 from tests.conftest import sentences
+from tests.kills import kill_at_first_checkpoint
 
 FAST = AsymmetricTraining(epochs=3, batch_size=10, learning_rate=1e-3)
 
@@ -209,14 +208,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_encoders(teacher, data, ind
         return subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, arguments)])
 
     broken = run("slow")
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "broken.run").glob("checkpoints/checkpoint-*/trainer_state.json")):
-        assert time.monotonic() < deadline, "no checkpoint was written"
-        assert broken.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    time.sleep(0.1)
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
+    kill_at_first_checkpoint(broken, tmp_path / "broken.run")
     assert not (tmp_path / "broken").exists()
     assert run("fast").wait() == 0
     save_pair(train(teacher, data, index, tmp_path / "work", query=1, document=2, how=SAME), tmp_path / "unbroken")

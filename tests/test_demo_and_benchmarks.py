@@ -22,7 +22,19 @@ from haystack_distill.beir import read_beir
 from haystack_distill.comparison import System, teacher_system
 
 SERVING = ("serving", "serving_http", "serving_profile")
-BENCHMARKS = ("asymmetric", "dkrr", "g2r", "kale", "kale_limits", "labels", "losses", *SERVING, "stores", "teachers")
+BENCHMARKS = (
+    "asymmetric",
+    "cold_start",
+    "dkrr",
+    "g2r",
+    "kale",
+    "kale_limits",
+    "labels",
+    "losses",
+    *SERVING,
+    "stores",
+    "teachers",
+)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

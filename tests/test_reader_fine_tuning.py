@@ -5,10 +5,8 @@
 """Readers learn the answers of a training set: tiny random ones of each family, and a GGUF file."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +29,7 @@ from haystack_distill.training import answers as training
 from haystack_distill.training.answers import MASKED, AnswerSettings
 from haystack_distill.training_set import Row, write_training_set
 from tests.conftest import WORDS, sentences
+from tests.kills import kill_at_first_checkpoint
 
 FAST = AnswerSettings(epochs=3, batch_size=8, learning_rate=3e-3)
 
@@ -243,14 +242,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_reader(training_set, reader
         return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments])
 
     broken = run("slow")
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / ".broken.run").glob("checkpoints/checkpoint-*/trainer_state.json")):
-        assert time.monotonic() < deadline, "no checkpoint was written"
-        assert broken.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    time.sleep(0.2)
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
+    kill_at_first_checkpoint(broken, tmp_path / ".broken.run")
     assert not (tmp_path / "broken").exists()
     assert run("fast").wait() == 0
     settings = FineTuningSettings(training=AnswerSettings(epochs=4, learning_rate=3e-3, seed=3))

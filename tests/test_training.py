@@ -2,10 +2,8 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from haystack_distill.training.batches import LengthBatchSampler
 from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
 from haystack_distill.training.trainer import last_checkpoint
 from tests.conftest import sentences
+from tests.kills import kill_at_first_checkpoint
 
 FAST = TrainingSettings(epochs=3, batch_size=16)
 
@@ -130,14 +129,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_model(bert, tmp_path):
         return subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, arguments)], **kwargs)
 
     broken = run("broken", "slow")
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "broken.run").glob("checkpoints/checkpoint-*/trainer_state.json")):
-        assert time.monotonic() < deadline, "no checkpoint was written"
-        assert broken.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    time.sleep(0.2)
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
+    kill_at_first_checkpoint(broken, tmp_path / "broken.run")
     assert not (tmp_path / "broken").exists()
     assert run("broken").wait() == 0
     assert run("unbroken").wait() == 0

@@ -79,9 +79,7 @@ class Miner:
             relevant = [key for key, grade in question.judged.items() if grade > 0 and key not in there]
             lacking.append(relevant[: self.top_k])
         wanted = sorted({key for keys in lacking for key in keys})
-        filters = {"field": "id", "operator": "in", "value": wanted}
-        documents = self.documents.filter_documents(filters=filters) if wanted else []
-        stored = {one.id: one for one in documents if (one.content or "").strip()}
+        stored = {one.id: one for one in _by_id(self.documents, wanted) if (one.content or "").strip()}
         added = [[stored[key] for key in keys if key in stored] for keys in lacking]
         return [[*documents[: self.top_k - len(more)], *more] for documents, more in zip(found, added, strict=True)]
 
@@ -103,9 +101,7 @@ class Miner:
             return {}
         vectors = {one.id: one.embedding for one in documents if one.embedding is not None}
         missing = sorted({one.id for one in documents} - vectors.keys())
-        if missing:
-            filters = {"field": "id", "operator": "in", "value": missing}
-            vectors |= {one.id: one.embedding for one in self.store.filter_documents(filters=filters)}
+        vectors |= {one.id: one.embedding for one in _by_id(self.store, missing) if one.embedding is not None}
         lacking = [document.id for document in documents if vectors.get(document.id) is None]
         if lacking:
             msg = f"The store returns no vector of the document {lacking[0]!r}: embed it, or use a text retriever."
@@ -136,3 +132,11 @@ class Miner:
             teacher_scores=[float(label) for label in labels or []] if self.judgments else None,
             labels=labels,
         )
+
+
+def _by_id(store: Any, ids: list[str]) -> list[Document]:
+    """Documents of a store; it is not asked for none."""
+    if not ids:
+        return []
+    found: list[Document] = store.filter_documents(filters={"field": "id", "operator": "in", "value": ids})
+    return found
