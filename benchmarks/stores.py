@@ -10,7 +10,7 @@ What an index costs as it grows: reading its view, aligning a student on it, and
 The vectors are those of Python's own documentation, embedded by the packaged MiniLM and perturbed (cosine about 0.995)
 until there are enough. Each row runs in a process of its own. Memory is the process's own (resident and not shared with
 files), above what it was before, and `peak_mib` in all: the store's part of it, where the store lives in the process,
-and Python with its models included. PostgreSQL is a process apart. Queries go through a token table, which takes a
+and Python with its models included. PostgreSQL and the Milvus server are processes apart. Queries go through a token table, which takes a
 fraction of a millisecond: what is left is the store's time.
 """
 
@@ -50,6 +50,7 @@ SIZES = {
     "pgvector": (10_000, 100_000),
     "chroma": (10_000, 100_000),
     "milvus": (10_000, 100_000),
+    "milvus_server": (10_000, 100_000, 1_000_000),
     "in_memory": (10_000, 100_000),
 }
 PACKAGES = {
@@ -58,6 +59,7 @@ PACKAGES = {
     "pgvector": "pgvector-haystack",
     "chroma": "chroma-haystack",
     "milvus": "milvus-haystack",
+    "milvus_server": "milvus-haystack",
     "in_memory": "haystack-ai",
 }
 COLUMNS = (
@@ -283,15 +285,28 @@ def open_chroma(work: Path) -> Opened:
     return store, ChromaEmbeddingRetriever(document_store=store), store.close
 
 
-def open_milvus(work: Path) -> Opened:
-    """Milvus Lite, in this process."""
+def open_milvus(work: Path, uri: str | None = None) -> Opened:
+    """Milvus Lite, in this process, if no server is named."""
     from milvus_haystack import MilvusDocumentStore, MilvusEmbeddingRetriever
 
     store = MilvusDocumentStore(
-        connection_args={"uri": str(work / "milvus.db")},
+        connection_args={"uri": uri or str(work / "milvus.db")},
         index_params={"metric_type": "COSINE", "index_type": "FLAT", "params": {}},
     )
     return store, MilvusEmbeddingRetriever(document_store=store), lambda: None
+
+
+def open_milvus_server(work: Path) -> Opened:
+    """The one that MILVUS_URI names; else the package `milvus` brings one, of which a machine can run one at a time."""
+    if uri := os.environ.get("MILVUS_URI"):
+        return open_milvus(work, uri)
+    from milvus import MilvusServer
+
+    server = MilvusServer()
+    server.set_base_dir(str(work / "server"))
+    server.start()
+    store, retriever, _ = open_milvus(work, f"http://127.0.0.1:{server.listen_port}")
+    return store, retriever, server.stop
 
 
 OPEN: dict[str, Callable[[Path], Opened]] = {
@@ -300,6 +315,7 @@ OPEN: dict[str, Callable[[Path], Opened]] = {
     "pgvector": open_pgvector,
     "chroma": open_chroma,
     "milvus": open_milvus,
+    "milvus_server": open_milvus_server,
     "in_memory": open_in_memory,
 }
 

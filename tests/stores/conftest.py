@@ -81,15 +81,19 @@ def chroma_server(new: New) -> Any:
     return chroma(new, host="127.0.0.1", port=new.server("chroma"))
 
 
-def milvus(new: New) -> Any:
+def milvus(new: New, uri: str | None = None) -> Any:
     from milvus_haystack import MilvusDocumentStore
 
     metric = {"euclidean": "L2", "dot_product": "IP", "cosine": "COSINE"}[new.similarity]
     return MilvusDocumentStore(
-        connection_args={"uri": str(new.folder / f"{new.name}.db")},
+        connection_args={"uri": uri or str(new.folder / f"{new.name}.db")},
         collection_name=new.name,
         index_params={"metric_type": metric, "index_type": "FLAT", "params": {}},
     )
+
+
+def milvus_server(new: New) -> Any:
+    return milvus(new, uri=new.server("milvus"))
 
 
 def pgvector(new: New) -> Any:
@@ -135,6 +139,9 @@ BACKENDS = [
     Backend("chroma", (f"{_STORES}.chroma",), ALL, chroma, f"{_HOME}.chroma.ChromaEmbeddingRetriever"),
     Backend("chroma_server", (f"{_STORES}.chroma",), ALL, chroma_server, f"{_HOME}.chroma.ChromaEmbeddingRetriever"),
     Backend("milvus", ("milvus_haystack", "milvus_lite"), ALL, milvus, "milvus_haystack.MilvusEmbeddingRetriever"),
+    Backend(
+        "milvus_server", ("milvus_haystack", "milvus"), ALL, milvus_server, "milvus_haystack.MilvusEmbeddingRetriever"
+    ),
     Backend(
         "pgvector",
         (f"{_STORES}.pgvector", "pgserver"),
@@ -226,7 +233,23 @@ def start_postgres(folder: Path) -> tuple[str, Callable[[], None]]:
     return server.get_uri(), server.cleanup
 
 
-STARTERS = {"chroma": start_chroma, "pgvector": start_postgres}
+def start_milvus(folder: Path) -> tuple[str, Callable[[], None]]:
+    """The server of the package `milvus`, which unpacks itself into the folder."""
+    from milvus import MilvusServer
+
+    server = MilvusServer()
+    server.set_base_dir(str(folder))
+    server.listen_port = free_port()
+    server.start()
+
+    def stop() -> None:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)  # half a gigabyte
+
+    return f"http://127.0.0.1:{server.listen_port}", stop
+
+
+STARTERS = {"chroma": start_chroma, "milvus": start_milvus, "pgvector": start_postgres}
 
 
 @pytest.fixture(scope="session")

@@ -17,13 +17,16 @@ NEEDS = {
     "pgvector": ["haystack_integrations.document_stores.pgvector", "pgserver"],
     "chroma": ["haystack_integrations.document_stores.chroma"],
     "milvus": ["milvus_haystack", "milvus_lite"],
+    "milvus_server": ["milvus_haystack", "milvus"],
 }
 
 
 @pytest.mark.parametrize("name", stores.SIZES)
-def test_a_row_of_the_table(name, bert, tmp_path, monkeypatch):
+def test_a_row_of_the_table(name, bert, servers, tmp_path, monkeypatch):
     for module in NEEDS.get(name, []):
         pytest.importorskip(module)
+    if name == "milvus_server":
+        monkeypatch.setenv("MILVUS_URI", servers("milvus"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stores, "minilm", lambda: bert)
     monkeypatch.setattr(stores, "python_documentation", lambda: [("", text) for text in sentences(60)])

@@ -77,8 +77,9 @@ def rows_of(store: Any) -> Iterator[list[Row]]:
         except _OURS:
             raise
         except Exception as error:
+            reason = " ".join(str(error).split())  # some stores answer with a traceback
             msg = (
-                f"{name} could not be read: {error} ({TRIES} tries, after {seen} documents). Nothing of it is used: "
+                f"{name} could not be read: {reason} ({TRIES} tries, after {seen} documents). Nothing of it is used: "
                 "make sure that the store is up and reachable, and run again."
             )
             raise DocumentStoreError(msg) from error
