@@ -11,8 +11,10 @@ For each signal and size: passages a second; `vs_plain`, our time over that of t
 prompts in the same batches, on SDPA, with the vocabulary computed for one token alone; `vs_naive`, the time of a loop
 of `output_attentions=True`, one passage at a time (for icr and heads: one prompt with all passages at a time, with the
 question and without), over ours, in the same precision and, where that is bfloat16, in float32 too; `memory_vs_plain`,
-peak memory of the process over that of the plain forward pass. All of them run in turn in one process; figures are
-medians. Texts are the language reference that comes with every Python.
+peak memory of the process over that of the plain forward pass. A passage is seldom found for one question alone: rows
+of 8 `questions` score the same passages for each of them, as labelling a corpus does; neither the plain forward pass
+nor the loop shares anything. All ways run in turn in one process; figures are medians. Texts are the language reference
+that comes with every Python.
 """
 
 import ctypes
@@ -42,11 +44,12 @@ JOINT = ("icr", "heads")
 NAIVE_UP_TO = 1000
 """Tokens: beyond that all attention of all layers takes more memory than this is worth."""
 
-QUESTION, ANSWER = "What does the language reference say about names in a class body?", "they are local to the block"
+QUESTION, ANSWER = "What does the language reference say about {}?", "they are local to the block"
 COLUMNS = (
     ("signal", "signal", ""),
     ("passages", "passages", "d"),
     ("tokens each", "tokens", "d"),
+    ("questions", "questions", "d"),
     ("passages a second", "passages_per_second", ".2f"),
     ("time / plain", "vs_plain", ".2f"),
     ("naive / time", "vs_naive", ".1f"),
@@ -63,6 +66,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="How often everything is timed.")] = 3,
     signal: Annotated[list[str] | None, typer.Option(help="Only these signals.")] = None,
     size: Annotated[list[str] | None, typer.Option(help="PASSAGESxTOKENS; default: 8x150, 2x1000, 1x4000.")] = None,
+    questions: Annotated[list[int] | None, typer.Option(help="Over the same passages; default: 1 and 8.")] = None,
     quick: Annotated[bool, typer.Option(help="Two short passages, once: shows that it runs.")] = False,
 ) -> None:
     """Print the table."""
@@ -72,33 +76,35 @@ def main(
     exact = load_reader(name, dtype="float32", max_passage_tokens=1100) if dtype == "bfloat16" and not quick else None
     for passages, tokens in sizes:
         loaded = load_reader(name, dtype=dtype, max_passage_tokens=max(512, tokens + 1))
-        row = candidates(loaded.tokenizer, passages, tokens)
         for chosen in signal or SIGNALS:
-            if chosen in JOINT and passages == 1:
-                row = candidates(loaded.tokenizer, 8, tokens // 8)
-            rows.append(
-                {"tokens": tokens, "passages": passages}
-                | measured(loaded, chosen, row, rounds, tokens <= NAIVE_UP_TO, exact)
-            )
-            write_rows(json, rows)
-            print_rows(rows[-1:], COLUMNS, "")
+            joint = chosen in JOINT and passages == 1
+            cuts = texts(loaded.tokenizer, *((8, tokens // 8) if joint else (passages, tokens)))
+            for count in [1] if chosen in JOINT or tokens > NAIVE_UP_TO else questions or [1, 8]:
+                asked = [Candidates(QUESTION.format(topic), cuts, [ANSWER]) for topic in sorted(topics)[:count]]
+                rows.append(
+                    {"tokens": tokens, "passages": passages, "questions": count}
+                    | measured(loaded, chosen, asked, rounds, tokens <= NAIVE_UP_TO, exact)
+                )
+                write_rows(json, rows)
+                print_rows(rows[-1:], COLUMNS, "")
     print_rows(rows, COLUMNS, f"{Path(name).name}, {loaded.model.dtype}, {torch.get_num_threads()} threads")
 
 
-def candidates(tokenizer: Any, passages: int, tokens: int) -> Candidates:
+def texts(tokenizer: Any, passages: int, tokens: int) -> list[str]:
     """Passages of exactly so many tokens."""
     ids = tokenizer("\n".join(topics.values()), add_special_tokens=False, verbose=False)["input_ids"]
-    cuts = [tokenizer.decode(ids[start : start + tokens]) for start in range(0, passages * tokens, tokens)]
-    return Candidates(QUESTION, cuts, [ANSWER])
+    return [tokenizer.decode(ids[start : start + tokens]) for start in range(0, passages * tokens, tokens)]
 
 
-def measured(reader: Any, signal: str, row: Candidates, rounds: int, naive: bool, exact: Any = None) -> dict[str, Any]:
+def measured(
+    reader: Any, signal: str, asked: list[Candidates], rounds: int, naive: bool, exact: Any = None
+) -> dict[str, Any]:
     """Time all ways in turn; memory is that of the last round."""
-    ways = {"ours": ours(reader, signal, row), "plain": plain(reader, signal, row)}
+    ways = {"ours": ours(reader, signal, asked), "plain": plain(reader, signal, asked)}
     if naive:
-        ways["naive"] = straightforward(reader, signal, row)
+        ways["naive"] = straightforward(reader, signal, asked)
         if exact is not None:
-            ways["naive_float32"] = straightforward(exact, signal, row)
+            ways["naive_float32"] = straightforward(exact, signal, asked)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     peaks: dict[str, float | None] = {}
     for turn in range(rounds):
@@ -112,7 +118,7 @@ def measured(reader: Any, signal: str, row: Candidates, rounds: int, naive: bool
     own, other = peaks["ours"], peaks["plain"]
     return {
         "signal": signal,
-        "passages_per_second": len(row.passages) / float(np.median(seconds["ours"])),
+        "passages_per_second": sum(len(one.passages) for one in asked) / float(np.median(seconds["ours"])),
         "vs_plain": 1 / ratios["plain"],
         "vs_naive": ratios.get("naive"),
         "vs_naive_float32": ratios.get("naive_float32"),
@@ -122,7 +128,7 @@ def measured(reader: Any, signal: str, row: Candidates, rounds: int, naive: bool
     }
 
 
-def ours(reader: Any, signal: str, row: Candidates) -> Callable[[], Any]:
+def ours(reader: Any, signal: str, asked: list[Candidates]) -> Callable[[], Any]:
     """The teacher."""
     if signal in {"question", "pdist"}:
         teacher: Any = LikelihoodTeacher(reader, signal)
@@ -130,21 +136,25 @@ def ours(reader: Any, signal: str, row: Candidates) -> Callable[[], Any]:
         middle = reader.layers // 2
         heads = Heads("", "core", [(middle, 0), (middle + 1, 1)], [[0.0]] * reader.layers, 8)
         teacher = AttentionTeacher(reader, signal, heads=heads if signal == "heads" else None)
-    return lambda: teacher.score([row])
+    return lambda: teacher.score(asked)
 
 
-def prompts_of(reader: Any, signal: str, row: Candidates) -> list[list[int]]:
+def prompts_of(reader: Any, signal: str, asked: list[Candidates]) -> list[list[int]]:
     """The tokens that a signal has to read."""
-    if signal in JOINT:
-        return [reader.encode(default.RELEVANCE, row.query, row.passages).ids]
-    target = row.answers[0] if signal in {"pdist", "adist"} else row.query if signal == "question" else None
-    prompt, query = (default.QUESTION, None) if signal == "question" else (default.ANSWER, row.query)
-    return [reader.encode(prompt, query, [passage], target).ids for passage in row.passages]
+    prompts = []
+    for row in asked:
+        if signal in JOINT:
+            prompts.append(reader.encode(default.RELEVANCE, row.query, row.passages).ids)
+            continue
+        target = row.answers[0] if signal in {"pdist", "adist"} else row.query if signal == "question" else None
+        prompt, query = (default.QUESTION, None) if signal == "question" else (default.ANSWER, row.query)
+        prompts += [reader.encode(prompt, query, [passage], target).ids for passage in row.passages]
+    return prompts
 
 
-def plain(reader: Any, signal: str, row: Candidates) -> Callable[[], Any]:
+def plain(reader: Any, signal: str, asked: list[Candidates]) -> Callable[[], Any]:
     """The same prompts in the same batches, and nothing read out of them."""
-    prompts = prompts_of(reader, signal, row)
+    prompts = prompts_of(reader, signal, asked)
 
     def forward() -> None:
         reader.model.set_attn_implementation("sdpa")
@@ -157,11 +167,11 @@ def plain(reader: Any, signal: str, row: Candidates) -> Callable[[], Any]:
     return forward
 
 
-def straightforward(reader: Any, signal: str, row: Candidates) -> Callable[[], Any]:
+def straightforward(reader: Any, signal: str, asked: list[Candidates]) -> Callable[[], Any]:
     """All attention of all layers and all of the vocabulary, one prompt at a time."""
-    prompts = prompts_of(reader, signal, row)
+    prompts = prompts_of(reader, signal, asked)
     if signal in JOINT:
-        prompts.append(reader.encode(default.RELEVANCE, NO_QUESTION, row.passages).ids)
+        prompts += [reader.encode(default.RELEVANCE, NO_QUESTION, row.passages).ids for row in asked]
 
     def forward() -> None:
         reader.model.set_attn_implementation("eager")

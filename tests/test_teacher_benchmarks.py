@@ -61,10 +61,13 @@ def test_teachers_runs(llama, tmp_path):
         json=tmp_path / "rows.json",
         rounds=1,
         signal=["question", "dkrr", "heads"],
+        questions=[1, 3],
         quick=True,
     )
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["signal"] for row in rows] == ["question", "dkrr", "heads"]
+    assert [(row["signal"], row["questions"]) for row in rows] == [
+        *(("question", 1), ("question", 3), ("dkrr", 1), ("dkrr", 3), ("heads", 1))
+    ]
     for row in rows:
         assert row["vs_plain"] > 0
         assert row["vs_naive"] > 0

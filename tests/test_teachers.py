@@ -112,6 +112,23 @@ class TestDecoderOnly:
         both = [scored.scores for scored in AttentionTeacher(together, "dkrr").score([ROW, OTHER])]
         assert all(np.allclose(first, second, **CLOSE) for first, second in zip(one, both, strict=True))
 
+    @pytest.mark.parametrize("signal", ["question", "pdist", "dkrr", "adist"])
+    def test_a_passage_of_several_questions_is_read_once(self, signal, family, reader):
+        own = reader(family)
+        read = []
+        counted = own.model.get_decoder().register_forward_pre_hook(
+            lambda *given: read.append(given[-1]["input_ids"].numel()), with_kwargs=True
+        )
+        teacher = (LikelihoodTeacher if signal in SIGNALS else AttentionTeacher)(own, signal)
+        passages = sentences(3, length=40)
+        rows = [Candidates(query, passages, ["the answer"]) for query in ("who was it", "where", "and when was that")]
+        alone = [teacher.score([row])[0].scores for row in rows]
+        tokens, read[:] = sum(read), []
+        together = teacher.score(rows)
+        counted.remove()
+        assert all(np.allclose(one, two.scores, **CLOSE) for one, two in zip(alone, together, strict=True))
+        assert sum(read) < (0.7 if own._caches else 1.1) * tokens
+
 
 @pytest.mark.parametrize("family", FUSION)
 class TestFusionInDecoder:

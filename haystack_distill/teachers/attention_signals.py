@@ -28,7 +28,15 @@ from haystack_distill.teachers.fusion_in_decoder import FusionReader
 from haystack_distill.teachers.heads import Example, Heads
 from haystack_distill.teachers.likelihood import check_places
 from haystack_distill.teachers.prompts import Encoded, Prompt, UnscorableError
-from haystack_distill.teachers.scores import Candidates, Scored, check_candidates, check_finite
+from haystack_distill.teachers.scores import (
+    Candidates,
+    Scored,
+    check_candidates,
+    check_finite,
+    cut_of,
+    in_order,
+    score_by_row,
+)
 
 SIGNALS = ("dkrr", "adist", "icr", "heads")
 NEED_ANSWERS = frozenset({"adist"})
@@ -88,6 +96,12 @@ class AttentionTeacher:
         self.name = name
 
     @property
+    def rows_at_once(self) -> int:
+        """How many questions it likes at a time: a passage that was found for several of them is read once."""
+        shares = self.signal in {"dkrr", "adist"} and isinstance(self.reader, CausalReader)
+        return 1000 if shares and not self.prompt.question_first else 4
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Model, signal, prompt, and what else the scores depend on."""
         return {
@@ -107,57 +121,53 @@ class AttentionTeacher:
         :returns: One for each row.
         :raises UnscorableError: If a row can't be scored.
         """
-        for row in rows:
-            check_candidates(row, self.signal, answers=self.signal in NEED_ANSWERS)
-        if self.signal in {"icr", "heads"}:
-            scored = [self._in_context(row) for row in rows]
-        elif isinstance(self.reader, FusionReader):
-            scored = self._fused(self.reader, rows)
-        else:
-            scored = self._alone(self.reader, rows)
-        for row, one in zip(rows, scored, strict=True):
-            self._check_seen(row, one.scores)
-            check_finite(row, one.scores)
-        return scored
+        return in_order(self.score_each(rows))
 
-    def _check_seen(self, row: Candidates, scores: np.ndarray) -> None:
+    def score_each(self, rows: Sequence[Candidates]) -> Iterator[tuple[int, Scored | UnscorableError]]:
+        """
+        Score the passages of many questions, each as soon as its passages are done; prompts of all rows share batches.
+
+        :param rows: The questions.
+        :returns: The number of each row, and its scores or why it has none.
+        """
+        if self.signal not in {"icr", "heads"}:
+            yield from score_by_row(rows, self._prompts, self._read, self._scored)
+            return
+        for number, row in enumerate(rows):
+            try:
+                check_candidates(row, self.signal, answers=False)
+                yield number, self._checked(row, self._in_context(row))
+            except UnscorableError as error:
+                yield number, error
+
+    def _prompts(self, row: Candidates) -> list[Any]:
+        """One with all passages for a decoder that reads them together, else one a passage."""
+        check_candidates(row, self.signal, answers=self.signal in NEED_ANSWERS)
+        together = [row.passages] if isinstance(self.reader, FusionReader) else [[one] for one in row.passages]
+        target = row.answers[0] if self.signal in NEED_ANSWERS else None
+        return [self.reader.encode(self.prompt, row.query, passages, target) for passages in together]
+
+    def _read(self, prompts: list[Any]) -> Iterator[tuple[int, list[float]]]:
+        """The scores of the passages in each prompt; attention itself is too large to be kept for many."""
+        rows, kind = (("last", 0), "scores") if self.signal == "dkrr" else (("target", 0), "value_norm")
+        for number, read in self.reader.attention(prompts, rows, kind):
+            yield number, [self._reduce(read, tokens) for tokens in prompts[number].places()]
+
+    def _scored(self, row: Candidates, prompts: list[Any], values: list[list[float]]) -> Scored:
+        cut = prompts[0].cut if isinstance(self.reader, FusionReader) else cut_of(prompts)
+        return self._checked(row, Scored(np.array([score for of_prompt in values for score in of_prompt]), cut))
+
+    def _checked(self, row: Candidates, scored: Scored) -> Scored:
         """No layer of a model whose layers all have sliding windows may see a passage that is far from the question."""
+        scores = scored.scores
         if np.isnan(scores).all() or not scores.any():
             msg = (
                 f"No attention reaches the passages of the query {row.query!r}: they lie outside the sliding windows "
                 f"of {type(self.reader.model).__name__}. Use a likelihood signal (question, pdist) with it."
             )
             raise UnscorableError(msg)
-
-    def _alone(self, reader: CausalReader, rows: Sequence[Candidates]) -> list[Scored]:
-        """Every passage in a prompt of its own."""
-        prompts = [
-            [reader.encode(self.prompt, row.query, [passage], self._target(row)) for passage in row.passages]
-            for row in rows
-        ]
-        flat = [prompt for of_row in prompts for prompt in of_row]
-        read = reader.attention(flat, *self._reading())
-        scores = [self._reduce(one, prompt.spans[("passage", 0)]) for one, prompt in zip(read, flat, strict=True)]
-        ends = np.cumsum([len(of_row) for of_row in prompts])[:-1]
-        return [
-            Scored(own, frozenset(number for number, prompt in enumerate(of_row) if prompt.cut))
-            for own, of_row in zip(np.split(np.array(scores), ends), prompts, strict=True)
-        ]
-
-    def _fused(self, reader: FusionReader, rows: Sequence[Candidates]) -> list[Scored]:
-        """All passages before one decoder."""
-        prompts = [reader.encode(self.prompt, row.query, row.passages, self._target(row)) for row in rows]
-        read = reader.attention(prompts, *self._reading())
-        return [
-            Scored(np.array([self._reduce(one, span) for span in prompt.places()]), prompt.cut)
-            for one, prompt in zip(read, prompts, strict=True)
-        ]
-
-    def _target(self, row: Candidates) -> str | None:
-        return row.answers[0] if self.signal == "adist" else None
-
-    def _reading(self) -> tuple[tuple[str, int], str]:
-        return (("last", 0), "scores") if self.signal == "dkrr" else (("target", 0), "value_norm")
+        check_finite(row, scores)
+        return scored
 
     def _reduce(self, read: np.ndarray, tokens: np.ndarray) -> float:
         """`read` is `[layers, heads, tokens]`."""

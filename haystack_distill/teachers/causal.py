@@ -99,29 +99,33 @@ class CausalReader:
         rows: tuple[str, int],
         kind: str,
         layers: frozenset[int] | None = None,
-    ) -> list[np.ndarray]:
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """
-        Attention from some tokens of each prompt to all of its tokens.
+        Attention from some tokens of each prompt to all of its tokens. What prompts begin with in common is read once.
 
         :param prompts: The prompts.
         :param rows: The part of the prompt whose tokens attend, such as `("question", 0)`; an answer's tokens are read
             one place earlier, where they are predicted.
         :param kind: See `Capture`.
         :param layers: Which layers; None for all. Layers after the last of them are not computed.
-        :returns: For each prompt `[layers, heads, tokens]`, the mean over the attending tokens.
+        :returns: The number of each prompt, the first ones early, and its `[layers, heads, tokens]`, the mean over the
+            attending tokens.
         """
         self.readable()
-        found: list[np.ndarray] = [np.empty(0)] * len(prompts)
-        shift = rows[0] == "target"
-        for numbers in by_length([prompt.ids for prompt in prompts], range(len(prompts)), self.batch_size):
-            chosen = [prompts[number] for number in numbers]
-            positions = self._padded([prompt.spans[rows] - shift for prompt in chosen], -1)
-            inputs = self._padded([prompt.ids for prompt in chosen], 0)
-            capture = Capture(positions, kind, layers, last=self.last_layer(layers))
-            read = self._read(capture, input_ids=inputs, use_cache=False)
+        last = self.last_layer(layers)
+        for numbers in self._batches(prompts):
+            ids = [prompts[number].ids for number in numbers]
+            attending = [prompts[number].spans[rows] - (rows[0] == "target") for number in numbers]
+            start = self._shared_beginning(ids, min(int(places[0]) for places in attending))
+            inputs: dict[str, Any] = {"input_ids": self._padded([one[start:] for one in ids], 0), "use_cache": False}
+            if start:
+                cache = self._read_beginning(ids[0][:start], last)
+                cache.batch_repeat_interleave(len(ids))
+                inputs |= {"past_key_values": cache, "use_cache": True}
+            positions = self._padded([places - start for places in attending], -1)
+            read = self._read(Capture(positions, kind, layers, last=last), **inputs)
             for place, number in enumerate(numbers):
-                found[number] = read[place, :, :, : len(prompts[number].ids)]
-        return found
+                yield number, read[place, :, :, : len(prompts[number].ids)]
 
     def attention_after(
         self, prefix: list[int], suffixes: Sequence[tuple[list[int], np.ndarray]], layers: frozenset[int] | None = None
@@ -139,11 +143,7 @@ class CausalReader:
         found = []
         cache: DynamicCache | None = None
         if self._caches and prefix:
-            cache = DynamicCache()
-            inputs = self._padded([prefix], 0)
-            read_attention(
-                self.model, Capture(None, last=last), input_ids=inputs, past_key_values=cache, use_cache=True
-            )
+            cache = self._read_beginning(prefix, last)
         for ids, positions in suffixes:
             if cache is None:
                 capture = Capture(self._padded([positions + len(prefix)], -1), "attention", layers, last=last)
@@ -156,6 +156,13 @@ class CausalReader:
                 assert isinstance(layer, DynamicLayer)
                 layer.crop(len(prefix) - layer.get_seq_length())
         return found
+
+    def _read_beginning(self, ids: list[int], last: int) -> DynamicCache:
+        """Keys and values of a text, up to the last layer that is needed."""
+        cache = DynamicCache()
+        inputs = self._padded([ids], 0)
+        read_attention(self.model, Capture(None, last=last), input_ids=inputs, past_key_values=cache, use_cache=True)
+        return cache
 
     def last_layer(self, layers: frozenset[int] | None) -> int:
         """
@@ -193,7 +200,9 @@ class CausalReader:
         return torch.from_numpy(padded).to(self.model.device)
 
     def _batch(self, prompts: list[Encoded]) -> list[np.ndarray]:
-        start = self._shared_beginning(prompts)
+        # The token before the first target token predicts it, so it stays with its prompt.
+        most = min(int(prompt.target()[0]) - 1 for prompt in prompts)
+        start = self._shared_beginning([prompt.ids for prompt in prompts], most)
         inputs = {"input_ids": self._padded([prompt.ids[start:] for prompt in prompts], 0), "use_cache": False}
         with torch.inference_mode():
             if start:
@@ -233,12 +242,11 @@ class CausalReader:
                 alone = []
         yield from by_length(rows, alone, self.batch_size)
 
-    def _shared_beginning(self, prompts: list[Encoded]) -> int:
-        """How many tokens all prompts begin with; the one before the first target token stays with its prompt."""
-        if len(prompts) < 2 or not self._caches:
+    def _shared_beginning(self, rows: list[list[int]], most: int) -> int:
+        """How many tokens all rows begin with, `most` at most; 0 where that is not worth a forward pass of its own."""
+        if len(rows) < 2 or not self._caches:
             return 0
-        most = min(int(prompt.target()[0]) - 1 for prompt in prompts)
-        shared = min(most, *(shared_tokens(prompts[0].ids, prompt.ids) for prompt in prompts[1:]))
+        shared = min(most, *(shared_tokens(rows[0], row) for row in rows[1:]))
         return shared if shared >= SHARED else 0
 
 

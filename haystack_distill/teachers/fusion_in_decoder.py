@@ -161,14 +161,14 @@ class FusionReader:
         for numbers, values in decoded:
             yield from zip(numbers, values, strict=True)
 
-    def attention(self, prompts: Sequence[Fused], rows: tuple[str, int], kind: str) -> list[np.ndarray]:
+    def attention(self, prompts: Sequence[Fused], rows: tuple[str, int], kind: str) -> Iterator[tuple[int, np.ndarray]]:
         """
         Cross-attention from the decoder to all encoder inputs of each prompt.
 
         :param prompts: The prompts.
         :param rows: `("last", 0)` is the first decoding step, `("target", 0)` the steps that predict the target.
         :param kind: See `Capture`.
-        :returns: For each prompt `[layers, heads, encoder tokens]`, the mean over the steps.
+        :returns: The number of each prompt, and `[layers, heads, encoder tokens]`, the mean over the steps.
         """
         self.readable()
         found = []
@@ -180,7 +180,7 @@ class FusionReader:
                 positions = torch.arange(steps, device=self.model.device)[None]
                 capture = Capture(positions, kind, modules=self._cross, last=self.layers - 1)
                 found.append(read_attention(self.model, capture, **inputs).stacked()[0].cpu().numpy())
-        return found
+        return iter(enumerate(found))
 
     def _encoded(self, prompts: Sequence[Fused]) -> dict[tuple[int, ...], Tensor]:
         """Encoder input -> `[tokens, dim]`, each once."""

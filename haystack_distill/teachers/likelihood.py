@@ -22,7 +22,16 @@ from typing import Any
 import numpy as np
 
 from haystack_distill.teachers.prompts import Prompt, UnscorableError
-from haystack_distill.teachers.scores import Candidates, Reader, Scored, check_candidates, check_finite
+from haystack_distill.teachers.scores import (
+    Candidates,
+    Reader,
+    Scored,
+    check_candidates,
+    check_finite,
+    cut_of,
+    in_order,
+    score_by_row,
+)
 
 SIGNALS = ("pdist", "emdr2", "loop", "question", "response", "mi")
 NEED_ANSWERS = frozenset({"pdist", "emdr2", "loop"})
@@ -72,11 +81,7 @@ class LikelihoodTeacher:
         :returns: One for each row.
         :raises UnscorableError: If a row can't be scored.
         """
-        scored = dict(self.score_each(rows))
-        for one in scored.values():
-            if isinstance(one, UnscorableError):
-                raise one
-        return [scored[number] for number in range(len(rows))]  # type: ignore[misc]
+        return in_order(self.score_each(rows))
 
     def score_each(self, rows: Sequence[Candidates]) -> Iterator[tuple[int, Scored | UnscorableError]]:
         """
@@ -85,30 +90,10 @@ class LikelihoodTeacher:
         :param rows: The questions.
         :returns: The number of each row, and its scores or why it has none.
         """
-        prompts: list[Any] = []
-        own: dict[int, list[Any]] = {}
-        owner: list[tuple[int, int]] = []
-        for number, row in enumerate(rows):
-            try:
-                own[number] = self._prompts(row)
-            except UnscorableError as error:
-                yield number, error
-                continue
-            prompts += own[number]
-            owner += [(number, place) for place in range(len(own[number]))]
-        values: dict[int, dict[int, np.ndarray]] = {number: {} for number in own}
-        for prompt, value in self.reader.log_likelihoods(prompts):
-            number, place = owner[prompt]
-            values[number][place] = value
-            if len(values[number]) == len(own[number]):
-                found = values.pop(number)
-                yield number, self._scored(rows[number], own[number], [found[place] for place in sorted(found)])
+        return score_by_row(rows, self._prompts, self.reader.log_likelihoods, self._scored)
 
-    def _scored(self, row: Candidates, prompts: list[Any], values: list[np.ndarray]) -> Scored | UnscorableError:
-        try:
-            return Scored(check_finite(row, self._scores(values, len(row.passages))), self._cut(prompts))
-        except UnscorableError as error:
-            return error
+    def _scored(self, row: Candidates, prompts: list[Any], values: list[np.ndarray]) -> Scored:
+        return Scored(check_finite(row, self._scores(values, len(row.passages))), self._cut(prompts))
 
     def _prompts(self, row: Candidates) -> list[Any]:
         check_candidates(row, self.signal, answers=self.signal in NEED_ANSWERS)
@@ -145,7 +130,7 @@ class LikelihoodTeacher:
                 number + (number >= left_out) for left_out, prompt in enumerate(prompts) for number in prompt.cut
             )
         own = prompts[: len(prompts) // 2] if self.signal == "mi" else prompts
-        return frozenset(number for number, prompt in enumerate(own) if prompt.cut)
+        return cut_of(own)
 
 
 def check_places(prompt: Prompt, usual: Prompt, signal: str) -> None:

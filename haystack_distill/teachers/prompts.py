@@ -129,6 +129,10 @@ class Encoded:
         """Positions of the target's tokens."""
         return self.spans[("target", 0)]
 
+    def places(self) -> list[np.ndarray]:
+        """Positions of each passage's tokens."""
+        return [self.spans[key] for key in sorted(self.spans) if key[0] == "passage"]
+
 
 class Encoder:
     """

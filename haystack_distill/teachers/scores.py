@@ -4,7 +4,7 @@
 
 """What goes into a teacher and what comes out, whichever teacher it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -124,6 +124,60 @@ def check_finite(row: Candidates, scores: np.ndarray) -> np.ndarray:
         )
         raise UnscorableError(msg)
     return scores
+
+
+def score_by_row(
+    rows: Sequence[Candidates],
+    prompts_of: Callable[[Candidates], list[Any]],
+    read: Callable[[list[Any]], Iterator[tuple[int, Any]]],
+    scored: Callable[[Candidates, list[Any], list[Any]], Scored],
+) -> Iterator[tuple[int, Scored | UnscorableError]]:
+    """
+    Score many questions whose prompts are read together, each as soon as all of its own are read.
+
+    :param rows: The questions.
+    :param prompts_of: Makes the prompts of one.
+    :param read: Reads the prompts of all: the number of each and what was read, in any order.
+    :param scored: Makes scores of a question, its prompts and what was read of them.
+    :returns: The number of each row, and its scores or why it has none.
+    """
+    prompts: list[Any] = []
+    own: dict[int, list[Any]] = {}
+    owner: list[tuple[int, int]] = []
+    for number, row in enumerate(rows):
+        try:
+            own[number] = prompts_of(row)
+        except UnscorableError as error:
+            yield number, error
+            continue
+        prompts += own[number]
+        owner += [(number, place) for place in range(len(own[number]))]
+    values: dict[int, dict[int, Any]] = {number: {} for number in own}
+    for prompt, value in read(prompts):
+        number, place = owner[prompt]
+        values[number][place] = value
+        if len(values[number]) == len(own[number]):
+            found = values.pop(number)
+            try:
+                yield number, scored(rows[number], own[number], [found[place] for place in sorted(found)])
+            except UnscorableError as error:
+                yield number, error
+
+
+def in_order(scored: Iterator[tuple[int, Scored | UnscorableError]]) -> list[Scored]:
+    """
+    Wait for all rows.
+
+    :param scored: What `score_by_row` gives.
+    :returns: One for each row, in their order.
+    :raises UnscorableError: If a row can't be scored.
+    """
+    found: dict[int, Scored] = {}
+    for number, one in scored:
+        if isinstance(one, UnscorableError):
+            raise one
+        found[number] = one
+    return [found[number] for number in sorted(found)]
 
 
 def cut_of(encoded: Sequence[Encoded]) -> frozenset[int]:
