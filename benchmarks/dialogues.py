@@ -10,11 +10,15 @@ from collections.abc import Iterable, Iterator
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
 
 from haystack_distill.dialogues import Context, contexts_of, read_dialogues
+
+
+PIECE = 8
 
 
 def contexts_in(file: Path, history: int) -> Iterator[Context]:
@@ -29,14 +33,19 @@ def spread(contexts: Iterable[Context], count: int) -> list[Context]:
 
 
 def some_dialogues(source: Path, contexts: int, target: Path) -> Path:
-    """Write the first dialogues that have about so many contexts together."""
-    lines, count = [], 0
-    for line in source.read_text(encoding="utf-8").splitlines():
-        if count < contexts and line.strip():
-            lines.append(line)
-            count += len(json.loads(line)["turns"]) - 1
+    """Write pieces of dialogues, evenly over the file, that have about so many contexts together."""
+    dialogues = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    pieces = [middle(one) for one in dialogues]
+    chosen = min(len(pieces), round(contexts * len(pieces) / sum(len(one["turns"]) - 1 for one in pieces)))
+    lines = [json.dumps(pieces[int(at)], ensure_ascii=False) for at in np.linspace(0, len(pieces) - 1, max(1, chosen))]
     target.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target
+
+
+def middle(dialogue: dict[str, Any]) -> dict[str, Any]:
+    """A dialogue's middle, of `PIECE` turns: many dialogues say more than a few long ones."""
+    start = max(0, (len(dialogue["turns"]) - PIECE) // 2)
+    return {**dialogue, "turns": dialogue["turns"][start : start + PIECE]}
 
 
 def chitchat(work: Path) -> Path:

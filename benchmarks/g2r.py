@@ -51,6 +51,9 @@ from haystack_distill.training.responses import G2RSettings
 from haystack_distill.training_set import TrainingSet
 
 WORK = Path("benchmark_output/g2r")
+SAMPLING = {"temperature": 0.7, "top_k": 20}
+"""Of replies: small generators wander off at a temperature of 1."""
+
 RECIPES = {
     "untouched": None,
     "dialogues": ("dialogues", "response"),
@@ -117,6 +120,7 @@ def main(
     quick: Annotated[bool, typer.Option(help="Very little of everything: shows that it runs.")] = False,
     generator: Annotated[str | None, typer.Option(help="Folder, hub name or GGUF file; default: SmolLM2.")] = None,
     encoder: Annotated[str | None, typer.Option(help="A sentence-transformers folder; default: MiniLM.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the generator: float32 or bfloat16.")] = None,
     system: Annotated[list[str] | None, typer.Option(help="Only these systems.")] = None,
     contexts: Annotated[int | None, typer.Option(help="Contexts to train on, about.")] = None,
     replies: Annotated[int | None, typer.Option(help="Generated replies for each.")] = None,
@@ -131,7 +135,7 @@ def main(
     named = {"contexts": contexts, "replies": replies, "negatives": negatives, "test": test, "judged": judged}
     named |= {"responses": responses, "epochs": epochs, "history": history}
     sizes = replace(QUICK if quick else Sizes(), **{key: value for key, value in named.items() if value is not None})
-    bench = Bench(data or chitchat(WORK), generator or smollm2(), encoder or minilm(), sizes)
+    bench = Bench(data or chitchat(WORK), generator or smollm2(), dtype, encoder or minilm(), sizes)
     rows = read_rows(json)
     for name in system or RECIPES:
         if not any(row["data"] == bench.name and row["system"] == name for row in rows):
@@ -155,14 +159,18 @@ class Bench:
 
     :param data: The folder with the dialogues.
     :param generator: The generator's name.
+    :param dtype: Its precision; None for its own.
     :param encoder: The encoder that all systems start from.
     :param sizes: How much of everything.
     """
 
-    def __init__(self, data: Path, generator: str, encoder: str, sizes: Sizes) -> None:
-        self.name, self.data, self.generator, self.encoder, self.sizes = data.name, data, generator, encoder, sizes
+    def __init__(self, data: Path, generator: str, dtype: str | None, encoder: str, sizes: Sizes) -> None:
+        self.name, self.data, self.encoder, self.sizes = data.name, data, encoder, sizes
+        self.generator, self.dtype = generator, dtype
         content = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(data.glob("*.jsonl")))
-        key = hashlib.sha256(repr((content, Path(generator).name, encoder, sizes)).encode()).hexdigest()[:12]
+        key = hashlib.sha256(
+            repr((content, Path(generator).name, dtype, SAMPLING, encoder, sizes)).encode()
+        ).hexdigest()[:12]
         self.work = WORK / f"{data.name}-{key}"
         self.work.mkdir(parents=True, exist_ok=True)
         self.test = spread(contexts_in(data / "test.jsonl", sizes.history), sizes.test)
@@ -173,7 +181,7 @@ class Bench:
     def reader(self) -> Any:
         """The generator, loaded when it is needed."""
         if self._reader is None:
-            self._reader = load_reader(self.generator)
+            self._reader = load_reader(self.generator, dtype=self.dtype)
         return self._reader
 
     def training_set(self, signal: str | None) -> Path:
@@ -198,7 +206,8 @@ class Bench:
             model=self.generator,
             n=self.sizes.replies,
             history=self.sizes.history,
-            sampling={"max_new_tokens": self.sizes.new_tokens},
+            sampling={"max_new_tokens": self.sizes.new_tokens, **SAMPLING},
+            dtype=self.dtype,
         )
         return str(augmenter.run(source=str(some))["output"])
 
@@ -312,7 +321,7 @@ class Bench:
         )
         with torch.inference_mode():
             written = reader.model.generate(
-                **ids, max_new_tokens=self.sizes.new_tokens, do_sample=True, top_k=20, pad_token_id=0
+                **ids, max_new_tokens=self.sizes.new_tokens, do_sample=True, **SAMPLING, pad_token_id=0
             )
         return str(reader.tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 

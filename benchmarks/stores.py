@@ -8,10 +8,10 @@ What an index costs as it grows: reading its view, aligning a student on it, and
     python -m benchmarks.stores [--json FILE] [--quick] [--store NAME] [--size N]
 
 The vectors are those of Python's own documentation, embedded by the packaged MiniLM and perturbed (cosine about 0.995)
-until there are enough. Each row runs in a process of its own. Memory is the process's own (resident and not shared with
-files), above what it was before, and `peak_mib` in all: the store's part of it, where the store lives in the process,
-and Python with its models included. PostgreSQL and the Milvus server are processes apart. Queries go through a token table, which takes a
-fraction of a millisecond: what is left is the store's time.
+until there are enough. Each row runs in a process of its own. Memory is the process's own (resident and not shared
+with files), above what it was before, and `peak_mib` in all: the store's part of it, where the store lives in the
+process, and Python with its models included. PostgreSQL and the Milvus server are processes apart. Queries go through
+a token table, which takes a fraction of a millisecond: what is left is the store's time.
 """
 
 import json as json_format
