@@ -17,7 +17,6 @@ import typer
 
 from haystack_distill.dialogues import Context, contexts_of, read_dialogues
 
-
 PIECE = 8
 
 
