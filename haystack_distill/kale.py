@@ -26,7 +26,7 @@ from haystack_distill.students.layer_search import LayerSearch, make_layered
 from haystack_distill.students.token_table import average_over, make_token_table
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.texts import sample_texts, split_index_text
-from haystack_distill.training.alignment import TrainingSettings, train
+from haystack_distill.training.alignment import TrainingSettings, texts_within_budget, train
 from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
 from haystack_distill.training.trainer import TrainingSummary
 
@@ -138,11 +138,12 @@ def align(
     evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
     kept, searched = _layers(teacher, settings, _evaluator_sample(evaluator, index), material.sentences)
     student, cut_only = make_student(teacher, kept, material.sentences, settings)
+    texts = _affordable(material, student, settings.training)
     # Computed once for a run and its continuations.
     vectors = stored_vectors(
         workspace / "teacher_vectors.npy",
-        [json.dumps(made_by), *material.texts],
-        lambda: teacher.encode_targets(material.texts, progress=progress),
+        [json.dumps(made_by), *texts],
+        lambda: teacher.encode_targets(texts, progress=progress),
     )
     loss = AlignmentLoss(
         student,
@@ -153,18 +154,18 @@ def align(
         seed=settings.training.seed,
     )
     checkpoints = workspace / "checkpoints"
-    training = train(
-        student, material.texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress
-    )
+    training = train(student, texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress)
     dev = make_dev_set(index, material.dev, qrels, teacher)
-    return Aligned(student, cut_only, kept, searched, material.counts, training, dev)
+    of_queries = min(material.queries, len(texts))
+    counts = {"queries": of_queries, "index_texts": len(texts) - of_queries}
+    return Aligned(student, cut_only, kept, searched, counts, training, dev)
 
 
 class _Material(NamedTuple):
-    """What a student is made with: texts to train on, text of the index to cut and fold with, dev queries."""
+    """What a student is made with: texts to train on, given queries first; text to cut and fold with; dev queries."""
 
     texts: list[str]
-    counts: dict[str, int]
+    queries: int
     sentences: list[str]
     dev: dict[str, str]
     dev_qrels: Qrels
@@ -183,8 +184,15 @@ def _material(index: IndexView, settings: KaleSettings, given: Queries) -> _Mate
         )
         raise ValueError(msg)
     queries = min(len(set(given.train)), len(texts))
-    counts = {"queries": queries, "index_texts": len(texts) - queries}
-    return _Material(texts, counts, index_text.rest or texts, dev, given.dev_qrels)
+    return _Material(texts, queries, index_text.rest or texts, dev, given.dev_qrels)
+
+
+def _affordable(material: _Material, student: SentenceTransformer, training: TrainingSettings) -> list[str]:
+    """The texts that training gets to: the teacher, which is slower than any student, need not read the others."""
+    limit = texts_within_budget(student, material.texts, training)
+    return sample_texts(
+        material.texts[: material.queries], material.texts[material.queries :], limit, seed=training.seed
+    )
 
 
 def make_student(

@@ -48,14 +48,21 @@ def test_alignment_brings_the_student_to_the_teacher(layers, index, teacher, tmp
 
 
 def test_a_deep_student_is_given_a_part_of_the_texts_by_default(index, teacher, tmp_path, monkeypatch):
-    """The default is some minutes: layers that cost more see fewer texts, and the student is judged all the same."""
+    """The default is some minutes: layers that cost more see fewer texts, and nothing embeds the others."""
     few = TrainingSettings(batch_size=16)
-    monkeypatch.setattr(alignment, "LAYERED_WORK", 4e6)
-    aligned = align(index, teacher, KaleSettings(keep=(0, 2, 4, 5), training=few), tmp_path / "run", progress=False)
-    assert 0 < aligned.training.epochs < alignment.WHOLE
-    assert [entry["epoch"] for entry in aligned.training.history] == [pytest.approx(aligned.training.epochs, abs=0.1)]
-    shallow = align(index, teacher, KaleSettings(keep=(5,), training=few), tmp_path / "one", progress=False)
-    assert shallow.training.epochs > aligned.training.epochs
+    monkeypatch.setattr(alignment, "LAYERED_WORK", 2e7)
+    queries = Queries(sentences(20, seed=4))
+    deep = KaleSettings(keep=(0, 2, 4, 5), training=few)
+    aligned = align(index, teacher, deep, tmp_path / "run", queries, progress=False)
+    count = sum(aligned.texts.values())
+    assert count < alignment.WHOLE * 182
+    assert aligned.texts["queries"] == 20
+    assert len(np.load(tmp_path / "run" / "teacher_vectors.npy")) == count
+    assert aligned.training.epochs == len(aligned.training.history) == 1
+    again = KaleSettings(keep=(0, 2, 4, 5), training=TrainingSettings(batch_size=16, epochs=1))
+    assert sum(align(index, teacher, again, tmp_path / "all", queries, progress=False).texts.values()) == 182
+    shallow = align(index, teacher, KaleSettings(keep=(5,), training=few), tmp_path / "one", queries, progress=False)
+    assert sum(shallow.texts.values()) > count
 
 
 def test_the_layers_that_are_named_stay(index, teacher, tmp_path):

@@ -33,7 +33,7 @@ A deeper or wider student gets fewer, since each costs more and it has less to l
 """
 
 MAX_EPOCHS, WHOLE = 12, 0.6
-"""Passes over the texts at most; and from which part of the texts on one whole pass is made."""
+"""Passes over the texts at most; and from which part of the texts on all are taken, for one whole pass."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class TrainingSettings:
     """
     How a student is trained. None stands for what suits the student.
 
-    :param epochs: Passes over the texts; by default as many as fit the token budget.
+    :param epochs: Passes over the texts; by default as many as fit the token budget, and one over a part of the texts
+        where not even one fits.
     :param batch_size: Texts a step.
     :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
     :param embedding_learning_rate: The same for the token embeddings, which are rarely updated and need larger steps.
@@ -90,7 +91,7 @@ def _arguments(
     batch_size = settings.batch_size * (2 if table else 1)
     return SentenceTransformerTrainingArguments(
         **common_arguments(student, checkpoints, settings.seed, progress),
-        num_train_epochs=settings.epochs or _epochs_for(student, texts),
+        num_train_epochs=settings.epochs or max(1, min(MAX_EPOCHS, math.floor(_passes(student, texts)))),
         per_device_train_batch_size=batch_size,
         batch_sampler=LengthBatchSampler,
         learning_rate=settings.learning_rate or (1e-2 if table else 1e-3),
@@ -101,14 +102,26 @@ def _arguments(
     )
 
 
-def _epochs_for(student: SentenceTransformer, texts: list[str]) -> float:
-    """As many passes as the budget allows, or a part of one, from the mean length of a sample."""
+def texts_within_budget(student: SentenceTransformer, texts: list[str], settings: TrainingSettings) -> int:
+    """
+    How many texts training gets to: less than one pass is made over them where each costs much.
+
+    :param student: The student.
+    :param texts: Those that there are.
+    :param settings: How to train.
+    :returns: At least 2; all of them if `epochs` is given.
+    """
+    passes = 1.0 if settings.epochs else _passes(student, texts)
+    return len(texts) if passes >= WHOLE else max(2, math.ceil(passes * len(texts)))
+
+
+def _passes(student: SentenceTransformer, texts: list[str]) -> float:
+    """How many passes the budget allows, from the mean length of a sample."""
     sample = texts[:: max(1, len(texts) // 500)]
     tokenizer = student.tokenizer
     encodings = tokenizer.encode_batch(sample) if is_table(student) else tokenizer(sample)["input_ids"]
     tokens = len(texts) * sum(len(encoding) for encoding in encodings) / len(sample)
-    passes = (TABLE_TOKENS if is_table(student) else _layered_tokens(student)) / tokens
-    return passes if passes < WHOLE else max(1, min(MAX_EPOCHS, math.floor(passes)))
+    return (TABLE_TOKENS if is_table(student) else _layered_tokens(student)) / tokens
 
 
 def _layered_tokens(student: SentenceTransformer) -> float:
