@@ -11,17 +11,20 @@ Questions whose gold passage is among the retriever's first 8: how often does ea
 does the retriever itself? Answers come from `queries.jsonl` (`metadata.answers`); signals that need them are left out
 where there are none. `heads` are chosen on train questions, whose right passage is the one that `question` puts first,
 so no judgment is used. `reversed` is the first half of the questions with their passages in the opposite order: where
-it differs, the signal is biased by position. A table that was stopped goes on when it is started again with the same
-`--json`.
+it differs, the signal is biased by position. `answered` is the papers' own check: how often what a causal reader
+writes, given the first passage alone, holds a reference answer; beside it the same with the retriever's first passage.
+A table that was stopped goes on when it is started again with the same `--json`.
 """
 
 import json as json_lines
+import re
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from scipy import stats
 
@@ -32,12 +35,13 @@ from haystack_distill.teachers.attention_signals import AttentionTeacher, head_e
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.heads import select_heads
 from haystack_distill.teachers.likelihood import NEED_ANSWERS, SIGNALS, LikelihoodTeacher
-from haystack_distill.teachers.prompts import UnscorableError
+from haystack_distill.teachers.prompts import ANSWER, UnscorableError
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates, Teacher
 
 DEPTH = 8
 HEAD_QUESTIONS = 32
+ANSWER_TOKENS = 16
 COLUMNS = (
     ("data", "data", ""),
     ("split", "split", ""),
@@ -50,6 +54,9 @@ COLUMNS = (
     ("high", "high", ".1f"),
     ("retriever first", "retriever_first", "d"),
     ("p", "p", ".3f"),
+    ("answered", "answered", "d"),
+    ("with retriever's", "retriever_answered", "d"),
+    ("p", "p_answered", ".3f"),
     ("of the first half", "first_of_half", "d"),
     ("reversed", "first_reversed", "d"),
     ("s a question", "seconds", ".2f"),
@@ -78,11 +85,13 @@ def main(
     asked = candidates(data, split, 12 if quick else questions, retriever)
     choice = candidates(data, "train", 10 if quick else HEAD_QUESTIONS, retriever, to_choose_heads=True)
     loaded = load_reader(name, dtype=dtype)
+    answers = Answers(loaded) if isinstance(loaded, CausalReader) else None
     for chosen in signal or signals_for(loaded, asked):
         if (data.name, split, Path(name).name, chosen) in done:
             continue
         teacher = teacher_for(loaded, chosen, [one for one, _ in choice])
-        rows.append({"data": data.name, "split": split, "reader": Path(name).name, **measured(teacher, asked)})
+        row = measured(teacher, asked, answers)
+        rows.append({"data": data.name, "split": split, "reader": Path(name).name, **row})
         write_rows(json, rows)
         print_rows(rows[-1:], COLUMNS, "")
     print_rows(rows, COLUMNS, f"Gold passage first, of questions whose gold passage is among the first {DEPTH}")
@@ -151,25 +160,56 @@ def teacher_for(reader: Any, signal: str, choice: list[Candidates], name: str = 
     return AttentionTeacher(reader, signal, heads=heads, name=name)
 
 
-def measured(teacher: Any, asked: list[tuple[Candidates, list[bool]]]) -> dict[str, Any]:
-    """How often the gold passage comes first."""
-    first, backwards, retriever, skipped = [], [], [], 0
+class Answers:
+    """
+    What a reader writes, greedily, given one passage; each question and passage is read once for all signals.
+
+    :param reader: The reader.
+    """
+
+    def __init__(self, reader: CausalReader) -> None:
+        self._reader, self._said = reader, dict[tuple[str, str], str]()
+
+    def right(self, row: Candidates, place: int) -> bool:
+        """Whether the answer to a question holds one of its reference answers."""
+        key = (row.query, row.passages[place])
+        if key not in self._said:
+            self._said[key] = _plain(self._answer(*key))
+        return any(_plain(answer).strip() and _plain(answer) in self._said[key] for answer in row.answers)
+
+    def _answer(self, query: str, passage: str) -> str:
+        ids = torch.tensor([self._reader.encode(ANSWER, query, [passage]).ids])
+        with torch.inference_mode():
+            written = self._reader.model.generate(ids, max_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=0)
+        return str(self._reader.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+def _plain(text: str) -> str:
+    """Its words alone, each between spaces."""
+    return " " + " ".join(re.findall(r"[^\W_]+", text.casefold())) + " "
+
+
+def measured(
+    teacher: Any, asked: list[tuple[Candidates, list[bool]]], answers: Answers | None = None
+) -> dict[str, Any]:
+    """How often the gold passage comes first, and what the first passage is worth to the reader."""
+    chosen, backwards, skipped = [], [], 0
     start = time.perf_counter()
     for row, gold in asked:
         try:
-            first.append(gold[int(teacher.score([row])[0].scores.argmax())])
+            chosen.append((row, gold, int(teacher.score([row])[0].scores.argmax())))
         except UnscorableError:
             skipped += 1
-            continue
-        retriever.append(gold[0])
     seconds = (time.perf_counter() - start) / len(asked)
+    first, retriever = [gold[place] for _, gold, place in chosen], [gold[0] for _, gold, _ in chosen]
     if teacher.signal in {"icr", "heads", "loop"}:
         for row, gold in asked[: len(asked) // 2]:
             turned = Candidates(row.query, row.passages[::-1], row.answers)
             backwards.append(gold[::-1][int(teacher.score([turned])[0].scores.argmax())])
     interval = stats.binomtest(sum(first), len(first)).proportion_ci(method="wilson")
-    won = sum(one and not other for one, other in zip(first, retriever, strict=True))
-    lost = sum(other and not one for one, other in zip(first, retriever, strict=True))
+    read = [(row, place) for row, _, place in chosen if row.answers] if answers else []
+    answered = [answers.right(row, place) for row, place in read] if answers else []
+    with_retriever = [answers.right(row, 0) for row, _ in read] if answers else []
     return {
         "signal": teacher.signal,
         "first": sum(first),
@@ -179,11 +219,21 @@ def measured(teacher: Any, asked: list[tuple[Candidates, list[bool]]]) -> dict[s
         "share": 100 * float(np.mean(first)),
         "low": 100 * interval.low,
         "high": 100 * interval.high,
-        "p": stats.binomtest(won, won + lost).pvalue if won + lost else 1.0,
+        "p": sign_test(first, retriever),
+        "answered": sum(answered) if read else None,
+        "retriever_answered": sum(with_retriever) if read else None,
+        "p_answered": sign_test(answered, with_retriever) if read else None,
         "first_of_half": sum(first[: len(asked) // 2]) if backwards else None,
         "first_reversed": sum(backwards) if backwards else None,
         "seconds": seconds,
     }
+
+
+def sign_test(first: list[bool], second: list[bool]) -> float:
+    """Two-sided, of two systems on the same questions."""
+    won = sum(one and not other for one, other in zip(first, second, strict=True))
+    lost = sum(other and not one for one, other in zip(first, second, strict=True))
+    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 if __name__ == "__main__":
