@@ -5,7 +5,7 @@
 """
 Where students break: the same students on queries that are harder for them than for their teacher.
 
-    python -m benchmarks.kale_limits --data FOLDER [--json FILE] [--quick]
+    python -m benchmarks.kale_limits --data FOLDER [--teacher MODEL] [--json FILE] [--quick]
 
 Students of 0, 1 and 2 layers are aligned with new_wiki (train queries and index). Rows: its test queries; those with a
 word that neither the index nor the train queries have; 80 of them as asked, and paraphrased by hand; all in shuffled
@@ -39,10 +39,13 @@ WORK = Path("benchmark_output/kale_limits")
 def main(
     data: Annotated[Path, typer.Option(help="The folder that holds the BEIR folders.")],
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="A sentence-transformers folder; default: the packaged MiniLM.")
+    ] = None,
     quick: Annotated[bool, typer.Option(help="One epoch and the token table alone.")] = False,
 ) -> None:
     """Print the table."""
-    encoder = load_teacher(minilm())
+    encoder = load_teacher(teacher or minilm())
     home, index = open_corpus(data / HOME, encoder)
     systems = [teacher_system(encoder)]
     for layers in [0] if quick else [0, 1, 2]:
