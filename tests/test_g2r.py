@@ -14,6 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import cos_sim
 
+from benchmarks.dialogues import PIECE, contexts_in, some_dialogues
 from benchmarks.g2r import diversity, in_whole_set
 from haystack_distill.g2r import distill_responses, read_material
 from haystack_distill.responses import (
@@ -297,3 +298,14 @@ class TestBenchmark:
         assert found["dist2"] == 4 / 6  # i like, like it (twice each), it ., it !
         assert found["dist3"] == 3 / 4
         assert found["length"] == 4
+
+    def test_training_contexts_come_from_the_middle_of_many_dialogues(self, tmp_path):
+        long = [{"_id": f"l{number}", "turns": [f"{number} {turn}" for turn in range(30)]} for number in range(20)]
+        short = [{"_id": f"s{number}", "turns": [f"hi {number}", "bye"]} for number in range(20)]
+        source = write_lines(tmp_path / "train.jsonl", [*long, *short])
+        chosen = some_dialogues(source, 40, tmp_path / "some.jsonl")
+        lines = [json.loads(line) for line in chosen.read_text().splitlines()]
+        assert {line["_id"][0] for line in lines} == {"l", "s"}
+        assert all(line["turns"] == [f"{line['_id'][1:]} {turn}" for turn in range(11, 19)] for line in lines[:5])
+        assert max(len(line["turns"]) for line in lines) == PIECE
+        assert len(list(contexts_in(chosen, 4))) == pytest.approx(40, abs=7)
