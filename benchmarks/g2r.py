@@ -24,7 +24,7 @@ Everything is kept under `benchmark_output`, by content; a table that was stoppe
 import hashlib
 import json as json_lines
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,6 +111,9 @@ class Sizes:
     history: int = 4
 
 
+MEASURED_WITH = {"test", "judged", "responses", "timed"}
+"""Sizes that no model depends on: with others the same models are measured again."""
+
 QUICK = Sizes(12, 1, 8, 12, 30, 5, 200, 3, 8, 1, 8, 3)
 
 
@@ -168,10 +171,9 @@ class Bench:
         self.name, self.data, self.encoder, self.sizes = data.name, data, encoder, sizes
         self.generator, self.dtype = generator, dtype
         content = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(data.glob("*.jsonl")))
-        key = hashlib.sha256(
-            repr((content, Path(generator).name, dtype, SAMPLING, encoder, sizes)).encode()
-        ).hexdigest()[:12]
-        self.work = WORK / f"{data.name}-{key}"
+        trained_on = {name: value for name, value in asdict(sizes).items() if name not in MEASURED_WITH}
+        key = repr((content, Path(generator).name, dtype, SAMPLING, encoder, trained_on))
+        self.work = WORK / f"{data.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         self.work.mkdir(parents=True, exist_ok=True)
         self.test = spread(contexts_in(data / "test.jsonl", sizes.history), sizes.test)
         self._reader: Any = None
