@@ -178,6 +178,7 @@ class Bench:
         self.test = spread(contexts_in(data / "test.jsonl", sizes.history), sizes.test)
         self._reader: Any = None
         self._pool: list[str] = []
+        self._vectors: np.ndarray | None = None
 
     @property
     def reader(self) -> Any:
@@ -255,7 +256,8 @@ class Bench:
         model = SentenceTransformer(str(self.model(system)), device="cpu")
         pool, replies = self.pool(), [context.response for context in self.test]
         queries = encode(model, [format_context(one.turns, self.sizes.history) for one in self.test])
-        own, vectors = encode(model, replies), encode(model, pool)
+        own = encode(model, replies)
+        vectors = self.untouched_vectors() if RECIPES[system] is None else encode(model, pool)
         ranks = ranks_among(queries, own, replies)
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
@@ -276,6 +278,12 @@ class Bench:
             "contexts": len(self.test),
             "per_context": {"hits@1": quality["hits@1"].astype(float).tolist(), "generator_loglik": judged},
         }
+
+    def untouched_vectors(self) -> np.ndarray:
+        """Of the response set, by the encoder that all systems start from."""
+        if self._vectors is None:
+            self._vectors = encode(SentenceTransformer(self.encoder, device="cpu"), self.pool())
+        return self._vectors
 
     def write_replies(self, system: str, chosen: list[str]) -> None:
         """What `haystack-distill compare-replies` takes."""
@@ -300,7 +308,7 @@ class Bench:
         model, pool = SentenceTransformer(self.encoder, device="cpu"), self.pool()
         index = faiss.IndexHNSWFlat(model.get_embedding_dimension(), 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efSearch = 256
-        index.add(encode(model, pool))
+        index.add(self.untouched_vectors())
         asked = {format_context(one.turns, self.sizes.history): one for one in self.test[: self.sizes.timed]}
         timed = latencies(
             {
