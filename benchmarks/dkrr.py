@@ -37,9 +37,9 @@ from haystack_distill.distillation_proof import open_student
 from haystack_distill.evaluation import Run, measure, ranking, search
 from haystack_distill.index import IndexView
 from haystack_distill.kale import KaleSettings, Queries, align
-from haystack_distill.labelling import ROWS_AT_ONCE, label, one_after_the_other
+from haystack_distill.labelling import label, one_after_the_other
 from haystack_distill.teachers.readers import load_reader
-from haystack_distill.teachers.scores import Candidates
+from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates
 from haystack_distill.training.distillation import RetrieverTraining
 from haystack_distill.training_set import RECIPROCAL_RANK, Row, TrainingSet, write_training_set
 

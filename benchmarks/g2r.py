@@ -257,7 +257,7 @@ class Bench:
         pool, replies = self.pool(), [context.response for context in self.test]
         queries = encode(model, [format_context(one.turns, self.sizes.history) for one in self.test])
         own = encode(model, replies)
-        vectors = self.untouched_vectors() if RECIPES[system] is None else encode(model, pool)
+        vectors = self.untouched_vectors(model) if RECIPES[system] is None else encode(model, pool)
         ranks = ranks_among(queries, own, replies)
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
@@ -279,10 +279,10 @@ class Bench:
             "per_context": {"hits@1": quality["hits@1"].astype(float).tolist(), "generator_loglik": judged},
         }
 
-    def untouched_vectors(self) -> np.ndarray:
+    def untouched_vectors(self, model: SentenceTransformer) -> np.ndarray:
         """Of the response set, by the encoder that all systems start from."""
         if self._vectors is None:
-            self._vectors = encode(SentenceTransformer(self.encoder, device="cpu"), self.pool())
+            self._vectors = encode(model, self.pool())
         return self._vectors
 
     def write_replies(self, system: str, chosen: list[str]) -> None:
@@ -308,7 +308,7 @@ class Bench:
         model, pool = SentenceTransformer(self.encoder, device="cpu"), self.pool()
         index = faiss.IndexHNSWFlat(model.get_embedding_dimension(), 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efSearch = 256
-        index.add(self.untouched_vectors())
+        index.add(self.untouched_vectors(model))
         asked = {format_context(one.turns, self.sizes.history): one for one in self.test[: self.sizes.timed]}
         timed = latencies(
             {

@@ -300,13 +300,24 @@ def open_milvus_server(work: Path) -> Opened:
     """The one that MILVUS_URI names; else the package `milvus` brings one, of which a machine can run one at a time."""
     if uri := os.environ.get("MILVUS_URI"):
         return open_milvus(work, uri)
+    uri, stop = start_milvus(work / "server")
+    store, retriever, _ = open_milvus(work, uri)
+    return store, retriever, stop
+
+
+def start_milvus(folder: Path) -> tuple[str, Callable[[], None]]:
+    """The server of the package `milvus`, which unpacks itself into the folder: where it is, and what ends it."""
     from milvus import MilvusServer
 
     server = MilvusServer()
-    server.set_base_dir(str(work / "server"))
+    server.set_base_dir(str(folder))
     server.start()
-    store, retriever, _ = open_milvus(work, f"http://127.0.0.1:{server.listen_port}")
-    return store, retriever, server.stop
+
+    def stop() -> None:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)  # half a gigabyte
+
+    return f"http://127.0.0.1:{server.listen_port}", stop
 
 
 OPEN: dict[str, Callable[[Path], Opened]] = {

@@ -24,11 +24,10 @@ from haystack_distill.folders import alone
 from haystack_distill.journal import Journal
 from haystack_distill.progress import progress_bar
 from haystack_distill.teachers.prompts import UnscorableError
-from haystack_distill.teachers.scores import Candidates, Scored, Teacher
+from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates, Scored, Teacher
 from haystack_distill.training_set import Row, TrainingSet
 
 LOCK = ".labelling.lock"
-ROWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class TestTrouble:
             server.troubles = [{"status": 429, "headers": {"Retry-After": "0.7"}}]
             augmenter(url, tmp_path, concurrency=3).run(documents=DOCUMENTS)
         first, *others = sorted(at for at, _ in server.requests)
-        at_once = [at for at in others if at - first < 0.7]
-        assert len(at_once) == 2
+        meanwhile = [at for at in others if at - first < 0.7]
+        assert len(meanwhile) <= 2  # those that were under way with the first
         assert len(others) == 12
 
     def test_a_rate_limit_is_kept(self, tmp_path):

@@ -227,11 +227,11 @@ class LocalGenerator:
             "attention_mask": mask.repeat_interleave(copies, 0),
         }
         if self._reads_ahead and longest > 1:
-            cache = DynamicCache()
+            cache, body = DynamicCache(), self.reader.model.get_decoder()
             if shared:
-                self.reader._body(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
+                body(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
                 cache.batch_repeat_interleave(len(rows))
-            self.reader._body(
+            body(
                 input_ids=ids[:, shared:-1],
                 attention_mask=mask[:, :-1],
                 position_ids=(mask.cumsum(-1) - 1).clamp_min(0)[:, shared:-1],

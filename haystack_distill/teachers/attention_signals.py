@@ -29,6 +29,8 @@ from haystack_distill.teachers.heads import Example, Heads
 from haystack_distill.teachers.likelihood import check_places
 from haystack_distill.teachers.prompts import Encoded, Prompt, UnscorableError
 from haystack_distill.teachers.scores import (
+    ROWS_AT_ONCE,
+    ROWS_THAT_SHARE,
     Candidates,
     Scored,
     check_candidates,
@@ -99,7 +101,7 @@ class AttentionTeacher:
     def rows_at_once(self) -> int:
         """How many questions it likes at a time: a passage that was found for several of them is read once."""
         shares = self.signal in {"dkrr", "adist"} and isinstance(self.reader, CausalReader)
-        return 1000 if shares and not self.prompt.question_first else 4
+        return ROWS_THAT_SHARE if shares and not self.prompt.question_first else ROWS_AT_ONCE
 
     @property
     def identity(self) -> dict[str, Any]:

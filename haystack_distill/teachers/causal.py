@@ -4,8 +4,9 @@
 
 """A decoder-only language model as a reader: log-likelihoods and attention of tokens, many prompts at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import RLock
 from typing import Any, ClassVar
 
@@ -116,12 +117,8 @@ class CausalReader:
         for numbers in self._batches(prompts):
             ids = [prompts[number].ids for number in numbers]
             attending = [prompts[number].spans[rows] - (rows[0] == "target") for number in numbers]
-            start = self._shared_beginning(ids, min(int(places[0]) for places in attending))
-            inputs: dict[str, Any] = {"input_ids": self._padded([one[start:] for one in ids], 0), "use_cache": False}
-            if start:
-                cache = self._read_beginning(ids[0][:start], last)
-                cache.batch_repeat_interleave(len(ids))
-                inputs |= {"past_key_values": cache, "use_cache": True}
+            most = min(int(places[0]) for places in attending)
+            start, inputs = self._after_beginning(ids, most, partial(self._read_beginning, last=last))
             positions = self._padded([places - start for places in attending], -1)
             read = self._read(Capture(positions, kind, layers, last=last), **inputs)
             for place, number in enumerate(numbers):
@@ -202,14 +199,8 @@ class CausalReader:
     def _batch(self, prompts: list[Encoded]) -> list[np.ndarray]:
         # The token before the first target token predicts it, so it stays with its prompt.
         most = min(int(prompt.target()[0]) - 1 for prompt in prompts)
-        start = self._shared_beginning([prompt.ids for prompt in prompts], most)
-        inputs = {"input_ids": self._padded([prompt.ids[start:] for prompt in prompts], 0), "use_cache": False}
         with torch.inference_mode():
-            if start:
-                cache = DynamicCache()
-                self._body(input_ids=self._padded([prompts[0].ids[:start]], 0), past_key_values=cache, use_cache=True)
-                cache.batch_repeat_interleave(len(prompts))
-                inputs |= {"past_key_values": cache, "use_cache": True}
+            start, inputs = self._after_beginning([prompt.ids for prompt in prompts], most, self._read_body)
             places = [prompt.target() - 1 - start for prompt in prompts]
             rows = torch.from_numpy(np.concatenate([np.full(len(p), n) for n, p in enumerate(places)]))
             columns = torch.from_numpy(np.concatenate(places))
@@ -219,9 +210,11 @@ class CausalReader:
             values = log_likelihood(logits, targets.to(logits.device)).cpu().numpy()
         return np.split(values, np.cumsum([len(place) for place in places])[:-1])
 
-    def _body(self, **inputs: Any) -> None:
-        """The model without its vocabulary, where the model has such a part."""
-        self.model.get_decoder()(**inputs)
+    def _read_body(self, ids: list[int]) -> DynamicCache:
+        """Keys and values of a text, by the model without its vocabulary; its attention need not be readable."""
+        cache = DynamicCache()
+        self.model.get_decoder()(input_ids=self._padded([ids], 0), past_key_values=cache, use_cache=True)
+        return cache
 
     def _batches(self, prompts: Sequence[Encoded]) -> Iterator[list[int]]:
         """Prompts that share most of their tokens together, the others with neighbours of their length."""
@@ -241,6 +234,18 @@ class CausalReader:
                 yield from by_length(rows, alone, self.batch_size)
                 alone = []
         yield from by_length(rows, alone, self.batch_size)
+
+    def _after_beginning(
+        self, rows: list[list[int]], most: int, read: Callable[[list[int]], DynamicCache]
+    ) -> tuple[int, dict[str, Any]]:
+        """How many tokens are read once for all rows, `most` at most, and the model's inputs for what follows them."""
+        start = self._shared_beginning(rows, most)
+        inputs: dict[str, Any] = {"input_ids": self._padded([row[start:] for row in rows], 0), "use_cache": False}
+        if start:
+            cache = read(rows[0][:start])
+            cache.batch_repeat_interleave(len(rows))
+            inputs |= {"past_key_values": cache, "use_cache": True}
+        return start, inputs
 
     def _shared_beginning(self, rows: list[list[int]], most: int) -> int:
         """How many tokens all rows begin with, `most` at most; 0 where that is not worth a forward pass of its own."""

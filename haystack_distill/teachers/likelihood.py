@@ -23,6 +23,8 @@ import numpy as np
 
 from haystack_distill.teachers.prompts import Prompt, UnscorableError
 from haystack_distill.teachers.scores import (
+    ROWS_AT_ONCE,
+    ROWS_THAT_SHARE,
     Candidates,
     Reader,
     Scored,
@@ -61,7 +63,8 @@ class LikelihoodTeacher:
     @property
     def rows_at_once(self) -> int:
         """How many questions it likes at a time: a passage that was found for several of them is read once."""
-        return 1000 if self.signal in {"pdist", "emdr2", "question"} and not self.prompt.question_first else 4
+        shares = self.signal in {"pdist", "emdr2", "question"}
+        return ROWS_THAT_SHARE if shares and not self.prompt.question_first else ROWS_AT_ONCE
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -12,6 +12,9 @@ import numpy as np
 
 from haystack_distill.teachers.prompts import Encoded, Prompt, UnscorableError
 
+ROWS_AT_ONCE, ROWS_THAT_SHARE = 4, 1000
+"""Questions scored together; and where a passage that was found for several of them is read once."""
+
 
 @dataclass(frozen=True)
 class Candidates:

@@ -27,6 +27,7 @@ import pytest
 from haystack import Document
 from haystack.utils import Secret
 
+from benchmarks.stores import start_milvus
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
 
 DIM = 32
@@ -231,22 +232,6 @@ def start_postgres(folder: Path) -> tuple[str, Callable[[], None]]:
 
     server = pgserver.get_server(folder)
     return server.get_uri(), server.cleanup
-
-
-def start_milvus(folder: Path) -> tuple[str, Callable[[], None]]:
-    """The server of the package `milvus`, which unpacks itself into the folder."""
-    from milvus import MilvusServer
-
-    server = MilvusServer()
-    server.set_base_dir(str(folder))
-    server.listen_port = free_port()
-    server.start()
-
-    def stop() -> None:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)  # half a gigabyte
-
-    return f"http://127.0.0.1:{server.listen_port}", stop
 
 
 STARTERS = {"chroma": start_chroma, "milvus": start_milvus, "pgvector": start_postgres}

@@ -17,6 +17,7 @@ from haystack import Document
 from haystack_distill.serving.exports import PROVENANCE
 from haystack_distill.similarity import rank_alike
 from haystack_integrations.components.distill.stores import Ranking, UnknownRankingError, ranking_of, store_of
+from haystack_integrations.components.distill.stores.reading import in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,9 @@ def check_fits(query_encoder: Any, retriever: Any) -> bool:
         logger.warning("%s So %s was not checked against it.", error, folder)
         return True
     except Exception as error:
-        reason = " ".join(str(error).split())  # some stores answer with a traceback
         msg = (
             f"{type(store).__name__} can't be searched as the query encoder {folder} needs it, with vectors of "
-            f"{made_for['dim']} dimensions ({reason}): put the encoder before the index it was made for."
+            f"{made_for['dim']} dimensions ({in_one_line(error)}): put the encoder before the index it was made for."
         )
         raise ValueError(msg) from error
     if ranking is None:

@@ -64,7 +64,8 @@ class TeacherLabeller:
         :raises BlockingIOError: If another labeller works on it.
         :raises OSError: If the disk is full; what was labelled before is kept.
         """
-        from haystack_distill.labelling import ROWS_AT_ONCE, label, one_after_the_other
+        from haystack_distill.labelling import label, one_after_the_other
+        from haystack_distill.teachers.scores import ROWS_AT_ONCE
 
         teacher = self._own_teacher()
         scoring = one_after_the_other(teacher)

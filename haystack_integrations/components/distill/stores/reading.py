@@ -36,6 +36,15 @@ _OURS = (TypeError, AttributeError, LookupError, NotImplementedError, ImportErro
 """What no second try mends. Clients name everything else as they like: Chroma's lost connection is a ValueError."""
 
 
+def in_one_line(error: Exception) -> str:
+    """
+    What a store says, as a part of a sentence: some answer with a traceback.
+
+    :param error: What it raised.
+    """
+    return " ".join(str(error).split())
+
+
 def pages_of(store: Any, meta_fields: Sequence[str] = (), separator: str = "\n") -> Iterator[Page]:
     """
     Read all documents of a store with their vectors, as `rows_of` does, in the form of an index.
@@ -77,10 +86,9 @@ def rows_of(store: Any) -> Iterator[list[Row]]:
         except _OURS:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())  # some stores answer with a traceback
             msg = (
-                f"{name} could not be read: {reason} ({TRIES} tries, after {seen} documents). Nothing of it is used: "
-                "make sure that the store is up and reachable, and run again."
+                f"{name} could not be read: {in_one_line(error)} ({TRIES} tries, after {seen} documents). "
+                "Nothing of it is used: make sure that the store is up and reachable, and run again."
             )
             raise DocumentStoreError(msg) from error
 
