@@ -40,7 +40,11 @@ from transformers import (
     XLMRobertaModel,
 )
 
+from haystack_distill.dev_set import DevSet, dev_set_of_texts, write_dev_set
 from haystack_distill.index import IndexView, read_index
+from haystack_distill.students.cutting import cut
+from haystack_distill.students.export import export
+from haystack_distill.students.token_table import make_token_table
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
 WORDS = (
@@ -219,3 +223,24 @@ def hurry(monkeypatch):
 
     defaults = AskingGenerator.__init__.__kwdefaults__
     monkeypatch.setattr(AskingGenerator.__init__, "__kwdefaults__", {**defaults, "pause": 0.01})
+
+
+@pytest.fixture(scope="session")
+def dev(teacher, passages) -> DevSet:
+    return dev_set_of_texts(list(passages.values()), teacher)
+
+
+@pytest.fixture
+def student(bert, dev, tmp_path) -> Path:
+    """A small student with an ONNX export."""
+    folder = tmp_path / "student"
+    cut(BiEncoderTeacher.load(bert, device="cpu"), (0, 1)).save(str(folder), create_model_card=False)
+    write_dev_set(folder, dev)
+    export(folder, "onnx", "fp32", dev)
+    return folder
+
+
+@pytest.fixture
+def table(teacher, tmp_path) -> Path:
+    make_token_table(teacher).save(str(tmp_path / "table"), create_model_card=False)
+    return tmp_path / "table"
