@@ -6,7 +6,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from haystack_distill.generation import asking
 from haystack_distill.questions import read_questions
 from tests.augmenting import DOCUMENTS, asked_about, augmenter, lines
 from tests.chat_server import chatting, question_about
+from tests.kills import kill_when, lines_in
 from tests.readers import save_reader
 
 pytestmark = pytest.mark.usefixtures("hurry")
@@ -178,10 +178,8 @@ class TestGoingOn:
             code = KILLED.format(url=url, output=str(killed / "out"), corpus=str(corpus))
             with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."}) as process:
                 journal = killed / ".out.run" / "replies.jsonl"
-                while process.poll() is None and not (journal.exists() and len(journal.read_text().splitlines()) >= 4):
-                    time.sleep(0.02)
-                process.send_signal(signal.SIGKILL)
-            done = len(journal.read_text().splitlines())
+                kill_when(lambda: lines_in(journal) >= 4, process)
+            done = lines_in(journal)
             assert 4 <= done < 12
             with journal.open("a") as file:
                 file.write('{"id": "torn')

@@ -3,11 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +24,7 @@ from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.training.distillation import RetrieverTraining
 from haystack_distill.training_set import RECIPROCAL_RANK, Row, write_training_set
 from tests.conftest import write_beir
+from tests.kills import kill_at_first_checkpoint
 
 
 @pytest.fixture
@@ -355,11 +353,7 @@ def test_a_killed_run_and_two_processes_end_with_the_same_model(lora_rank, bert,
 
     assert start("whole").wait() == 0
     process = start("killed")
-    while not list((tmp_path / "killed" / "checkpoints").glob("checkpoint-*/rng_state*.pth")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_at_first_checkpoint(process, tmp_path / "killed")
     assert start("killed").wait() == 0
     # torchrun with gloo: the batch is split and gradients are averaged, so it is the same optimisation.
     both = start("both", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")

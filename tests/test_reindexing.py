@@ -6,10 +6,8 @@
 
 import asyncio
 import json
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from haystack_distill.switching import Serving, judge, read_pointer, write_point
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_integrations.components.distill import reembedding
 from haystack_integrations.components.distill.cli import app
+from tests.kills import kill_when
 
 FAISS = pytest.importorskip("haystack_integrations.document_stores.faiss", reason="faiss-haystack is not installed")
 QDRANT = pytest.importorskip("haystack_integrations.document_stores.qdrant", reason="qdrant-haystack is not installed")
@@ -199,13 +198,7 @@ def test_a_killed_switch_leaves_the_old_index_serving_and_goes_on(place, documen
     close(make_store("qdrant", place / "old", documents))
     run = subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, (place, bert, other, beir))])
     database = place / "new" / "collection" / "Document" / "storage.sqlite"
-    deadline = time.monotonic() + 120
-    while not database.exists() or rows_in(database) < 10:
-        assert time.monotonic() < deadline, "nothing was written"
-        assert run.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.05)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    kill_when(lambda: database.exists() and rows_in(database) >= 10, run)
     serving = read_pointer(place / "current.json")
     assert serving.query_model == bert
     retriever = CurrentRetriever(pointer=str(place / "current.json"), retriever=RETRIEVERS["qdrant"], top_k=60)

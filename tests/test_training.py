@@ -100,10 +100,17 @@ def test_a_workspace_is_not_shared_by_different_runs(tmp_path):
 
 
 def test_half_written_checkpoints_are_not_gone_on_from(tmp_path):
-    for step, files in ((4, ["trainer_state.json", "rng_state.pth"]), (8, ["model.safetensors"]), (12, [])):
+    state, random = "trainer_state.json", "rng_state.pth"
+    for step, files in (
+        (4, {state: "{}", random: ""}),
+        (8, {"model.safetensors": ""}),
+        (12, {}),
+        (16, {state: "{}"}),
+        (20, {state: '{"epoch": ', random: ""}),
+    ):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        for file in files:
-            (tmp_path / f"checkpoint-{step}" / file).touch()
+        for file, content in files.items():
+            (tmp_path / f"checkpoint-{step}" / file).write_text(content)
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
     assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-4"]
 

@@ -6,10 +6,8 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from haystack_distill.questions import read_questions
 from haystack_distill.teachers.prompts import UnscorableError
 from haystack_distill.teachers.scores import Scored, check_candidates, check_finite
 from haystack_distill.training_set import MANIFEST, SCHEMA, Row, TrainingSet, write_training_set
+from tests.kills import kill_when, lines_in
 
 
 class Lengths:
@@ -245,11 +244,7 @@ class TestInterruption:
         folder = write_training_set(tmp_path / "set", rows(40), shard_rows=15).folder
         log = tmp_path / "scored.log"
         process = self.start(folder, log, pause=0.05)
-        while not log.exists() or len(log.read_text().splitlines()) < 20:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill_when(lambda: lines_in(log) >= 20, process)
         with pytest.raises(ValueError, match="is labelled in part"):
             TrainingSet.open(folder).labelled()
         process = self.start(folder, log)

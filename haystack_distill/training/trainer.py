@@ -4,6 +4,7 @@
 
 """How every job here is run by `SentenceTransformerTrainer`: resumed, stopped early, its best checkpoint kept."""
 
+import json
 import logging
 import shutil
 import time
@@ -171,11 +172,19 @@ def last_checkpoint(folder: Path) -> str | None:
     """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
     while found:
-        # The trainer writes trainer_state.json before the weights of the random generators, its last file.
-        if (found[-1] / "trainer_state.json").exists() and list(found[-1].glob("rng_state*.pth")):
+        if _is_whole(found[-1]):
             return str(found[-1])
         shutil.rmtree(found.pop())
     return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether its last file can be read; which of the two that is depends on the version of transformers."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(list(checkpoint.glob("rng_state*.pth")))
 
 
 @contextmanager
