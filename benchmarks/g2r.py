@@ -16,14 +16,14 @@ hits@k: the human reply among the first k of 100 candidates. recall@k: the same 
 test replies are added. The reply that is chosen comes from the response set without them; `generator_loglik` is what
 the generator thinks of it, dist-n the share of its n-grams that are distinct over all replies. Gains are over the row
 before, with 95 % bootstrap intervals over the contexts. Latency: one context at a time, in one process:
-encoding and HNSW search (the authors' HNSW32, efSearch 256) beside the generator writing one reply.
+encoding and HNSW search (the authors' HNSW32, efSearch 256) beside the generator writing one reply; the encoder as
+`KaleQueryEncoder` serves it, exported to ONNX at full precision (`ms`), and through sentence-transformers (`torch_ms`).
 
 Everything is kept under `benchmark_output`, by content; a table that was stopped goes on with the same `--json`.
 """
 
 import hashlib
 import json as json_lines
-import re
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -38,11 +38,16 @@ from sentence_transformers import SentenceTransformer
 from benchmarks.common import minilm, print_rows, read_rows, write_rows
 from benchmarks.dialogues import chitchat, contexts_in, some_dialogues, spread
 from benchmarks.labels import smollm2
+from benchmarks.replies import diversity, in_whole_set
+from haystack_distill.dev_set import dev_set_of_texts
 from haystack_distill.dialogues import Context, format_context
 from haystack_distill.evaluation import Quality, compare, latencies
 from haystack_distill.g2r import distill_responses
 from haystack_distill.labelling import label, one_after_the_other
 from haystack_distill.responses import response_set, write_responses
+from haystack_distill.serving.opening import open_encoder
+from haystack_distill.students.export import export
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates
@@ -88,6 +93,7 @@ CHOSEN = (
     ("dist-3", "dist3", ".2f"),
     ("length", "length", ".1f"),
     ("ms", "ms", ".1f"),
+    ("torch ms", "torch_ms", ".1f"),
     ("generator ms", "generator_ms", ".0f"),
     ("times as fast", "speedup", ".0f"),
 )
@@ -306,13 +312,19 @@ class Bench:
     def latency(self) -> dict[str, float]:
         """One context at a time. All systems are the same network, so one stands for all."""
         model, pool = SentenceTransformer(self.encoder, device="cpu"), self.pool()
+        served = open_encoder(self._exported(model), "onnx")
         index = faiss.IndexHNSWFlat(model.get_embedding_dimension(), 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efSearch = 256
         index.add(self.untouched_vectors(model))
         asked = {format_context(one.turns, self.sizes.history): one for one in self.test[: self.sizes.timed]}
+
+        def find(vectors: np.ndarray) -> str:
+            return pool[int(index.search(vectors, 1)[1][0, 0])]
+
         timed = latencies(
             {
-                "ms": lambda query: pool[int(index.search(encode(model, [query]), 1)[1][0, 0])],
+                "ms": lambda query: find(served.encode_batch([query])),
+                "torch_ms": lambda query: find(encode(model, [query])),
                 "generator_ms": lambda query: self._write(asked[query]),
             },
             list(asked),
@@ -321,6 +333,13 @@ class Bench:
         )
         median = {name: float(np.median(times)) for name, times in timed.items()}
         return {**median, "speedup": median["generator_ms"] / median["ms"], "timed": len(asked)}
+
+    def _exported(self, model: SentenceTransformer) -> Path:
+        folder = self.work / "served"
+        if not (folder / "onnx-fp32").exists():
+            model.save(str(folder), create_model_card=False)
+            export(folder, "onnx", "fp32", dev_set_of_texts(self.pool(), BiEncoderTeacher.load(str(folder))))
+        return folder
 
     def _write(self, context: Context) -> str:
         reader = self.reader
@@ -353,33 +372,6 @@ def quality_of(values: dict[str, Any]) -> Quality:
     """Figures of contexts as `haystack_distill.evaluation` has those of queries."""
     measured = {name: np.asarray(of_contexts, dtype=np.float64) for name, of_contexts in values.items()}
     return Quality(measured, [str(number) for number in range(len(next(iter(measured.values()))))])
-
-
-def in_whole_set(
-    queries: np.ndarray, own: np.ndarray, replies: list[str], scores: np.ndarray, pool: list[str], found: np.ndarray
-) -> np.ndarray:
-    """How many responses come before the human reply in the response set and the test replies, up to 10 of the set."""
-    names = np.array(replies, dtype=object)
-    places = np.zeros(len(queries), dtype=np.int64)
-    for row, query in enumerate(queries):
-        right = own[row] @ query
-        from_set = sum(
-            score > right and pool[at] != replies[row] for score, at in zip(scores[row], found[row], strict=True)
-        )
-        better = set(names[own @ query > right]) - {replies[row]} - {pool[at] for at in found[row]}
-        places[row] = from_set + len(better)
-    return places
-
-
-def diversity(replies: list[str]) -> dict[str, float]:
-    """Dist-2 and dist-3 over all replies together, and their mean length in tokens (words and marks)."""
-    tokens = [re.findall(r"\w+|[^\w\s]", reply.lower()) for reply in replies]
-
-    def distinct(n: int) -> float:
-        grams = [tuple(one[start : start + n]) for one in tokens for start in range(len(one) - n + 1)]
-        return len(set(grams)) / max(1, len(grams))
-
-    return {"dist2": distinct(2), "dist3": distinct(3), "length": float(np.mean([len(one) for one in tokens]))}
 
 
 def encode(model: SentenceTransformer, texts: list[str]) -> np.ndarray:

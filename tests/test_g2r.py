@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import cos_sim
 
 from benchmarks.dialogues import PIECE, contexts_in, some_dialogues
-from benchmarks.g2r import diversity, in_whole_set
+from benchmarks.replies import diversity, in_whole_set
 from haystack_distill.g2r import distill_responses, read_material
 from haystack_distill.responses import (
     human_ids,
