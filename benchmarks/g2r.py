@@ -305,9 +305,7 @@ class Bench:
         asked = [
             Candidates("\n".join(context.turns), [reply], []) for context, reply in zip(self.test, chosen, strict=False)
         ]
-        return [
-            float(one.scores[0]) for start in range(0, len(asked), 8) for one in teacher.score(asked[start : start + 8])
-        ]
+        return [float(one.scores[0]) for one in teacher.score(asked)]
 
     def latency(self) -> dict[str, float]:
         """One context at a time. All systems are the same network, so one stands for all."""
