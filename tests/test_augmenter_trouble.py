@@ -34,7 +34,7 @@ class TestTrouble:
                 "stall",
                 {"status": 503},
             ]
-            result = augmenter(url, tmp_path, timeout=1, concurrency=2, tries=8).run(documents=DOCUMENTS)
+            result = augmenter(url, tmp_path, timeout=4, concurrency=2, tries=8).run(documents=DOCUMENTS)
         assert result["summary"]["set_aside"] == []
         assert result["summary"]["generated"] == 12
         assert len(server.requests) == 18
@@ -62,7 +62,7 @@ class TestTrouble:
             return trouble if DOCUMENTS[3].content in body["messages"][-1]["content"] else None
 
         with chatting(trouble_for=trouble_for) as (server, url):
-            timeout = 2 if trouble == "stall" else 60
+            timeout = 4 if trouble == "stall" else 60
             result = augmenter(url, tmp_path, tries=2, timeout=timeout).run(documents=DOCUMENTS)
         [set_aside] = result["summary"]["set_aside"]
         assert set_aside["id"] == "d3"
