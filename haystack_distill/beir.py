@@ -5,11 +5,12 @@
 """Folders in BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/{train,dev,test}.tsv`."""
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from haystack_distill.json_lines import read_json_lines
 
 Qrels = dict[str, dict[str, int]]
 """Relevance judgments: query id -> document id -> grade (above 0)."""
@@ -49,7 +50,7 @@ def read_beir(folder: str | Path) -> BeirFolder:
     """
     path = Path(folder)
     documents = read_corpus(path / "corpus.jsonl")
-    queries = {row["_id"]: row["text"] for row in _json_lines(path / "queries.jsonl")}
+    queries = {row["_id"]: row["text"] for row in _texts(path / "queries.jsonl")}
     qrels = {
         file.stem: read_qrels(file, queries.keys(), documents.keys()) for file in sorted((path / "qrels").glob("*.tsv"))
     }
@@ -65,7 +66,7 @@ def read_corpus(file: str | Path) -> dict[str, str]:
     :raises FileNotFoundError: If it is missing.
     :raises ValueError: If a line is not JSON or lacks a key.
     """
-    return {row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in _json_lines(Path(file))}
+    return {row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in _texts(file)}
 
 
 def judged_documents(*paths: str | Path | None) -> Iterator[str]:
@@ -89,7 +90,7 @@ def read_queries(file: str | Path) -> dict[str, str]:
     :raises FileNotFoundError: If there is no such file.
     :raises ValueError: If a line is not JSON, lacks a key, or a query is empty.
     """
-    queries = {row["_id"]: row["text"] for row in _json_lines(Path(file))}
+    queries = {row["_id"]: row["text"] for row in _texts(file)}
     empty = [query_id for query_id, text in queries.items() if not text.strip()]
     if empty:
         msg = f"{file}: the query {empty[0]!r} is empty ({len(empty)} such); remove these lines."
@@ -125,19 +126,11 @@ def read_qrels(file: Path, query_ids: Any, document_ids: Any) -> Qrels:
     return qrels
 
 
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    if not file.is_file():
-        msg = f"{file} is missing: a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv."
-        raise FileNotFoundError(msg)
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                row["_id"], row["text"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                msg = f"{file}, line {number}: expected a JSON object with the keys _id and text ({error!r})."
-                raise ValueError(msg) from error
-            row["_id"] = str(row["_id"])
-            yield row
+def _texts(file: str | Path) -> Iterator[dict[str, Any]]:
+    form = "a JSON object with the keys _id and text"
+    for where, row in read_json_lines(file, "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv", form):
+        if "_id" not in row or not isinstance(row.get("text"), str):
+            msg = f"{where}: expected {form}, the latter a text."
+            raise ValueError(msg)
+        row["_id"] = str(row["_id"])
+        yield row

@@ -9,11 +9,12 @@ A dialogue is a line of JSON: `{"_id": ..., "turns": [...]}`. Turns are strings 
 `{"role": ..., "content": ...}` as chat models have them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from haystack_distill.json_lines import read_json_lines
 
 HISTORY = 20
 """Turns of a context that are kept, as in G2R's code (arXiv 2108.12582)."""
@@ -62,26 +63,20 @@ def read_dialogues(source: str | Path) -> list[Dialogue]:
     part of a conversation.
 
     :param source: A `.jsonl` file.
-    :returns: The dialogues in their order; a line without `_id` has its number, from 0, for one.
+    :returns: The dialogues in their order; one without `_id` has its place, from 0, for one.
     :raises FileNotFoundError: If there is no such file.
     :raises ValueError: If a line is no dialogue of at least two turns, an id comes twice, or there is no dialogue.
     """
-    file = Path(source)
-    if not file.is_file():
-        msg = f"{file} is missing: dialogues are read from a .jsonl file, one a line."
-        raise FileNotFoundError(msg)
     dialogues: dict[str, Dialogue] = {}
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            if not line.strip():
-                continue
-            read = _dialogue(line, number, f"{file}, line {number + 1}")
-            if read.id in dialogues:
-                msg = f"{file}, line {number + 1}: the id {read.id!r} comes twice; give each dialogue an id of its own."
-                raise ValueError(msg)
-            dialogues[read.id] = read
+    rows = read_json_lines(source, "dialogues are read from a .jsonl file, one a line")
+    for number, (where, row) in enumerate(rows):
+        read = _dialogue(row, number, where)
+        if read.id in dialogues:
+            msg = f"{where}: the id {read.id!r} comes twice; give each dialogue an id of its own."
+            raise ValueError(msg)
+        dialogues[read.id] = read
     if not dialogues:
-        msg = f"{file} holds no dialogue."
+        msg = f"{source} holds no dialogue."
         raise ValueError(msg)
     return list(dialogues.values())
 
@@ -141,13 +136,8 @@ def check_history(history: int) -> None:
         raise ValueError(msg)
 
 
-def _dialogue(line: str, number: int, where: str) -> Dialogue:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        msg = f"{where}: expected a JSON object ({error})."
-        raise ValueError(msg) from error
-    turns = row.get("turns") if isinstance(row, dict) else None
+def _dialogue(row: dict[str, Any], number: int, where: str) -> Dialogue:
+    turns = row.get("turns")
     if not isinstance(turns, list):
         msg = f'{where}: expected {{"_id": ..., "turns": [...]}}, a list of what was said.'
         raise ValueError(msg)

@@ -4,13 +4,12 @@
 
 """Questions to train on, with answers where there are any: JSON lines, Parquet, a BEIR folder, or a `datasets` name."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from haystack_distill.beir import Qrels, read_qrels
+from haystack_distill.json_lines import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,17 @@ def read_questions(source: str | Path, split: str = "train") -> list[Question]:
     path = Path(source)
     judgments: Qrels | None = None
     if path.is_dir():
-        rows = list(_json_lines(path / "queries.jsonl"))
+        rows = _objects(path / "queries.jsonl")
         file = path / "qrels" / f"{split}.tsv"
         if file.is_file():
-            documents = {str(row["_id"]) for row in _json_lines(path / "corpus.jsonl")}
+            documents = {str(row["_id"]) for row in _objects(path / "corpus.jsonl")}
             judgments = read_qrels(file, {str(row.get("_id")) for row in rows}, documents)
         elif any((path / "qrels").glob("*.tsv")):
             there = ", ".join(sorted(one.stem for one in (path / "qrels").glob("*.tsv")))
             msg = f"{path} has no qrels/{split}.tsv: name one of its splits, {there}."
             raise FileNotFoundError(msg)
     elif path.suffix == ".jsonl":
-        rows = list(_json_lines(path))
+        rows = _objects(path)
     else:
         rows = _data_set(path, str(source), split)
     questions = [_question(row, number, source, judgments) for number, row in enumerate(rows, start=1)]
@@ -89,21 +88,8 @@ def _check(questions: list[Question], source: Any) -> None:
         seen.add(question.id)
 
 
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    if not file.is_file():
-        msg = f"{file} is missing."
-        raise FileNotFoundError(msg)
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                row.get("_id")
-            except (json.JSONDecodeError, AttributeError) as error:
-                msg = f"{file}, line {number}: expected a JSON object ({error})."
-                raise ValueError(msg) from error
-            yield row
+def _objects(file: Path) -> list[dict[str, Any]]:
+    return [row for _, row in read_json_lines(file, "questions are read from JSON lines")]
 
 
 def _data_set(path: Path, name: str, split: str) -> list[dict[str, Any]]:

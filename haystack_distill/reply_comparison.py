@@ -22,6 +22,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from haystack_distill.json_lines import read_json_lines
+
 MEASURES = ("sensible", "specific", "ssa")
 RESAMPLES = 10_000
 
@@ -51,22 +53,17 @@ def read_replies(file: str | Path) -> Replies:
     :raises ValueError: If a line lacks a key, or an id comes twice.
     """
     path = Path(file)
-    if not path.is_file():
-        msg = f"{path} is missing: replies are read from .jsonl files, one a system."
-        raise FileNotFoundError(msg)
     contexts: dict[str, list[str]] = {}
     replies: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    form = '{"_id", "context": [...], "reply"}'
+    for where, row in read_json_lines(path, "replies are read from .jsonl files, one a system", form):
         try:
-            row = json.loads(line)
             key, turns, reply = str(row["_id"]), [str(turn) for turn in row["context"]], row["reply"].strip()
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            msg = f'{path}, line {number}: expected {{"_id", "context": [...], "reply"}} ({error!r}).'
+        except (KeyError, TypeError, AttributeError) as error:
+            msg = f"{where}: expected {form} ({error!r})."
             raise ValueError(msg) from error
         if key in replies:
-            msg = f"{path}, line {number}: the id {key!r} comes twice; a system replies once to each context."
+            msg = f"{where}: the id {key!r} comes twice; a system replies once to each context."
             raise ValueError(msg)
         contexts[key], replies[key] = turns, reply
     return Replies(path.stem, contexts, replies)

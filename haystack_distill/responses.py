@@ -15,9 +15,9 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from haystack_distill.dialogues import HISTORY, contexts_of, format_context, read_dialogues
+from haystack_distill.json_lines import read_json_lines
 from haystack_distill.training_set import MANIFEST, Row, TrainingSet, write_training_set
 
 RECIPROCAL_RANK = "reciprocal_rank"
@@ -174,30 +174,26 @@ def _is_responses(file: Path) -> bool:
 
 def _read(file: Path, history: int) -> Iterator[Responses]:
     seen: set[str] = set()
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{file}, line {number}"
-            try:
-                row: dict[str, Any] = json.loads(line)
-                key, context = str(row["_id"]), list(row["context"])
-                # The human reply comes first: a generated one that reads alike counts as the human's.
-                replies: dict[str, bool] = {}
-                for response in row["responses"]:
-                    replies.setdefault(response["text"].strip(), not response.get("generated", False))
-                replies.pop("", None)
-            except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-                msg = f'{where}: expected {{"_id", "context": [...], "responses": [{{"text", ...}}]}} ({error!r}).'
-                raise ValueError(msg) from error
-            if not replies or not any(str(turn).strip() for turn in context):
-                msg = f"{where}: {key!r} has no {'response' if not replies else 'context'}; remove it."
-                raise ValueError(msg)
-            if key in seen:
-                msg = f"{where}: the id {key!r} comes twice; give each context an id of its own."
-                raise ValueError(msg)
-            seen.add(key)
-            yield Responses(key, context[-history:], list(replies), list(replies.values()))
+    form = '{"_id", "context": [...], "responses": [{"text", ...}]}'
+    for where, row in read_json_lines(file, "responses are read from a .jsonl file", form):
+        try:
+            key, context = str(row["_id"]), list(row["context"])
+            # The human reply comes first: a generated one that reads alike counts as the human's.
+            replies: dict[str, bool] = {}
+            for response in row["responses"]:
+                replies.setdefault(response["text"].strip(), not response.get("generated", False))
+            replies.pop("", None)
+        except (KeyError, TypeError, AttributeError) as error:
+            msg = f"{where}: expected {form} ({error!r})."
+            raise ValueError(msg) from error
+        if not replies or not any(str(turn).strip() for turn in context):
+            msg = f"{where}: {key!r} has no {'response' if not replies else 'context'}; remove it."
+            raise ValueError(msg)
+        if key in seen:
+            msg = f"{where}: the id {key!r} comes twice; give each context an id of its own."
+            raise ValueError(msg)
+        seen.add(key)
+        yield Responses(key, context[-history:], list(replies), list(replies.values()))
 
 
 def _fingerprint(source: str | Path, history: int) -> str:

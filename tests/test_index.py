@@ -240,7 +240,9 @@ def test_titles_are_part_of_documents(tmp_path):
     ("file", "content", "message"),
     [
         ("corpus.jsonl", '{"_id": "d0"}\n', "corpus.jsonl, line 1: expected a JSON object with the keys _id and text"),
-        ("queries.jsonl", '{"_id": "q0", "text": "a"}\n{broken\n', "queries.jsonl, line 2"),
+        ("corpus.jsonl", '{"_id": "d0", "text": 5}\n', "corpus.jsonl, line 1: expected .*, the latter a text"),
+        ("queries.jsonl", '{"_id": "q0", "text": "a"}\n\n{broken\n', "queries.jsonl, line 3"),
+        ("queries.jsonl", '["q0", "a"]\n', "queries.jsonl, line 1: expected a JSON object .*, not"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\n", "test.tsv, line 2: expected query-id"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq99\td0\t1\n", "the query 'q99' is judged but"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td99\t1\n", "the document 'd99' is judged but"),
@@ -249,6 +251,12 @@ def test_titles_are_part_of_documents(tmp_path):
 def test_a_broken_beir_folder_is_named_by_file_and_line(file, content, message, beir):
     (beir / file).write_text(content)
     with pytest.raises(ValueError, match=message):
+        read_beir(beir)
+
+
+def test_a_file_in_another_encoding_is_named(beir):
+    (beir / "corpus.jsonl").write_bytes('{"_id": "d0", "text": "caf\u00e9"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"corpus\.jsonl is not UTF-8 text"):
         read_beir(beir)
 
 

@@ -4,7 +4,6 @@
 
 """`haystack-distill augment`: text to train on, out of documents, questions or dialogues."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,11 +107,10 @@ def _writer(model: str, api_base_url: str | None) -> dict[str, Any]:
 def _examples(file: Path | None) -> list[dict[str, str]] | None:
     if file is None:
         return None
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        msg = f"{file}: expected a JSON object with source and text on each line ({error})."
-        raise ValueError(msg) from error
+    from haystack_distill.json_lines import read_json_lines
+
+    form = "a JSON object with source and text"
+    return [row for _, row in read_json_lines(file, "examples are read from a .jsonl file", form)]
 
 
 def _retriever(name: str | None, source: Path, output: Path, progress: bool) -> Any:

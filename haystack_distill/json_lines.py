@@ -1,0 +1,48 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""JSON lines that people wrote, with where each stands, so that what is wrong can be named."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def read_json_lines(file: str | Path, role: str, form: str = "a JSON object") -> Iterator[tuple[str, dict[str, Any]]]:
+    """
+    Read the objects of a file of JSON lines; empty lines are passed over.
+
+    :param file: The file.
+    :param role: What such a file is for, for the message if it is missing.
+    :param form: What a line should be, for the message if it is not.
+    :returns: Of each line the file and its number, as a message begins, and its object.
+    :raises FileNotFoundError: If there is no such file.
+    :raises ValueError: If a line is no JSON object, or the file is not UTF-8.
+    """
+    path = Path(file)
+    if not path.is_file():
+        msg = f"{path} is missing: {role}."
+        raise FileNotFoundError(msg)
+    with path.open(encoding="utf-8") as lines:
+        try:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    where = f"{path}, line {number}"
+                    yield where, _object(line, where, form)
+        except UnicodeDecodeError as error:
+            msg = f"{path} is not UTF-8 text ({error}): save it as UTF-8."
+            raise ValueError(msg) from error
+
+
+def _object(line: str, where: str, form: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        msg = f"{where}: expected {form} ({error})."
+        raise ValueError(msg) from error
+    if not isinstance(row, dict):
+        msg = f"{where}: expected {form}, not {line.strip()[:40]!r}."
+        raise ValueError(msg)
+    return row
