@@ -14,8 +14,8 @@ trained on the human replies; on generated ones too (G2R, data level); with the 
 
 hits@k: the human reply among the first k of 100 candidates. recall@k: the same in the whole response set, to which the
 test replies are added. The reply that is chosen comes from the response set without them; `generator_loglik` is what
-the generator thinks of it, dist-n the share of its n-grams that are distinct over all replies. Gains are over the row
-before, with 95 % bootstrap intervals over the contexts. Latency: one context at a time, in one process:
+the generator thinks of it, dist-n the share of its n-grams that are distinct over all replies. Gains are over the step
+before (`BEFORE`), with 95 % bootstrap intervals over the contexts. Latency: one context at a time, in one process:
 encoding and HNSW search (the authors' HNSW32, efSearch 256) beside the generator writing one reply; the encoder as
 `KaleQueryEncoder` serves it, exported to ONNX at full precision (`ms`), and through sentence-transformers (`torch_ms`).
 
@@ -25,7 +25,6 @@ Everything is kept under `benchmark_output`, by content; a table that was stoppe
 import hashlib
 import json as json_lines
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +67,9 @@ RECIPES = {
     "strong": ("strong", "mi"),
 }
 """System -> recipe, and the signal that labels its training set."""
+
+BEFORE = {"dialogues": "untouched", "data": "dialogues", "data+ll": "data", "data+mi": "data", "strong": "data+mi"}
+"""System -> the one that it should beat."""
 
 HITS = (
     ("data", "data", ""),
@@ -354,8 +356,12 @@ class Bench:
 
 
 def add_gains(rows: list[dict[str, Any]]) -> None:
-    """What each row gained over the one before it, on the same contexts."""
-    for before, row in pairwise(rows):
+    """What each row gained over the step before it, on the same contexts."""
+    measured = {row["system"]: row for row in rows}
+    for row in rows:
+        before = measured.get(BEFORE.get(row["system"], ""))
+        if before is None:
+            continue
         for measure, name in (("hits@1", "gain"), ("generator_loglik", "loglik_gain")):
             one, other = (quality_of({measure: np.array(each["per_context"][measure])}) for each in (row, before))
             difference = compare(one, other, measure)

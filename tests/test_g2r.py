@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import cos_sim
 
 from benchmarks.dialogues import PIECE, contexts_in, some_dialogues
+from benchmarks.g2r import add_gains
 from benchmarks.replies import diversity, in_whole_set
 from haystack_distill.g2r import distill_responses, read_material
 from haystack_distill.responses import (
@@ -292,6 +293,19 @@ class TestBenchmark:
         for query, reply, place in zip(queries, replies, places, strict=True):
             ordered = sorted({*pool, *replies}, key=lambda text: -(vectors[text] @ query))
             assert min(10, ordered.index(reply)) == min(10, place)
+
+    def test_a_gain_is_over_the_step_before(self):
+        hits = {"data": [1, 0, 0, 0], "data+ll": [1, 1, 1, 0], "data+mi": [1, 1, 0, 0]}
+        rows = [
+            {"system": name, "per_context": {"hits@1": found, "generator_loglik": [-1.0, -2.0, -3.0, -4.0]}}
+            for name, found in hits.items()
+        ]
+        add_gains(rows)
+        data, ll, mi = rows
+        assert "gain" not in data  # the step before it is not in the table
+        assert (ll["gain"], mi["gain"]) == (0.5, 0.25)
+        assert mi["gain_low"] <= 0.25 <= mi["gain_high"]
+        assert mi["loglik_gain"] == 0
 
     def test_distinct_n_grams_are_counted_over_all_replies(self):
         found = diversity(["I like it.", "I like it!"])
