@@ -5,6 +5,7 @@
 """G2R, the whole job: from contexts and their responses to a retriever that replies (arXiv 2108.12582)."""
 
 import hashlib
+import logging
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from haystack_distill.training.response_evaluator import METRIC, ResponseEvaluat
 from haystack_distill.training.responses import NEED_SCORES, G2RSettings, arguments_for, make_rows, sample
 from haystack_distill.training.trainer import TrainingSummary, run_trainer
 from haystack_distill.training_set import Row, TrainingSet
+
+logger = logging.getLogger(__name__)
 
 DEV_PART = 10
 """Where no dev dialogues are given, one in so many dialogues is held out."""
@@ -82,7 +85,15 @@ def distill_responses(
     rows, losses = make_rows(material.rows, student, settings, workspace, miner, device)
     arguments = arguments_for(student, workspace / "checkpoints", settings, progress)
     training = run_trainer(student, rows, losses, evaluator, arguments, metric=METRIC)
-    figures = _figures(opened, material, model, settings, training, before, evaluator(student)[METRIC])
+    after = evaluator(student)[METRIC]
+    if after <= before:
+        logger.warning(
+            "The trained retriever is not better on dev (hits@1 %.3f, before %.3f): stay with the old one, or try "
+            "another recipe; `dialogues` needs no generator.",
+            after,
+            before,
+        )
+    figures = _figures(opened, material, model, settings, training, before, after)
     with published(output) as folder:
         student.save(str(folder), create_model_card=False)
         _write(folder, student, figures)

@@ -183,6 +183,11 @@ class TestRecipes:
         assert figures["provenance"]["settings"]["recipe"] == recipe
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
+    def test_a_training_that_does_not_help_says_so(self, labelled, bert, tmp_path, caplog):
+        chosen = G2RSettings(recipe="dialogues", **{**SMALL, "epochs": 1, "learning_rate": 1e-9})
+        distill_responses(labelled, bert, tmp_path / "model", chosen, device="cpu", progress=False)
+        assert "not better on dev" in caplog.text
+
     @pytest.mark.parametrize("recipe", ["data", "model"])
     def test_training_finds_what_is_trained_on(self, recipe, augmented, labelled, make_encoder, tmp_path):
         """Replies repeat the last word of their context."""
@@ -255,11 +260,11 @@ class TestRecipes:
         rows = [row for row in TrainingSet.open(labelled) if row.teacher_scores]
         made, losses = make_rows(rows, SentenceTransformer(bert, device="cpu"), G2RSettings(recipe="strong"), tmp_path)
         temperature = entropy_temperature([row.teacher_scores for row in rows], 0.5)
-        expected = [(row.teacher_scores[0] - score) / temperature for row in rows for score in row.teacher_scores[1:]]
-        assert made["margin"]["label"] == pytest.approx(expected)
+        margins = [row.teacher_scores[0] - score for row in rows for score in row.teacher_scores[1:]]
+        assert made["margin"]["label"] == pytest.approx([margin / temperature / 20 for margin in margins])
         similarity = losses["margin"].similarity_fct
         one, other = torch.randn(3, 4), torch.randn(3, 4)
-        assert torch.allclose(similarity(one, other), 20 * cos_sim(one, other).diagonal())
+        assert torch.allclose(similarity(one, other), cos_sim(one, other).diagonal())
 
     def test_hard_negatives_are_below_their_positive(self, labelled, bert, tmp_path):
         model = SentenceTransformer(bert, device="cpu")

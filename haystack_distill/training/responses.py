@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MarginMSELoss, MultipleNegativesRankingLoss
@@ -109,7 +108,7 @@ def make_rows(
         margins = _margins(rows, settings)
         return DatasetDict(contrastive=mined, margin=margins), {
             "contrastive": MultipleNegativesRankingLoss(student, scale=SCALE, similarity_fct=cos_sim),
-            "margin": MarginMSELoss(student, similarity_fct=_scaled_cosine),
+            "margin": MarginMSELoss(student, similarity_fct=pairwise_cos_sim),
         }
     loss = G2RLoss(
         student,
@@ -159,7 +158,11 @@ def _candidates(rows: list[Row], settings: G2RSettings) -> Dataset:
 
 
 def _margins(rows: list[Row], settings: G2RSettings) -> Dataset:
-    """How much likelier the teacher finds the human reply than each other one, in the unit of the scaled cosines."""
+    """
+    How much likelier the teacher finds the human reply than each other one, in the unit of the cosines.
+
+    Not in that of the scaled cosines: its squares drown the contrastive loss (docs/decisions/0004).
+    """
     temperature = _temperature(rows, settings)
     triplets: list[tuple[str, str, str, float]] = []
     for row in rows:
@@ -169,7 +172,7 @@ def _margins(rows: list[Row], settings: G2RSettings) -> Dataset:
         query, own = query_text(row.query, settings.history), row.documents.index(reply)
         for place, text in list(enumerate(row.documents))[: settings.max_candidates]:
             if place != own:
-                triplets.append((query, reply, text, (scores[own] - scores[place]) / temperature))
+                triplets.append((query, reply, text, (scores[own] - scores[place]) / temperature / SCALE))
     if not triplets:
         msg = "No context has a response beside the human one: `strong` needs generated ones (GenerativeAugmenter)."
         raise ValueError(msg)
@@ -211,10 +214,6 @@ def _hard_negatives(
     mined.save_to_disk(str(unfinished))
     unfinished.rename(place)
     return mined
-
-
-def _scaled_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    return SCALE * pairwise_cos_sim(first, second)
 
 
 def arguments_for(
