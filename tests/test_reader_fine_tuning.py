@@ -237,16 +237,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_reader(training_set, reader
     """kill -9 after the first checkpoint; dropout is on, so the random generators must go on too."""
     model = reader_folder("t5")
 
-    def run(speed):
-        arguments = [training_set, model, str(tmp_path / "broken"), speed]
+    def run(name, speed):
+        arguments = [training_set, model, str(tmp_path / name), speed]
         return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments])
 
-    broken = run("slow")
+    broken = run("broken", "slow")
     kill_at_first_checkpoint(broken, tmp_path / ".broken.run")
     assert not (tmp_path / "broken").exists()
-    assert run("fast").wait() == 0
-    settings = FineTuningSettings(training=AnswerSettings(epochs=4, learning_rate=3e-3, seed=3))
-    fine_tune_reader(training_set, model, tmp_path / "unbroken", settings, progress=False)
+    # Both in processes of their own: sums depend on the number of threads.
+    assert run("broken", "fast").wait() == run("unbroken", "fast").wait() == 0
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("broken", "unbroken")]
     assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
 
