@@ -45,7 +45,8 @@ class G2RSettings:
 
     :param recipe: `dialogues` (human replies alone, in-batch negatives), `data` (every response is a positive: G2R's
         loss with alpha 0), `model` (with the teacher's scores, as published), or `strong` (human replies against
-        positive-aware hard negatives, and the teacher's margins at a temperature set by entropy).
+        positive-aware hard negatives, and the teacher's margins at a temperature set by entropy; so far no better
+        than not training, docs/decisions/0004).
     :param alpha: Weight of the distillation in `model`.
     :param temperature: Of the teacher in `model`; None sets it by entropy, as `strong` does.
     :param negatives: Random responses a step, in `data` and `model`.

@@ -17,8 +17,9 @@ class ResponseDistiller:
 
     After G2R (arXiv 2108.12582). Recipes: `dialogues` trains on human replies alone, `data` on generated ones too
     (data-level G2R), `model` adds the generator's scores (model-level G2R, as published), `strong` trains against hard
-    negatives and on the teacher's margins. The result is a plain sentence-transformers folder with `metrics.json`;
-    embed the responses with it, and serve them with `DistilledRetriever` behind a `DialogueQuery`.
+    negatives and on the teacher's margins, which so far is no better than not training (docs/g2r.md). The result is a
+    plain sentence-transformers folder with `metrics.json`; embed the responses with it, and serve them with
+    `DistilledRetriever` behind a `DialogueQuery`.
 
     ### Usage example
 
