@@ -338,7 +338,9 @@ class Bench:
         folder = self.work / "served"
         if not (folder / "onnx-fp32").exists():
             model.save(str(folder), create_model_card=False)
-            export(folder, "onnx", "fp32", dev_set_of_texts(self.pool(), BiEncoderTeacher.load(str(folder))))
+            export(
+                folder, "onnx", "fp32", dev_set_of_texts(self.pool(), BiEncoderTeacher.load(str(folder), device="cpu"))
+            )
         return folder
 
     def _write(self, context: Context) -> str:

@@ -128,9 +128,9 @@ def read_qrels(file: Path, query_ids: Any, document_ids: Any) -> Qrels:
 
 def _texts(file: str | Path) -> Iterator[dict[str, Any]]:
     form = "a JSON object with the keys _id and text"
-    for where, row in read_json_lines(file, "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv", form):
+    for number, row in read_json_lines(file, "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv", form):
         if "_id" not in row or not isinstance(row.get("text"), str):
-            msg = f"{where}: expected {form}, the latter a text."
+            msg = f"{file}, line {number}: expected {form}, the latter a text."
             raise ValueError(msg)
         row["_id"] = str(row["_id"])
         yield row

@@ -63,14 +63,14 @@ def read_dialogues(source: str | Path) -> list[Dialogue]:
     part of a conversation.
 
     :param source: A `.jsonl` file.
-    :returns: The dialogues in their order; one without `_id` has its place, from 0, for one.
+    :returns: The dialogues in their order; a line without `_id` has its number, from 0, for one.
     :raises FileNotFoundError: If there is no such file.
     :raises ValueError: If a line is no dialogue of at least two turns, an id comes twice, or there is no dialogue.
     """
     dialogues: dict[str, Dialogue] = {}
-    rows = read_json_lines(source, "dialogues are read from a .jsonl file, one a line")
-    for number, (where, row) in enumerate(rows):
-        read = _dialogue(row, number, where)
+    for number, row in read_json_lines(source, "dialogues are read from a .jsonl file, one a line"):
+        where = f"{source}, line {number}"
+        read = _dialogue(row, number - 1, where)
         if read.id in dialogues:
             msg = f"{where}: the id {read.id!r} comes twice; give each dialogue an id of its own."
             raise ValueError(msg)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 
-def read_json_lines(file: str | Path, role: str, form: str = "a JSON object") -> Iterator[tuple[str, dict[str, Any]]]:
+def read_json_lines(file: str | Path, role: str, form: str = "a JSON object") -> Iterator[tuple[int, dict[str, Any]]]:
     """
     Read the objects of a file of JSON lines; empty lines are passed over.
 
     :param file: The file.
     :param role: What such a file is for, for the message if it is missing.
     :param form: What a line should be, for the message if it is not.
-    :returns: Of each line the file and its number, as a message begins, and its object.
+    :returns: The number of each line in the file, from 1, and its object.
     :raises FileNotFoundError: If there is no such file.
     :raises ValueError: If a line is no JSON object, or the file is not UTF-8.
     """
@@ -29,20 +29,19 @@ def read_json_lines(file: str | Path, role: str, form: str = "a JSON object") ->
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    where = f"{path}, line {number}"
-                    yield where, _object(line, where, form)
+                    yield number, _object(line, path, number, form)
         except UnicodeDecodeError as error:
             msg = f"{path} is not UTF-8 text ({error}): save it as UTF-8."
             raise ValueError(msg) from error
 
 
-def _object(line: str, where: str, form: str) -> dict[str, Any]:
+def _object(line: str, file: Path, number: int, form: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        msg = f"{where}: expected {form} ({error})."
+        msg = f"{file}, line {number}: expected {form} ({error})."
         raise ValueError(msg) from error
     if not isinstance(row, dict):
-        msg = f"{where}: expected {form}, not {line.strip()[:40]!r}."
+        msg = f"{file}, line {number}: expected {form}, not {line.strip()[:40]!r}."
         raise ValueError(msg)
     return row

@@ -4,6 +4,7 @@
 
 """Questions to train on, with answers where there are any: JSON lines, Parquet, a BEIR folder, or a `datasets` name."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read_questions(source: str | Path, split: str = "train") -> list[Question]:
     path = Path(source)
     judgments: Qrels | None = None
     if path.is_dir():
-        rows = _objects(path / "queries.jsonl")
+        rows = list(_objects(path / "queries.jsonl"))
         file = path / "qrels" / f"{split}.tsv"
         if file.is_file():
             documents = {str(row["_id"]) for row in _objects(path / "corpus.jsonl")}
@@ -53,7 +54,7 @@ def read_questions(source: str | Path, split: str = "train") -> list[Question]:
             msg = f"{path} has no qrels/{split}.tsv: name one of its splits, {there}."
             raise FileNotFoundError(msg)
     elif path.suffix == ".jsonl":
-        rows = _objects(path)
+        rows = list(_objects(path))
     else:
         rows = _data_set(path, str(source), split)
     questions = [_question(row, number, source, judgments) for number, row in enumerate(rows, start=1)]
@@ -88,8 +89,8 @@ def _check(questions: list[Question], source: Any) -> None:
         seen.add(question.id)
 
 
-def _objects(file: Path) -> list[dict[str, Any]]:
-    return [row for _, row in read_json_lines(file, "questions are read from JSON lines")]
+def _objects(file: Path) -> Iterator[dict[str, Any]]:
+    return (row for _, row in read_json_lines(file, "questions are read from JSON lines"))
 
 
 def _data_set(path: Path, name: str, split: str) -> list[dict[str, Any]]:

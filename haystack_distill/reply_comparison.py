@@ -56,7 +56,8 @@ def read_replies(file: str | Path) -> Replies:
     contexts: dict[str, list[str]] = {}
     replies: dict[str, str] = {}
     form = '{"_id", "context": [...], "reply"}'
-    for where, row in read_json_lines(path, "replies are read from .jsonl files, one a system", form):
+    for number, row in read_json_lines(path, "replies are read from .jsonl files, one a system", form):
+        where = f"{path}, line {number}"
         try:
             key, turns, reply = str(row["_id"]), [str(turn) for turn in row["context"]], row["reply"].strip()
         except (KeyError, TypeError, AttributeError) as error:

@@ -11,9 +11,9 @@ serving.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from haystack_distill.dialogues import HISTORY, contexts_of, format_context, read_dialogues
@@ -164,18 +164,17 @@ def _row(one: Responses) -> Row:
 
 
 def _is_responses(file: Path) -> bool:
-    with file.open(encoding="utf-8") as lines:
-        first = next((line for line in lines if line.strip()), "")
     try:
-        return "responses" in json.loads(first)
-    except (json.JSONDecodeError, TypeError):
+        return any("responses" in row for _, row in islice(read_json_lines(file, "dialogues or responses"), 1))
+    except ValueError:
         return False  # reading dialogues says what is wrong with it
 
 
 def _read(file: Path, history: int) -> Iterator[Responses]:
     seen: set[str] = set()
     form = '{"_id", "context": [...], "responses": [{"text", ...}]}'
-    for where, row in read_json_lines(file, "responses are read from a .jsonl file", form):
+    for number, row in read_json_lines(file, "responses are read from a .jsonl file", form):
+        where = f"{file}, line {number}"
         try:
             key, context = str(row["_id"]), list(row["context"])
             # The human reply comes first: a generated one that reads alike counts as the human's.

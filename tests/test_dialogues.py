@@ -31,7 +31,7 @@ def test_reads_strings_and_roles(tmp_path):
     )
     assert read_dialogues(file) == [
         Dialogue("a", ["Hi.", "Hello!", "Hi."]),
-        Dialogue("1", ["Hello.\nAre you there?", "Yes."], ("user", "assistant")),
+        Dialogue("2", ["Hello.\nAre you there?", "Yes."], ("user", "assistant")),
     ]
 
 
