@@ -10,7 +10,7 @@ G2R: replies out of a response set, from an encoder that was or was not taught b
 FOLDER holds `train.jsonl`, `test.jsonl` and perhaps `dev.jsonl`, lines with `turns`; without it the conversations of
 the package chitchat-dataset are split by conversation. Systems, all from one encoder and in as many epochs: untouched;
 trained on the human replies; on generated ones too (G2R, data level); with the generator's scores (`data+ll`,
-`data+mi`: model level, as published); `strong` (hard negatives that the `data` model finds, and the margins of `mi`).
+`data+mi`: model level, as published); `strong` (human replies, and the likelihoods of what the `data` model mines).
 
 hits@k: the human reply among the first k of 100 candidates. recall@k: the same in the whole response set, to which the
 test replies are added. The reply that is chosen comes from the response set without them; `generator_loglik` is what
@@ -51,7 +51,7 @@ from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates
 from haystack_distill.training.response_evaluator import ranks_among
-from haystack_distill.training.responses import G2RSettings
+from haystack_distill.training.responses import NEED_SCORES, G2RSettings
 from haystack_distill.training_set import TrainingSet
 
 WORK = Path("benchmark_output/g2r")
@@ -64,7 +64,7 @@ RECIPES = {
     "data": ("data", "response"),
     "data+ll": ("model", "response"),
     "data+mi": ("model", "mi"),
-    "strong": ("strong", "mi"),
+    "strong": ("strong", "response"),
 }
 """System -> recipe, and the signal that labels its training set."""
 
@@ -195,10 +195,10 @@ class Bench:
             self._reader = load_reader(self.generator, dtype=self.dtype)
         return self._reader
 
-    def training_set(self, signal: str | None) -> Path:
-        """Contexts with human and generated responses; labelled by a signal, or not."""
-        folder = self.work / (signal or "responses")
-        write_responses(self._generated(), folder, self.sizes.history)
+    def training_set(self, signal: str | None, miner: str | None = None) -> Path:
+        """Contexts with human, generated and perhaps mined responses; labelled by a signal, or not."""
+        folder = self.work / (signal or "responses") if miner is None else self.work / f"mined-{signal}"
+        write_responses(self._generated(), folder, self.sizes.history, miner=miner, device="cpu")
         if signal is not None and any(
             "labelled" not in one for one in TrainingSet.open(folder).manifest["shards"].values()
         ):
@@ -241,12 +241,13 @@ class Bench:
         )
         dev = self.data / "dev.jsonl"
         distill_responses(
-            self.training_set(signal if recipe in {"model", "strong"} else None),
+            self.training_set(
+                signal if recipe in NEED_SCORES else None, str(self.model("data")) if recipe == "strong" else None
+            ),
             self.encoder,
             folder,
             settings,
             dev=dev if dev.is_file() else None,
-            miner=str(self.model("data")) if recipe == "strong" else None,
             device="cpu",
         )
         return folder

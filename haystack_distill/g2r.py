@@ -49,7 +49,6 @@ def distill_responses(
     settings: G2RSettings,
     *,
     dev: str | Path | None = None,
-    miner: str | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -63,8 +62,6 @@ def distill_responses(
     :param output: The folder to make.
     :param settings: How to train.
     :param dev: Dialogues (`.jsonl`) to select on; None holds some of the training set's dialogues out.
-    :param miner: The encoder that finds hard negatives in `strong`; default: `model`. One that was trained on the
-        dialogues finds harder ones.
     :param device: Where training runs; None is the fastest at hand.
     :param progress: Whether to show progress bars.
     :returns: The content of `metrics.json`.
@@ -78,11 +75,11 @@ def distill_responses(
     material = read_material(opened, settings, dev)
     student = SentenceTransformer(model, device=device)
     contents = hashlib.sha256(repr((material.rows, material.dev)).encode()).hexdigest()
-    claim(workspace, {"settings": asdict(settings), "model": model, "miner": miner, "rows": contents})
+    claim(workspace, {"settings": asdict(settings), "model": model, "rows": contents})
     contexts, replies = zip(*material.dev, strict=True)
     evaluator = ResponseEvaluator(contexts, replies, seed=settings.seed)
     before = evaluator(student)[METRIC]
-    rows, losses = make_rows(material.rows, student, settings, workspace, miner, device)
+    rows, losses = make_rows(material.rows, student, settings)
     arguments = arguments_for(student, workspace / "checkpoints", settings, progress)
     training = run_trainer(student, rows, losses, evaluator, arguments, metric=METRIC)
     after = evaluator(student)[METRIC]

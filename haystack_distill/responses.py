@@ -6,8 +6,8 @@
 Contexts with their responses, human and generated, as a training set.
 
 A training set of responses has the dialogue so far as its query, one turn a line and oldest first, as a reader reads
-it; the human reply is labelled 1. What the retriever is given is made of that by `query_text`, in training and in
-serving.
+it. What the retriever is given is made of that by `query_text`, in training and in serving. Each response is labelled:
+`HUMAN`, `GENERATED`, or `MINED` if it was given to another context and an encoder finds it near this one.
 """
 
 import hashlib
@@ -22,6 +22,9 @@ from haystack_distill.training_set import MANIFEST, Row, TrainingSet, write_trai
 
 RECIPROCAL_RANK = "reciprocal_rank"
 GIVEN = "given responses"
+HUMAN, GENERATED, MINED = 1, 0, -1
+MINED_EACH = 4
+"""Mined responses of a context by default."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +83,41 @@ def read_responses(source: str | Path, history: int = HISTORY) -> list[Responses
     return list(_read(file, history))
 
 
-def write_responses(source: str | Path, output: str | Path, history: int = HISTORY) -> TrainingSet:
+def write_responses(
+    source: str | Path,
+    output: str | Path,
+    history: int = HISTORY,
+    *,
+    miner: str | None = None,
+    mined: int = MINED_EACH,
+    device: str | None = None,
+) -> TrainingSet:
     """
     Make a training set of contexts and their responses, ready for a teacher or, as it is, for `dialogues` and `data`.
 
     :param source: See `read_responses`.
     :param output: The folder to make.
     :param history: The most turns of a context.
-    :returns: The training set; the one that is there already if it is of the same file and history.
+    :param miner: An encoder that finds responses of other contexts, which the recipe `strong` needs; None: no such.
+    :param mined: How many it finds for each context.
+    :param device: Where it runs; None is the fastest at hand.
+    :returns: The training set; the one that is there already if it is made of the same.
     :raises FileNotFoundError: If the source is missing.
     :raises FileExistsError: If the output exists and is of another source.
     :raises ValueError: If the source is no such file.
     """
     made_of = _fingerprint(source, history)
+    if miner is not None:
+        made_of += f" mined {mined} by {miner}"
     if (Path(output) / MANIFEST).is_file() and TrainingSet.open(output).manifest["source"] == made_of:
         return TrainingSet.open(output)
     rows = (_row(one) for one in read_responses(source, history))
-    return write_training_set(output, rows, source=made_of, retriever=GIVEN, similarity=RECIPROCAL_RANK)
+    if miner is None:
+        return write_training_set(output, rows, source=made_of, retriever=GIVEN, similarity=RECIPROCAL_RANK)
+    from haystack_distill.response_mining import with_mined  # imports torch, which takes seconds
+
+    found = with_mined(rows, miner, mined, history, device=device)
+    return write_training_set(output, found, source=made_of, retriever=miner, similarity="cosine")
 
 
 def query_text(query: str, history: int = HISTORY) -> str:
@@ -128,7 +149,7 @@ def human_ids(rows: Iterable[Row]) -> set[str]:
     :returns: Their ids.
     """
     pairs = ((key, label) for row in rows for key, label in zip(row.document_ids, row.labels or [], strict=False))
-    return {key for key, label in pairs if label > 0}
+    return {key for key, label in pairs if label >= HUMAN}
 
 
 def human_reply(row: Row) -> str | None:
@@ -139,7 +160,7 @@ def human_reply(row: Row) -> str | None:
     :returns: Its text; None if there is none.
     """
     labels = row.labels or []
-    return next((text for text, label in zip(row.documents, labels, strict=False) if label > 0), None)
+    return next((text for text, label in zip(row.documents, labels, strict=False) if label >= HUMAN), None)
 
 
 def response_id(text: str) -> str:
@@ -159,7 +180,7 @@ def _row(one: Responses) -> Row:
         document_ids=[response_id(text) for text in one.texts],
         documents=one.texts,
         retriever_scores=[1 / place for place in range(1, len(one.texts) + 1)],
-        labels=[int(human) for human in one.human],
+        labels=[HUMAN if human else GENERATED for human in one.human],
     )
 
 

@@ -28,7 +28,7 @@ from haystack_distill import (
 )
 from haystack_distill.calibration import threshold_for
 from haystack_distill.dialogues import contexts_of, format_context, read_dialogues
-from haystack_distill.responses import query_text, response_set
+from haystack_distill.responses import MINED, query_text, response_set
 from haystack_distill.training_set import TrainingSet
 from tests.conftest import sentences
 
@@ -234,11 +234,31 @@ class TestPipelines:
         pipeline = Pipeline.loads(yaml.safe_dump(content))
         assert set(pipeline.graph.nodes) == {"builder", "labeller", "distiller"}
 
+    def test_the_strong_pipeline_learns_from_what_the_first_retriever_confuses(
+        self, trained, dialogues, bert, reader_folder, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        text = (PIPELINES / "g2r_strong.yaml").read_text()
+        for name, small in (
+            ("models/replies  ", f"{trained[0]}  "),
+            ("HuggingFaceTB/SmolLM2-135M-Instruct", reader_folder("llama")),
+            ("models/all-MiniLM-L6-v2", bert),
+        ):
+            assert name in text
+            text = text.replace(name, small)
+        Path("g2r_strong.yaml").write_text(text)
+        result = load_pipeline("g2r_strong.yaml").run(responses=str(dialogues))
+        assert result["model_path"] == "models/replies-strong"
+        assert result["metrics"]["provenance"]["training_set"]["retriever"] == trained[0]
+        rows = list(TrainingSet.open("training_set_mined").labelled())
+        assert all(row.labels == [1, *[MINED] * 4] for row in rows)
+        assert all(len(row.teacher_scores) == 5 for row in rows)
+
     @pytest.mark.parametrize(
         "component",
         [
-            ResponseSetBuilder(output="a", history=3),
-            ResponseDistiller(model="m", output="o", recipe="strong", learning_rate="1e-5", miner="x"),
+            ResponseSetBuilder(output="a", history=3, miner="x", mined=2),
+            ResponseDistiller(model="m", output="o", recipe="strong", learning_rate="1e-5"),
             DialogueQuery(model="m", history=4),
         ],
     )

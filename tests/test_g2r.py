@@ -6,19 +6,20 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import cos_sim
 
 from benchmarks.dialogues import PIECE, contexts_in, some_dialogues
 from benchmarks.g2r import add_gains
 from benchmarks.replies import diversity, in_whole_set
 from haystack_distill.g2r import distill_responses, read_material
+from haystack_distill.response_mining import NEAREST
 from haystack_distill.responses import (
+    MINED,
     human_ids,
     human_reply,
     query_text,
@@ -68,6 +69,17 @@ def labelled(augmented, tmp_path_factory) -> Path:
         for number, row in enumerate(rows)
     ]
     write_training_set(folder / "set", scored, source="test", teacher={"model": "test", "signal": "mi"})
+    return folder / "set"
+
+
+@pytest.fixture(scope="module")
+def mined(augmented, bert, tmp_path_factory) -> Path:
+    """With three responses of other contexts in each row, and scores for all."""
+    folder = tmp_path_factory.mktemp("mined")
+    made = write_responses(augmented, folder / "bare", miner=bert, mined=3, device="cpu")
+    random = np.random.default_rng(2)
+    scored = [replace(row, teacher_scores=random.normal(-3, 1, len(row.documents)).tolist()) for row in made]
+    write_training_set(folder / "set", scored, source="test", teacher={"model": "test", "signal": "response"})
     return folder / "set"
 
 
@@ -126,6 +138,37 @@ class TestTrainingSets:
         with pytest.raises(ValueError, match=f"line 1.*{says}"):
             read_responses(write_lines(tmp_path / "r.jsonl", [row]))
 
+    def test_mined_responses_are_near_ones_of_other_contexts(self, augmented, bert, tmp_path):
+        plain = list(write_responses(augmented, tmp_path / "plain"))
+        made = write_responses(augmented, tmp_path / "mined", miner=bert, mined=3, device="cpu")
+        assert (made.manifest["retriever"], made.manifest["similarity"]) == (bert, "cosine")
+        model, everything = SentenceTransformer(bert, device="cpu"), response_set(plain)
+        for row, before in zip(made, plain, strict=True):
+            own = len(before.documents)
+            assert row.documents[:own] == before.documents
+            assert row.labels == [*before.labels, MINED, MINED, MINED]
+            assert not set(row.document_ids[own:]) & set(before.document_ids)
+            context, *found = model.encode([query_text(row.query), *row.documents], normalize_embeddings=True)
+            assert row.retriever_scores == pytest.approx([float(one @ context) for one in found], abs=1e-4)
+            others = [text for key, text in everything.items() if key not in before.document_ids]
+            scores = model.encode(others, normalize_embeddings=True) @ context
+            assert min(row.retriever_scores[own:]) >= sorted(scores, reverse=True)[:NEAREST][-1] - 1e-4
+        assert response_set(made) == everything
+        assert human_ids(made) == human_ids(plain)
+
+    def test_a_set_with_mined_responses_is_not_taken_for_one_without(self, augmented, bert, tmp_path):
+        first = write_responses(augmented, tmp_path / "set", miner=bert, mined=2, device="cpu")
+        again = write_responses(augmented, tmp_path / "set", miner=bert, mined=2, device="cpu")
+        assert again.manifest == first.manifest
+        with pytest.raises(FileExistsError):
+            write_responses(augmented, tmp_path / "set")
+
+    def test_where_there_are_few_responses_fewer_are_mined(self, bert, tmp_path):
+        file = write_lines(tmp_path / "d.jsonl", [{"turns": ["a", "yes", "no"]}])
+        made = list(write_responses(file, tmp_path / "set", miner=bert, mined=5, device="cpu"))
+        assert [row.documents for row in made] == [["yes", "no"], ["no", "yes"]]
+        assert all(row.labels == [1, MINED] for row in made)
+
     def test_no_dialogue_is_trained_on_and_selected_on(self, labelled):
         opened = TrainingSet.open(labelled)
         material = read_material(opened, G2RSettings())
@@ -170,11 +213,9 @@ SMALL = {"negatives": 8, "batch_size": 8, "epochs": 2, "learning_rate": 1e-3}
 
 class TestRecipes:
     @pytest.mark.parametrize("recipe", RECIPES)
-    def test_writes_a_model_that_learned(self, recipe, labelled, bert, tmp_path):
-        made_for = {"recipe": recipe, **SMALL}
-        figures = distill_responses(
-            labelled, bert, tmp_path / "model", G2RSettings(**made_for), device="cpu", progress=False
-        )
+    def test_writes_a_model_that_learned(self, recipe, labelled, mined, bert, tmp_path):
+        training_set, chosen = mined if recipe == "strong" else labelled, G2RSettings(**{"recipe": recipe, **SMALL})
+        figures = distill_responses(training_set, bert, tmp_path / "model", chosen, device="cpu", progress=False)
         model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
         before = SentenceTransformer(bert, device="cpu")
         assert not np.allclose(model.encode("river"), before.encode("river"), atol=1e-3)
@@ -241,10 +282,10 @@ class TestRecipes:
         with pytest.raises(ValueError, match="no teacher scores"):
             distill_responses(tmp_path / "set", bert, tmp_path / "m", G2RSettings(recipe="strong"), progress=False)
 
-    def test_candidates_are_masked_and_limited(self, labelled, bert, tmp_path):
+    def test_candidates_are_masked_and_limited(self, labelled, bert):
         rows = [row for row in TrainingSet.open(labelled) if row.teacher_scores]
         chosen = G2RSettings(max_candidates=2)
-        made, loss = make_rows(rows, SentenceTransformer(bert, device="cpu"), chosen, tmp_path)
+        made, loss = make_rows(rows, SentenceTransformer(bert, device="cpu"), chosen)
         assert set(made.column_names) == {"query", "document_1", "document_2", "label"}
         assert loss.alpha == 0.1
         for row, kept in zip(rows, made, strict=True):
@@ -256,25 +297,29 @@ class TestRecipes:
                 if real:
                     assert kept["label"][number] == pytest.approx(row.teacher_scores[row.documents.index(text)])
 
-    def test_margins_are_the_teachers_in_the_unit_of_the_cosines(self, labelled, bert, tmp_path):
-        rows = [row for row in TrainingSet.open(labelled) if row.teacher_scores]
-        made, losses = make_rows(rows, SentenceTransformer(bert, device="cpu"), G2RSettings(recipe="strong"), tmp_path)
-        temperature = entropy_temperature([row.teacher_scores for row in rows], 0.5)
-        margins = [row.teacher_scores[0] - score for row in rows for score in row.teacher_scores[1:]]
-        assert made["margin"]["label"] == pytest.approx([margin / temperature / 20 for margin in margins])
-        similarity = losses["margin"].similarity_fct
-        one, other = torch.randn(3, 4), torch.randn(3, 4)
-        assert torch.allclose(similarity(one, other), cos_sim(one, other).diagonal())
+    def test_strong_trains_on_mined_responses_in_the_unit_of_the_cosines(self, mined, bert):
+        rows = [row for row in TrainingSet.open(mined) if row.teacher_scores]
+        made, loss = make_rows(rows, SentenceTransformer(bert, device="cpu"), G2RSettings(recipe="strong"))
+        assert made.column_names == ["query", "human", "mined_1", "mined_2", "mined_3", "label"]
+        teacher = [row.teacher_scores[-3:] for row in rows]
+        temperature = entropy_temperature(teacher, 0.5)
+        for row, scores, kept in zip(rows, teacher, made, strict=True):
+            assert kept["human"] == row.documents[0]
+            assert [kept[f"mined_{number}"] for number in (1, 2, 3)] == row.documents[-3:]
+            assert kept["label"] == pytest.approx([score / temperature for score in scores])
+        assert loss.scale == 20
 
-    def test_hard_negatives_are_below_their_positive(self, labelled, bert, tmp_path):
-        model = SentenceTransformer(bert, device="cpu")
-        rows = [row for row in TrainingSet.open(labelled) if row.teacher_scores]
-        mined = make_rows(rows, model, G2RSettings(recipe="strong"), tmp_path)[0]["contrastive"]
-        assert len(mined)
-        names = [name for name in mined.column_names if name.startswith("negative")]
-        for row in mined:
-            query, positive, *negatives = model.encode([row["query"], row["document"], *(row[name] for name in names)])
-            assert all(query @ one <= 0.95 * (query @ positive) + 1e-4 for one in negatives)
+    @pytest.mark.parametrize("recipe", ["data", "model"])
+    def test_mined_responses_are_no_positives(self, recipe, mined, bert):
+        rows = [row for row in TrainingSet.open(mined) if row.teacher_scores]
+        made, _ = make_rows(rows, SentenceTransformer(bert, device="cpu"), G2RSettings(recipe=recipe))
+        for row, kept in zip(rows, made, strict=True):
+            there = [kept[name] for name in made.column_names if name.startswith("document") and kept[name]]
+            assert there == row.documents[:-3]
+
+    def test_strong_needs_mined_responses(self, labelled, bert, tmp_path):
+        with pytest.raises(ValueError, match="give ResponseSetBuilder a `miner`"):
+            distill_responses(labelled, bert, tmp_path / "m", G2RSettings(recipe="strong"), progress=False)
 
     def test_an_unknown_recipe_is_named(self):
         with pytest.raises(ValueError, match="no recipe 'best'"):

@@ -26,7 +26,7 @@ from haystack_distill.training.trainer import TrainingSummary, common_arguments,
 LAYERED_TOKENS, TABLE_TOKENS = 1_200_000, 5_000_000
 """How many tokens a student is trained on at most by default: some minutes on two cores."""
 
-LAYERED_WORK = 8e12
+LAYERED_WORK = 1.3e13
 """
 Tokens times weights of the layers, at most by default: three layers of MiniLM (5.3 million weights) still get all.
 A deeper or wider student gets fewer, since each costs more and it has less to learn anew.

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_from_disk
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import MarginMSELoss, MultipleNegativesRankingLoss
-from sentence_transformers.util import cos_sim, mine_hard_negatives, pairwise_cos_sim
-from transformers import set_seed
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.util import cos_sim
 
 from haystack_distill.dialogues import HISTORY
 from haystack_distill.losses.g2r import G2RLoss
-from haystack_distill.responses import human_reply, query_text, response_set
+from haystack_distill.losses.mined_responses import MinedResponsesLoss
+from haystack_distill.responses import MINED, human_reply, query_text, response_set
 from haystack_distill.teachers.bi_encoder import bf16_is_fast
 from haystack_distill.temperature import entropy_temperature
 from haystack_distill.training.response_evaluator import METRIC
@@ -32,10 +32,8 @@ SCALE = 20.0
 ENTROPY = 0.5
 """Of the teacher in `strong`: the mean entropy of its softmax over the candidates, as a share of the most possible."""
 
-RELATIVE_MARGIN = 0.05
-"""A hard negative scores below 95 % of the positive (NV-Retriever, arXiv 2407.15831)."""
-
-HARD_NEGATIVES, MINED_FROM = 4, 100
+MARGIN_WEIGHT = 0.005
+"""Of the teacher's margins in `strong` (docs/decisions/0004)."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,10 @@ class G2RSettings:
     How a retriever is trained on responses.
 
     :param recipe: `dialogues` (human replies alone, in-batch negatives), `data` (every response is a positive: G2R's
-        loss with alpha 0), `model` (with the teacher's scores, as published), or `strong` (human replies against
-        positive-aware hard negatives, and the teacher's margins at a temperature set by entropy; so far no better
-        than not training, docs/decisions/0004).
+        loss with alpha 0), `model` (with the teacher's scores, as published), or `strong` (human replies with
+        in-batch negatives, and the teacher's margins between mined responses at a temperature set by entropy).
     :param alpha: Weight of the distillation in `model`.
-    :param temperature: Of the teacher in `model`; None sets it by entropy, as `strong` does.
+    :param temperature: Of the teacher in `model`; None sets it by entropy, as `strong` always does.
     :param negatives: Random responses a step, in `data` and `model`.
     :param max_candidates: The most responses of a context, drawn at random from those it has; the authors' 10.
     :param history: The most turns of a context.
@@ -81,36 +78,21 @@ class G2RSettings:
                 raise ValueError(msg)
 
 
-def make_rows(
-    rows: list[Row],
-    student: SentenceTransformer,
-    settings: G2RSettings,
-    workspace: Path,
-    miner: str | None = None,
-    device: str | None = None,
-) -> tuple[Dataset | DatasetDict, Any]:
+def make_rows(rows: list[Row], student: SentenceTransformer, settings: G2RSettings) -> tuple[Dataset, Any]:
     """
     What the trainer is given: rows and the loss for them.
 
     :param rows: Contexts with their responses.
     :param student: The student.
     :param settings: The recipe.
-    :param workspace: Keeps mined negatives for a run that goes on.
-    :param miner: The encoder that finds hard negatives; None is the student as it is.
-    :param device: Where the miner runs.
-    :returns: The rows and the loss, or several of both by name.
-    :raises ValueError: If no row has a human reply, or none has several candidates where that is needed.
+    :returns: The rows and the loss.
+    :raises ValueError: If no row has a human reply, or none has mined responses where they are needed.
     """
     if settings.recipe == "dialogues":
         contrastive = MultipleNegativesRankingLoss(student, scale=SCALE, similarity_fct=cos_sim)
         return _pairs(rows, settings), contrastive
     if settings.recipe == "strong":
-        mined = _hard_negatives(rows, student, settings, workspace, miner, device)
-        margins = _margins(rows, settings)
-        return DatasetDict(contrastive=mined, margin=margins), {
-            "contrastive": MultipleNegativesRankingLoss(student, scale=SCALE, similarity_fct=cos_sim),
-            "margin": MarginMSELoss(student, similarity_fct=pairwise_cos_sim),
-        }
+        return _mined(rows, settings), MinedResponsesLoss(student, weight=MARGIN_WEIGHT, scale=SCALE)
     loss = G2RLoss(
         student,
         list(response_set(rows).values()),
@@ -124,10 +106,18 @@ def make_rows(
     return _candidates(rows, settings), loss
 
 
+def _places(row: Row, *, mined: bool) -> list[int]:
+    """Where a row has mined responses, or its own, human and generated."""
+    labels = row.labels or [0] * len(row.documents)
+    return [place for place, label in enumerate(labels) if (label == MINED) == mined]
+
+
 def _temperature(rows: list[Row], settings: G2RSettings) -> float:
-    if settings.recipe == "model" and settings.temperature is not None:
+    if settings.temperature is not None:
         return settings.temperature
-    return entropy_temperature([row.teacher_scores or [] for row in rows], ENTROPY)
+    return entropy_temperature(
+        [[(row.teacher_scores or [])[place] for place in _places(row, mined=False)] for row in rows], ENTROPY
+    )
 
 
 def _pairs(rows: list[Row], settings: G2RSettings) -> Dataset:
@@ -142,8 +132,7 @@ def _pairs(rows: list[Row], settings: G2RSettings) -> Dataset:
 def _candidates(rows: list[Row], settings: G2RSettings) -> Dataset:
     """One column a candidate; NaN where a context has fewer."""
     chosen = [
-        sample(list(range(len(row.documents))), settings.max_candidates, f"{settings.seed} {row.query_id}")
-        for row in rows
+        sample(_places(row, mined=False), settings.max_candidates, f"{settings.seed} {row.query_id}") for row in rows
     ]
     width = max(map(len, chosen))
     columns: dict[str, list[Any]] = {"query": [query_text(row.query, settings.history) for row in rows]}
@@ -158,63 +147,25 @@ def _candidates(rows: list[Row], settings: G2RSettings) -> Dataset:
     return Dataset.from_dict(columns)
 
 
-def _margins(rows: list[Row], settings: G2RSettings) -> Dataset:
-    """
-    How much likelier the teacher finds the human reply than each other one, in the unit of the cosines.
-
-    Not in that of the scaled cosines: its squares drown the contrastive loss (docs/decisions/0004).
-    """
-    temperature = _temperature(rows, settings)
-    triplets: list[tuple[str, str, str, float]] = []
-    for row in rows:
-        reply, scores = human_reply(row), row.teacher_scores or []
-        if reply is None:
-            continue
-        query, own = query_text(row.query, settings.history), row.documents.index(reply)
-        for place, text in list(enumerate(row.documents))[: settings.max_candidates]:
-            if place != own:
-                triplets.append((query, reply, text, (scores[own] - scores[place]) / temperature / SCALE))
-    if not triplets:
-        msg = "No context has a response beside the human one: `strong` needs generated ones (GenerativeAugmenter)."
+def _mined(rows: list[Row], settings: G2RSettings) -> Dataset:
+    """Human replies and mined responses, with the teacher's scores of these in the unit of scaled cosines."""
+    rows = [row for row in rows if human_reply(row) is not None and _places(row, mined=True)]
+    if len(rows) < 2:
+        msg = (
+            "No context has a human reply and mined responses, on which `strong` trains: give ResponseSetBuilder a "
+            "`miner`, label that set, and train again."
+        )
         raise ValueError(msg)
-    columns = zip(*triplets, strict=True)
-    return Dataset.from_dict(dict(zip(("query", "positive", "negative", "label"), map(list, columns), strict=True)))
-
-
-def _hard_negatives(
-    rows: list[Row],
-    student: SentenceTransformer,
-    settings: G2RSettings,
-    workspace: Path,
-    miner: str | None,
-    device: str | None,
-) -> Dataset:
-    """Human replies with negatives that are close but not too close."""
-    place = workspace / "mined"
-    if place.exists():
-        return load_from_disk(str(place))
-    pairs = _pairs(rows, settings)
-    set_seed(settings.seed)  # the library draws from the global generators
-    mined = mine_hard_negatives(
-        pairs,
-        SentenceTransformer(miner, device=device) if miner else student,
-        corpus=list(response_set(rows).values()),
-        range_max=MINED_FROM,
-        num_negatives=HARD_NEGATIVES,
-        relative_margin=RELATIVE_MARGIN,
-        sampling_strategy="random",
-        output_format="n-tuple",
-        batch_size=128,
-        use_faiss=True,
-        verbose=False,
-    )
-    if not len(mined):
-        msg = f"No context has {HARD_NEGATIVES} negatives that are not too close to its reply: give more responses."
-        raise ValueError(msg)
-    unfinished = workspace / ".mined.unfinished"
-    mined.save_to_disk(str(unfinished))
-    unfinished.rename(place)
-    return mined
+    width = min(len(_places(row, mined=True)) for row in rows)
+    chosen = [sample(_places(row, mined=True), width, f"{settings.seed} {row.query_id}") for row in rows]
+    scores = [[(row.teacher_scores or [])[place] for place in own] for row, own in zip(rows, chosen, strict=True)]
+    temperature = entropy_temperature(scores, ENTROPY)
+    columns: dict[str, list[Any]] = {"query": [query_text(row.query, settings.history) for row in rows]}
+    columns["human"] = [human_reply(row) for row in rows]
+    for number in range(width):
+        columns[f"mined_{number + 1}"] = [row.documents[own[number]] for row, own in zip(rows, chosen, strict=True)]
+    columns["label"] = [[score / temperature for score in one] for one in scores]
+    return Dataset.from_dict(columns)
 
 
 def arguments_for(

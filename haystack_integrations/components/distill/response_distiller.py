@@ -16,10 +16,10 @@ class ResponseDistiller:
     Makes a retriever of replies: one encoder for dialogues and responses, trained on what people and a generator said.
 
     After G2R (arXiv 2108.12582). Recipes: `dialogues` trains on human replies alone, `data` on generated ones too
-    (data-level G2R), `model` adds the generator's scores (model-level G2R, as published), `strong` trains against hard
-    negatives and on the teacher's margins, which so far is no better than not training (docs/g2r.md). The result is a
-    plain sentence-transformers folder with `metrics.json`; embed the responses with it, and serve them with
-    `DistilledRetriever` behind a `DialogueQuery`.
+    (data-level G2R), `model` adds the generator's scores (model-level G2R, as published), `strong` trains on human
+    replies and on the generator's scores of mined responses of other contexts (a set that `ResponseSetBuilder` built
+    with a `miner`). The result is a plain sentence-transformers folder with `metrics.json`; embed the responses with
+    it, and serve them with `DistilledRetriever` behind a `DialogueQuery`.
 
     ### Usage example
 
@@ -49,7 +49,6 @@ class ResponseDistiller:
         batch_size: int = 48,
         learning_rate: float = 5e-5,
         seed: int = 0,
-        miner: str | None = None,
         device: ComponentDevice | None = None,
         progress_bar: bool = True,
     ) -> None:
@@ -60,7 +59,7 @@ class ResponseDistiller:
         :param output: The folder to make; it must not exist.
         :param recipe: `dialogues`, `data`, `model` or `strong`; the last two need a teacher's scores.
         :param alpha: Weight of the teacher's scores in `model`.
-        :param temperature: Divides the teacher's scores in `model`; None sets it by entropy, as `strong` does.
+        :param temperature: Divides the teacher's scores in `model`; None sets it by entropy, as `strong` always does.
         :param negatives: Random responses a step, in `data` and `model`; the published 512 is for a GPU.
         :param max_candidates: The most responses of a context.
         :param history: The most turns of a context; `DialogueQuery` reads it from the model's folder.
@@ -68,7 +67,6 @@ class ResponseDistiller:
         :param batch_size: Contexts a step.
         :param learning_rate: Peak learning rate.
         :param seed: Of order and sampling.
-        :param miner: The encoder that finds hard negatives in `strong`; None takes `model`.
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
         """
@@ -85,7 +83,6 @@ class ResponseDistiller:
         # YAML 1.1 reads a hand-written 5e-5 as a string.
         self.learning_rate = float(learning_rate)
         self.seed = int(seed)
-        self.miner = miner
         self.device = device
         self.progress_bar = progress_bar
 
@@ -125,7 +122,6 @@ class ResponseDistiller:
             self.output,
             settings,
             dev=dev,
-            miner=self.miner,
             device=ComponentDevice.resolve_device(self.device).to_torch_str(),
             progress=self.progress_bar,
         )

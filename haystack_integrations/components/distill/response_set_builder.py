@@ -5,6 +5,9 @@
 from typing import Any
 
 from haystack import component, default_from_dict, default_to_dict
+from haystack.utils import ComponentDevice
+
+from haystack_integrations.components.distill.teacher_ranking import plain_parameters
 
 
 @component
@@ -23,19 +26,36 @@ class ResponseSetBuilder:
     ```
     """
 
-    def __init__(self, *, output: str, history: int = 20) -> None:
+    def __init__(
+        self,
+        *,
+        output: str,
+        history: int = 20,
+        miner: str | None = None,
+        mined: int = 4,
+        device: ComponentDevice | None = None,
+    ) -> None:
         """
         Say where to; nothing is read before `run`.
 
-        :param output: The folder to make; one that is there already is kept if it is of the same file.
+        :param output: The folder to make; one that is there already is kept if it is made of the same.
         :param history: The most turns of a context.
-        :raises ValueError: If history is below 1.
+        :param miner: An encoder, folder or hub name: each context also gets responses of other contexts that it finds
+            near, for the teacher to score and the recipe `strong` to learn from. Best is one that was trained on the
+            dialogues. None: no such responses.
+        :param mined: How many of them for each context.
+        :param device: Where the miner runs; None takes the default device.
+        :raises ValueError: If history or mined is below 1.
         """
-        if int(history) < 1:
-            msg = f"history must be at least 1 turn, not {history}."
-            raise ValueError(msg)
+        for name, value in (("history", history), ("mined", mined)):
+            if int(value) < 1:
+                msg = f"{name} must be at least 1, not {value}."
+                raise ValueError(msg)
         self.output = output
         self.history = int(history)
+        self.miner = miner
+        self.mined = int(mined)
+        self.device = device
 
     @component.output_types(training_set=str, contexts=int)
     def run(self, responses: str) -> dict[str, Any]:
@@ -45,12 +65,20 @@ class ResponseSetBuilder:
         :param responses: A `.jsonl` file: what `GenerativeAugmenter` wrote, or dialogues (`_id`, `turns`).
         :returns: `training_set`: the folder. `contexts`: how many contexts it has.
         :raises FileNotFoundError: If the file is missing.
-        :raises FileExistsError: If the output exists and is of another file.
+        :raises FileExistsError: If the output exists and is made of something else.
         :raises ValueError: If a line is no dialogue and no context with responses.
         """
         from haystack_distill.responses import write_responses
 
-        return {"training_set": self.output, "contexts": len(write_responses(responses, self.output, self.history))}
+        made = write_responses(
+            responses,
+            self.output,
+            self.history,
+            miner=self.miner,
+            mined=self.mined,
+            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+        )
+        return {"training_set": self.output, "contexts": len(made)}
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -58,7 +86,7 @@ class ResponseSetBuilder:
 
         :returns: Its type and init parameters.
         """
-        return default_to_dict(self, output=self.output, history=self.history)
+        return default_to_dict(self, **plain_parameters(self))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "ResponseSetBuilder":

@@ -1,0 +1,99 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The loss of the recipe `strong`: what people replied, and what a teacher thinks of mined responses."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import cos_sim
+from torch import Tensor, nn
+
+
+class MinedResponsesLoss(nn.Module):
+    """
+    Contrastive on the human reply, distilled on mined responses.
+
+    With s the student's cosines times `scale`, h the human reply of a context and M its mined responses:
+
+    - `main` = -log(exp s_h / sum exp s) over the human replies of the batch: in-batch negatives
+    - `distillation` = mean over m in M of ((s_b - s_m) - (t_b - t_m))^2, with t the teacher's scores and b the mined
+      response that it scores highest: MarginMSE (arXiv 2010.02666)
+    - loss = main + weight * distillation
+
+    The human reply is not in the distillation, for a generator takes nearly every human reply for worse than its own;
+    and mined responses are no negatives of `main`, for many of them are as good a reply (docs/decisions/0004).
+
+    Inputs:
+        +------------------------------------------------+-----------------------------------------------------+
+        | Inputs                                         | Labels                                              |
+        +================================================+=====================================================+
+        | (query, human reply, mined_1, ..., mined_n)    | teacher scores of the mined, [batch, n], in the     |
+        |                                                | unit of s                                           |
+        +------------------------------------------------+-----------------------------------------------------+
+
+    Example::
+
+        from datasets import Dataset
+        from sentence_transformers import SentenceTransformerTrainer
+        from haystack_distill.losses.mined_responses import MinedResponsesLoss
+
+        rows = Dataset.from_dict({
+            "query": ["do you like jazz?", "hello"],
+            "human": ["I love it.", "hi, how are you?"],
+            "mined_1": ["Only live.", "good morning"],
+            "mined_2": ["It rains.", "I love it."],
+            "label": [[2.1, -0.9], [1.0, -2.0]],
+        })
+        SentenceTransformerTrainer(model=student, train_dataset=rows, loss=MinedResponsesLoss(student)).train()
+
+    :param model: The student; None where only `compute_loss_from_embeddings` is used.
+    :param weight: Of the distillation.
+    :param scale: Multiplies cosines.
+    """
+
+    def __init__(self, model: SentenceTransformer | None, *, weight: float, scale: float = 20.0) -> None:
+        super().__init__()
+        self.model = model
+        self.weight = weight
+        self.scale = scale
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
+        """
+        Embed contexts and responses.
+
+        :param sentence_features: The tokenised contexts, human replies and mined responses.
+        :param labels: Teacher scores of the mined, `[batch, n]`.
+        :returns: A scalar.
+        """
+        assert self.model is not None
+        queries, human, *mined = [self.model(column)["sentence_embedding"] for column in sentence_features]
+        return self.compute_loss_from_embeddings(queries, human, torch.stack(mined, dim=1), labels)
+
+    def compute_loss_from_embeddings(self, queries: Tensor, human: Tensor, mined: Tensor, labels: Tensor) -> Tensor:
+        """
+        The loss of given vectors.
+
+        :param queries: `[batch, dim]`.
+        :param human: `[batch, dim]`.
+        :param mined: `[batch, n, dim]`.
+        :param labels: Teacher scores of the mined, `[batch, n]`.
+        :returns: A scalar.
+        """
+        queries, human, mined, teacher = queries.float(), human.float(), mined.float(), labels.float()
+        main = nn.functional.cross_entropy(
+            self.scale * cos_sim(queries, human), torch.arange(len(queries), device=queries.device)
+        )
+        own = self.scale * torch.cosine_similarity(queries[:, None], mined, dim=2)
+        best = teacher.argmax(1, keepdim=True)
+        wanted, found = teacher.gather(1, best) - teacher, own.gather(1, best) - own
+        # Of the best with itself there is no margin.
+        distillation = (found - wanted).square().sum(1).mean() / max(1, mined.shape[1] - 1)
+        return main + self.weight * distillation
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What the model card says of this loss."""
+        return {"weight": self.weight, "scale": self.scale}

@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The loss of `strong` against a plain computation, and what moves what."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from haystack_distill.losses.mined_responses import MinedResponsesLoss
+
+
+def plain(queries, human, mined, teacher, weight, scale):
+    """One number at a time, as the docstring has it."""
+
+    def similarity(one, other):
+        return scale * float(one @ other) / math.sqrt(float(one @ one) * float(other @ other))
+
+    batch, count = mined.shape[:2]
+    main = distillation = 0.0
+    for row in range(batch):
+        own = similarity(queries[row], human[row])
+        main += math.log(sum(math.exp(similarity(queries[row], one) - own) for one in human)) / batch
+        best = max(range(count), key=lambda number: teacher[row][number])
+        found = [similarity(queries[row], one) for one in mined[row]]
+        for number in range(count):
+            if number != best:
+                wanted = teacher[row][best] - teacher[row][number]
+                distillation += (found[best] - found[number] - wanted) ** 2 / (batch * (count - 1))
+    return main + weight * distillation
+
+
+@st.composite
+def batches(draw):
+    batch, count = draw(st.integers(2, 4)), draw(st.integers(2, 4))
+    random = np.random.default_rng(draw(st.integers(0, 10_000)))
+    shapes = (batch, 3), (batch, 3), (batch, count, 3), (batch, count)
+    return tuple(torch.tensor(random.normal(size=shape)) for shape in shapes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches(), st.floats(0, 2), st.floats(0.5, 20))
+def test_is_what_a_plain_computation_gives(batch, weight, scale):
+    found = MinedResponsesLoss(None, weight=weight, scale=scale).compute_loss_from_embeddings(*batch)
+    expected = plain(*(one.numpy() for one in batch), weight, scale)
+    assert float(found) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@given(batches())
+def test_the_unit_of_the_teachers_margins_is_that_of_the_similarities(batch):
+    """A student whose scores are the teacher's has nothing left to learn from it."""
+    queries, human, mined, _ = batch
+    teacher = 20 * torch.cosine_similarity(queries[:, None], mined, dim=2) + 3
+    with_it, without = (
+        MinedResponsesLoss(None, weight=weight).compute_loss_from_embeddings(queries, human, mined, teacher)
+        for weight in (1.0, 0.0)
+    )
+    assert float(with_it) == pytest.approx(float(without), abs=1e-4)
+
+
+def test_one_mined_response_has_no_margin():
+    vectors = torch.eye(2), torch.eye(2), torch.ones(2, 1, 2), torch.tensor([[3.0], [-3.0]])
+    found = [MinedResponsesLoss(None, weight=weight).compute_loss_from_embeddings(*vectors) for weight in (0.0, 5.0)]
+    assert found[0] == found[1]
+
+
+def test_mined_responses_are_no_negatives():
+    """Many of them are as good a reply as the human one: only the teacher moves them."""
+    mined = torch.randn(2, 3, 4, requires_grad=True)
+    MinedResponsesLoss(None, weight=0.0).compute_loss_from_embeddings(
+        torch.randn(2, 4), torch.randn(2, 4), mined, torch.randn(2, 3)
+    ).backward()
+    assert not mined.grad.any()
