@@ -32,7 +32,7 @@ SCALE = 20.0
 ENTROPY = 0.5
 """Of the teacher in `strong`: the mean entropy of its softmax over the candidates, as a share of the most possible."""
 
-MARGIN_WEIGHT = 0.005
+MARGIN_WEIGHT = 0.02
 """Of the teacher's margins in `strong` (docs/decisions/0004)."""
 
 
