@@ -5,7 +5,7 @@
 """Responses that were given to other contexts and that an encoder finds near this one: what a retriever confuses."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -21,7 +21,7 @@ NEAREST = 50
 
 def with_mined(
     rows: Iterable[Row], miner: str, count: int, history: int, *, device: str | None = None, seed: int = 0
-) -> list[Row]:
+) -> Iterator[Row]:
     """
     Give each context mined responses beside its own, labelled `MINED`; scores are the miner's cosines.
 
@@ -46,7 +46,6 @@ def with_mined(
         show_progress_bar=len(rows) > 999,
     )
     most = max(len(row.documents) for row in rows)
-    made = []
     for row, context, hits in zip(
         rows, contexts, semantic_search(contexts, vectors, top_k=NEAREST + most), strict=True
     ):
@@ -56,13 +55,10 @@ def with_mined(
         draw = random.Random(f"{seed} {row.query_id}")  # noqa: S311 - a sample, not a secret
         mined = draw.sample(others, min(count, len(others)))
         everything = [*(place[key] for key in row.document_ids), *mined]
-        made.append(
-            replace(
-                row,
-                document_ids=[ids[number] for number in everything],
-                documents=[texts[number] for number in everything],
-                retriever_scores=(vectors[torch.tensor(everything)] @ context).tolist(),
-                labels=[*(row.labels or []), *[MINED] * len(mined)],
-            )
+        yield replace(
+            row,
+            document_ids=[ids[number] for number in everything],
+            documents=[texts[number] for number in everything],
+            retriever_scores=(vectors[torch.tensor(everything)] @ context).tolist(),
+            labels=[*(row.labels or []), *[MINED] * len(mined)],
         )
-    return made

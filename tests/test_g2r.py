@@ -162,6 +162,8 @@ class TestTrainingSets:
         assert again.manifest == first.manifest
         with pytest.raises(FileExistsError):
             write_responses(augmented, tmp_path / "set")
+        with pytest.raises(FileExistsError):  # before anything is embedded
+            write_responses(augmented, tmp_path / "set", miner="no such model", mined=2)
 
     def test_where_there_are_few_responses_fewer_are_mined(self, bert, tmp_path):
         file = write_lines(tmp_path / "d.jsonl", [{"turns": ["a", "yes", "no"]}])

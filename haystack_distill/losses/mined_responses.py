@@ -48,7 +48,8 @@ class MinedResponsesLoss(nn.Module):
             "mined_2": ["It rains.", "I love it."],
             "label": [[2.1, -0.9], [1.0, -2.0]],
         })
-        SentenceTransformerTrainer(model=student, train_dataset=rows, loss=MinedResponsesLoss(student)).train()
+        loss = MinedResponsesLoss(student, weight=0.02)
+        SentenceTransformerTrainer(model=student, train_dataset=rows, loss=loss).train()
 
     :param model: The student; None where only `compute_loss_from_embeddings` is used.
     :param weight: Of the distillation.

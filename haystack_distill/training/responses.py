@@ -33,7 +33,7 @@ ENTROPY = 0.5
 """Of the teacher in `strong`: the mean entropy of its softmax over the candidates, as a share of the most possible."""
 
 MARGIN_WEIGHT = 0.02
-"""Of the teacher's margins in `strong` (docs/decisions/0004)."""
+"""Of the teacher's margins in `strong`: more makes for likelier replies and fewer human ones (docs/decisions/0004)."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _pairs(rows: list[Row], settings: G2RSettings) -> Dataset:
     found = [(query_text(row.query, settings.history), human_reply(row)) for row in rows]
     pairs = [(query, reply) for query, reply in found if reply is not None]
     if len(pairs) < 2:
-        msg = "No context has a reply that is labelled as the human one: `dialogues` and `strong` train on these."
+        msg = "No context has a reply that is labelled as the human one, and `dialogues` trains on these."
         raise ValueError(msg)
     return Dataset.from_dict({"query": [query for query, _ in pairs], "document": [reply for _, reply in pairs]})
 
