@@ -4,7 +4,6 @@
 
 """Responses that were given to other contexts and that an encoder finds near this one: what a retriever confuses."""
 
-import random
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
 
 from haystack_distill.responses import MINED, query_text, response_set
+from haystack_distill.training.responses import sample
 from haystack_distill.training_set import Row
 
 NEAREST = 50
@@ -52,8 +52,7 @@ def with_mined(
         own = set(row.document_ids)
         near = [int(hit["corpus_id"]) for hit in hits]
         others = [number for number in near if ids[number] not in own][:NEAREST]
-        draw = random.Random(f"{seed} {row.query_id}")  # noqa: S311 - a sample, not a secret
-        mined = draw.sample(others, min(count, len(others)))
+        mined = sample(others, count, f"{seed} {row.query_id}")
         everything = [*(place[key] for key in row.document_ids), *mined]
         yield replace(
             row,

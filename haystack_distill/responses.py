@@ -18,9 +18,8 @@ from pathlib import Path
 
 from haystack_distill.dialogues import HISTORY, contexts_of, format_context, read_dialogues
 from haystack_distill.json_lines import read_json_lines
-from haystack_distill.training_set import MANIFEST, Row, TrainingSet, write_training_set
+from haystack_distill.training_set import MANIFEST, RECIPROCAL_RANK, Row, TrainingSet, write_training_set
 
-RECIPROCAL_RANK = "reciprocal_rank"
 GIVEN = "given responses"
 HUMAN, GENERATED, MINED = 1, 0, -1
 MINED_EACH = 4

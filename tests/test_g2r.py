@@ -60,12 +60,7 @@ def labelled(augmented, tmp_path_factory) -> Path:
     rows = list(write_responses(augmented, folder / "bare"))
     random = np.random.default_rng(1)
     scored = [
-        type(row)(
-            **{
-                **vars(row),
-                "teacher_scores": None if number == 5 else random.normal(-3, 1, len(row.documents)).tolist(),
-            }
-        )
+        replace(row, teacher_scores=None if number == 5 else random.normal(-3, 1, len(row.documents)).tolist())
         for number, row in enumerate(rows)
     ]
     write_training_set(folder / "set", scored, source="test", teacher={"model": "test", "signal": "mi"})
