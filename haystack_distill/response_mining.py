@@ -18,9 +18,12 @@ from haystack_distill.training_set import Row
 NEAREST = 50
 """Of so many nearest responses some are drawn: the very nearest alone would often be good replies too."""
 
+SEED = 0
+"""Of the choice, so that the same dialogues make the same set."""
+
 
 def with_mined(
-    rows: Iterable[Row], miner: str, count: int, history: int, *, device: str | None = None, seed: int = 0
+    rows: Iterable[Row], miner: str, count: int, history: int, *, device: str | None = None
 ) -> Iterator[Row]:
     """
     Give each context mined responses beside its own, labelled `MINED`; scores are the miner's cosines.
@@ -30,7 +33,6 @@ def with_mined(
     :param count: How many for each; fewer where there are not so many responses of other contexts.
     :param history: The most turns of a context.
     :param device: Where the miner runs; None is the fastest at hand.
-    :param seed: Of the choice.
     :returns: The rows, in their order.
     """
     rows = list(rows)
@@ -52,7 +54,7 @@ def with_mined(
         own = set(row.document_ids)
         near = [int(hit["corpus_id"]) for hit in hits]
         others = [number for number in near if ids[number] not in own][:NEAREST]
-        mined = sample(others, count, f"{seed} {row.query_id}")
+        mined = sample(others, count, f"{SEED} {row.query_id}")
         everything = [*(place[key] for key in row.document_ids), *mined]
         yield replace(
             row,

@@ -7,9 +7,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import cos_sim
+from sentence_transformers.sentence_transformer.losses import MarginMSELoss, MultipleNegativesRankingLoss
+from sentence_transformers.util import cos_sim, pairwise_cos_sim
 from torch import Tensor, nn
 
 
@@ -17,11 +17,12 @@ class MinedResponsesLoss(nn.Module):
     """
     Contrastive on the human reply, distilled on mined responses.
 
-    With s the student's cosines times `scale`, h the human reply of a context and M its mined responses:
+    With s the student's cosines times `scale`, h the human reply of a context, and b its first mined response, which
+    the teacher scores highest:
 
-    - `main` = -log(exp s_h / sum exp s) over the human replies of the batch: in-batch negatives
-    - `distillation` = mean over m in M of ((s_b - s_m) - (t_b - t_m))^2, with t the teacher's scores and b the mined
-      response that it scores highest: MarginMSE (arXiv 2010.02666)
+    - `main` = -log(exp s_h / sum exp s) over the human replies of the batch: `MultipleNegativesRankingLoss`
+    - `distillation` = mean over its other mined responses m of ((s_b - s_m) - (t_b - t_m))^2, with t the teacher's
+      scores: `MarginMSELoss` (arXiv 2010.02666)
     - loss = main + weight * distillation
 
     The human reply is not in the distillation, for a generator takes nearly every human reply for worse than its own;
@@ -31,8 +32,8 @@ class MinedResponsesLoss(nn.Module):
         +------------------------------------------------+-----------------------------------------------------+
         | Inputs                                         | Labels                                              |
         +================================================+=====================================================+
-        | (query, human reply, mined_1, ..., mined_n)    | teacher scores of the mined, [batch, n], in the     |
-        |                                                | unit of s                                           |
+        | (query, human reply, mined_1, ..., mined_n),   | teacher scores of the mined, [batch, n], in the     |
+        | n at least 2                                   | unit of s                                           |
         +------------------------------------------------+-----------------------------------------------------+
 
     Example::
@@ -61,6 +62,9 @@ class MinedResponsesLoss(nn.Module):
         self.model = model
         self.weight = weight
         self.scale = scale
+        # Both are only given vectors, for which they need no model.
+        self.main = MultipleNegativesRankingLoss(model, scale=scale, similarity_fct=cos_sim)  # type: ignore[arg-type]
+        self.distillation = MarginMSELoss(model, similarity_fct=self._similarity)  # type: ignore[arg-type]
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """
@@ -71,29 +75,23 @@ class MinedResponsesLoss(nn.Module):
         :returns: A scalar.
         """
         assert self.model is not None
-        queries, human, *mined = [self.model(column)["sentence_embedding"] for column in sentence_features]
-        return self.compute_loss_from_embeddings(queries, human, torch.stack(mined, dim=1), labels)
+        columns = [self.model(column)["sentence_embedding"] for column in sentence_features]
+        return self.compute_loss_from_embeddings(columns, labels)
 
-    def compute_loss_from_embeddings(self, queries: Tensor, human: Tensor, mined: Tensor, labels: Tensor) -> Tensor:
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         """
         The loss of given vectors.
 
-        :param queries: `[batch, dim]`.
-        :param human: `[batch, dim]`.
-        :param mined: `[batch, n, dim]`.
+        :param embeddings: Of contexts, human replies, and each place of the mined responses, each `[batch, dim]`.
         :param labels: Teacher scores of the mined, `[batch, n]`.
         :returns: A scalar.
         """
-        queries, human, mined, teacher = queries.float(), human.float(), mined.float(), labels.float()
-        main = nn.functional.cross_entropy(
-            self.scale * cos_sim(queries, human), torch.arange(len(queries), device=queries.device)
-        )
-        own = self.scale * torch.cosine_similarity(queries[:, None], mined, dim=2)
-        best = teacher.argmax(1, keepdim=True)
-        wanted, found = teacher.gather(1, best) - teacher, own.gather(1, best) - own
-        # Of the best with itself there is no margin.
-        distillation = (found - wanted).square().sum(1).mean() / max(1, mined.shape[1] - 1)
-        return main + self.weight * distillation
+        queries, human, *mined = embeddings
+        main = self.main.compute_loss_from_embeddings([queries, human], labels)
+        return main + self.weight * self.distillation.compute_loss_from_embeddings([queries, *mined], labels)
+
+    def _similarity(self, queries: Tensor, documents: Tensor) -> Tensor:
+        return self.scale * pairwise_cos_sim(queries, documents)
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of this loss."""

@@ -47,7 +47,8 @@ class G2RSettings:
     :param alpha: Weight of the distillation in `model`.
     :param temperature: Of the teacher in `model`; None sets it by entropy, as `strong` always does.
     :param negatives: Random responses a step, in `data` and `model`.
-    :param max_candidates: The most responses of a context, drawn at random from those it has; the authors' 10.
+    :param max_candidates: The most responses of a context, drawn at random from those it has, in `data` and
+        `model`; the authors' 10.
     :param history: The most turns of a context.
     :param max_dev: The most contexts to select on, drawn over all dialogues that are not trained on.
     :param epochs: Passes over the contexts; the best on dev is kept.
@@ -148,16 +149,19 @@ def _candidates(rows: list[Row], settings: G2RSettings) -> Dataset:
 
 
 def _mined(rows: list[Row], settings: G2RSettings) -> Dataset:
-    """Human replies and mined responses, with the teacher's scores of these in the unit of scaled cosines."""
-    rows = [row for row in rows if human_reply(row) is not None and _places(row, mined=True)]
+    """Human replies and mined responses, best first, with the teacher's scores of these in the unit of s."""
+    # A margin is between two.
+    rows = [row for row in rows if human_reply(row) is not None and len(_places(row, mined=True)) > 1]
     if len(rows) < 2:
         msg = (
-            "No context has a human reply and mined responses, on which `strong` trains: give ResponseSetBuilder a "
-            "`miner`, label that set, and train again."
+            "No context has a human reply and two mined responses, on which `strong` trains: give ResponseSetBuilder "
+            "a `miner`, label that set, and train again."
         )
         raise ValueError(msg)
     width = min(len(_places(row, mined=True)) for row in rows)
-    chosen = [sample(_places(row, mined=True), width, f"{settings.seed} {row.query_id}") for row in rows]
+    chosen = [
+        _best_first(row, sample(_places(row, mined=True), width, f"{settings.seed} {row.query_id}")) for row in rows
+    ]
     scores = [[(row.teacher_scores or [])[place] for place in own] for row, own in zip(rows, chosen, strict=True)]
     temperature = entropy_temperature(scores, ENTROPY)
     columns: dict[str, list[Any]] = {"query": [query_text(row.query, settings.history) for row in rows]}
@@ -166,6 +170,11 @@ def _mined(rows: list[Row], settings: G2RSettings) -> Dataset:
         columns[f"mined_{number + 1}"] = [row.documents[own[number]] for row, own in zip(rows, chosen, strict=True)]
     columns["label"] = [[score / temperature for score in one] for one in scores]
     return Dataset.from_dict(columns)
+
+
+def _best_first(row: Row, places: list[int]) -> list[int]:
+    best = max(places, key=(row.teacher_scores or []).__getitem__)
+    return [best, *(place for place in places if place != best)]
 
 
 def arguments_for(

@@ -61,7 +61,7 @@ class ResponseDistiller:
         :param alpha: Weight of the teacher's scores in `model`.
         :param temperature: Divides the teacher's scores in `model`; None sets it by entropy, as `strong` always does.
         :param negatives: Random responses a step, in `data` and `model`; the published 512 is for a GPU.
-        :param max_candidates: The most responses of a context.
+        :param max_candidates: The most responses of a context, in `data` and `model`.
         :param history: The most turns of a context; `DialogueQuery` reads it from the model's folder.
         :param epochs: Passes over the contexts; the best on dev is kept.
         :param batch_size: Contexts a step.
