@@ -68,6 +68,8 @@ RECIPES = {
 }
 """System -> recipe, and the signal that labels its training set."""
 
+PUBLISHED_ALPHA = 0.1
+
 BEFORE = {"dialogues": "untouched", "data": "dialogues", "data+ll": "data", "data+mi": "data", "strong": "data+mi"}
 """System -> the one that it should beat."""
 
@@ -141,12 +143,13 @@ def main(
     responses: Annotated[int | None, typer.Option(help="Size of the response set.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of every recipe.")] = None,
     history: Annotated[int | None, typer.Option(help="Turns of a context.")] = None,
+    alpha: Annotated[float, typer.Option(help="Weight of the scores in data+ll and data+mi.")] = PUBLISHED_ALPHA,
 ) -> None:
     """Print the table."""
     named = {"contexts": contexts, "replies": replies, "negatives": negatives, "test": test, "judged": judged}
     named |= {"responses": responses, "epochs": epochs, "history": history}
     sizes = replace(QUICK if quick else Sizes(), **{key: value for key, value in named.items() if value is not None})
-    bench = Bench(data or chitchat(WORK), generator or smollm2(), dtype, encoder or minilm(), sizes)
+    bench = Bench(data or chitchat(WORK), generator or smollm2(), dtype, encoder or minilm(), sizes, alpha)
     rows = read_rows(json)
     for name in system or RECIPES:
         if not any(row["data"] == bench.name and row["system"] == name for row in rows):
@@ -173,10 +176,13 @@ class Bench:
     :param dtype: Its precision; None for its own.
     :param encoder: The encoder that all systems start from.
     :param sizes: How much of everything.
+    :param alpha: Weight of the generator's scores in `data+ll` and `data+mi`.
     """
 
-    def __init__(self, data: Path, generator: str, dtype: str | None, encoder: str, sizes: Sizes) -> None:
-        self.name, self.data, self.encoder, self.sizes = data.name, data, encoder, sizes
+    def __init__(
+        self, data: Path, generator: str, dtype: str | None, encoder: str, sizes: Sizes, alpha: float = PUBLISHED_ALPHA
+    ) -> None:
+        self.name, self.data, self.encoder, self.sizes, self.alpha = data.name, data, encoder, sizes, alpha
         self.generator, self.dtype = generator, dtype
         content = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(data.glob("*.jsonl")))
         trained_on = {name: value for name, value in asdict(sizes).items() if name not in MEASURED_WITH}
@@ -227,12 +233,13 @@ class Bench:
         if RECIPES[system] is None:
             return Path(self.encoder)
         recipe, signal = RECIPES[system]
-        folder = self.work / system.replace("+", "-")
+        folder = self.work / self._folder_name(system)
         if folder.exists():
             return folder
         sizes = self.sizes
         settings = G2RSettings(
             recipe=recipe,
+            alpha=self.alpha,
             negatives=sizes.negatives,
             history=sizes.history,
             max_dev=sizes.dev,
@@ -251,6 +258,10 @@ class Bench:
             device="cpu",
         )
         return folder
+
+    def _folder_name(self, system: str) -> str:
+        scored = (RECIPES[system] or ("",))[0] == "model" and self.alpha != PUBLISHED_ALPHA
+        return system.replace("+", "-") + (f"-alpha-{self.alpha}" if scored else "")
 
     def pool(self) -> list[str]:
         """The response set: what people said in the training dialogues, and what was generated for some of them."""
@@ -300,7 +311,7 @@ class Bench:
             json_lines.dumps({"_id": context.id, "context": context.turns, "reply": reply}, ensure_ascii=False) + "\n"
             for context, reply in zip(self.test, chosen, strict=True)
         ]
-        (self.work / f"{system}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (self.work / f"{self._folder_name(system)}.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def likelihoods(self, chosen: list[str]) -> list[float]:
         """What the generator thinks of replies: log p(reply | context), token mean."""
