@@ -35,7 +35,7 @@ ASKED = (
     "run a function in another thread and wait for its result",
     "which exception is raised when a dictionary has no such key?",
 )
-QUICK = {"max_texts": 4000, "epochs": 3}
+QUICK = {"max_texts": 3500, "epochs": 3}
 """Less than the defaults, which are for quality, so that the demo ends in five minutes on two cores."""
 
 console = Console(width=110, highlight=False)

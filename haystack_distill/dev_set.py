@@ -63,18 +63,17 @@ def judged_by_teacher(teacher: BiEncoderTeacher, index: IndexView, queries: dict
     return {query_id: dict.fromkeys(found, 1) for query_id, found in run.items()}
 
 
-def make_dev_set(index: IndexView, queries: dict[str, str], qrels: Qrels, teacher: BiEncoderTeacher) -> DevSet:
+def make_dev_set(index: IndexView, queries: dict[str, str], qrels: Qrels, found: Qrels) -> DevSet:
     """
     Keep what an export will be judged on.
 
     :param index: The whole index.
     :param queries: Query id -> text.
     :param qrels: Judgments; queries without any are left out.
-    :param teacher: The encoder that made the index.
+    :param found: What the teacher finds for each query.
     :returns: The dev set.
     """
     judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
-    found = judged_by_teacher(teacher, index, judged)
     keep = {document for run in (found, qrels) for query_id in judged for document in run[query_id]}
     rows = [row for row, document in enumerate(index.ids) if document in keep]
     part = _part([index.ids[row] for row in rows], index.vectors[rows], index.similarity)
@@ -101,7 +100,8 @@ def dev_set_of_texts(texts: list[str], encoder: BiEncoderTeacher) -> DevSet:
         query_id: {document: 1 for document, text in plain.items() if sentence in text}
         for query_id, sentence in queries.items()
     }
-    return make_dev_set(index, queries, {query_id: judged for query_id, judged in qrels.items() if judged}, encoder)
+    qrels = {query_id: judged for query_id, judged in qrels.items() if judged}
+    return make_dev_set(index, queries, qrels, judged_by_teacher(encoder, index, queries))
 
 
 def write_dev_set(model: Path, dev: DevSet) -> None:

@@ -134,7 +134,8 @@ def align(
             "texts": hashlib.sha256("\0".join([*material.texts, *material.dev.values()]).encode()).hexdigest(),
         },
     )
-    qrels = material.dev_qrels or judged_by_teacher(teacher, index, material.dev)
+    found = judged_by_teacher(teacher, index, material.dev)
+    qrels = material.dev_qrels or found
     evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
     kept, searched = _layers(teacher, settings, _evaluator_sample(evaluator, index), material.sentences)
     student, cut_only = make_student(teacher, kept, material.sentences, settings)
@@ -155,7 +156,7 @@ def align(
     )
     checkpoints = workspace / "checkpoints"
     training = train(student, texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress)
-    dev = make_dev_set(index, material.dev, qrels, teacher)
+    dev = make_dev_set(index, material.dev, qrels, found)
     of_queries = min(material.queries, len(texts))
     counts = {"queries": of_queries, "index_texts": len(texts) - of_queries}
     return Aligned(student, cut_only, kept, searched, counts, training, dev)
