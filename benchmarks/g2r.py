@@ -10,7 +10,8 @@ G2R: replies out of a response set, from an encoder that was or was not taught b
 FOLDER holds `train.jsonl`, `test.jsonl` and perhaps `dev.jsonl`, lines with `turns`; without it the conversations of
 the package chitchat-dataset are split by conversation. Systems, all from one encoder and in as many epochs: untouched;
 trained on the human replies; on generated ones too (G2R, data level); with the generator's scores (`data+ll`,
-`data+mi`: model level, as published); `strong` (human replies, and the likelihoods of what the `data` model mines).
+`data+mi`: model level, as published, and `ll` with more weight); `strong` (human replies, and the likelihoods of what
+the `data` model mines).
 
 hits@k: the human reply among the first k of 100 candidates. recall@k: the same in the whole response set, to which the
 test replies are added. The reply that is chosen comes from the response set without them; `generator_loglik` is what
@@ -37,10 +38,10 @@ from sentence_transformers import SentenceTransformer
 from benchmarks.common import minilm, print_rows, read_rows, write_rows
 from benchmarks.dialogues import chitchat, contexts_in, some_dialogues, spread
 from benchmarks.labels import smollm2
-from benchmarks.replies import diversity, in_whole_set
+from benchmarks.replies import add_gains, diversity, in_whole_set, quality_of
 from haystack_distill.dev_set import dev_set_of_texts
 from haystack_distill.dialogues import Context, format_context
-from haystack_distill.evaluation import Quality, compare, latencies
+from haystack_distill.evaluation import latencies
 from haystack_distill.g2r import distill_responses
 from haystack_distill.labelling import label, one_after_the_other
 from haystack_distill.responses import response_set, write_responses
@@ -60,17 +61,23 @@ SAMPLING = {"temperature": 0.7, "top_k": 20}
 
 RECIPES = {
     "untouched": None,
-    "dialogues": ("dialogues", "response"),
-    "data": ("data", "response"),
-    "data+ll": ("model", "response"),
-    "data+mi": ("model", "mi"),
-    "strong": ("strong", "response"),
+    "dialogues": ("dialogues", "response", 0.0),
+    "data": ("data", "response", 0.0),
+    "data+ll": ("model", "response", 0.1),
+    "data+ll-alpha-0.25": ("model", "response", 0.25),
+    "data+mi": ("model", "mi", 0.1),
+    "strong": ("strong", "response", 0.0),
 }
-"""System -> recipe, and the signal that labels its training set."""
+"""System -> recipe, the signal that labels its training set, and alpha of the recipe `model`; published: 0.1."""
 
-PUBLISHED_ALPHA = 0.1
-
-BEFORE = {"dialogues": "untouched", "data": "dialogues", "data+ll": "data", "data+mi": "data", "strong": "data+mi"}
+BEFORE = {
+    "dialogues": "untouched",
+    "data": "dialogues",
+    "data+ll": "data",
+    "data+ll-alpha-0.25": "data",
+    "data+mi": "data",
+    "strong": "data+mi",
+}
 """System -> the one that it should beat."""
 
 HITS = (
@@ -143,13 +150,12 @@ def main(
     responses: Annotated[int | None, typer.Option(help="Size of the response set.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of every recipe.")] = None,
     history: Annotated[int | None, typer.Option(help="Turns of a context.")] = None,
-    alpha: Annotated[float, typer.Option(help="Weight of the scores in data+ll and data+mi.")] = PUBLISHED_ALPHA,
 ) -> None:
     """Print the table."""
     named = {"contexts": contexts, "replies": replies, "negatives": negatives, "test": test, "judged": judged}
     named |= {"responses": responses, "epochs": epochs, "history": history}
     sizes = replace(QUICK if quick else Sizes(), **{key: value for key, value in named.items() if value is not None})
-    bench = Bench(data or chitchat(WORK), generator or smollm2(), dtype, encoder or minilm(), sizes, alpha)
+    bench = Bench(data or chitchat(WORK), generator or smollm2(), dtype, encoder or minilm(), sizes)
     rows = read_rows(json)
     for name in system or RECIPES:
         if not any(row["data"] == bench.name and row["system"] == name for row in rows):
@@ -157,7 +163,7 @@ def main(
             write_rows(json, rows)
             print_rows(rows[-1:], HITS, "")
     own = [row for row in rows if row["data"] == bench.name]
-    add_gains(own)
+    add_gains(own, BEFORE)
     if any("ms" not in row for row in own):
         timed = bench.latency()
         for row in own:
@@ -176,13 +182,10 @@ class Bench:
     :param dtype: Its precision; None for its own.
     :param encoder: The encoder that all systems start from.
     :param sizes: How much of everything.
-    :param alpha: Weight of the generator's scores in `data+ll` and `data+mi`.
     """
 
-    def __init__(
-        self, data: Path, generator: str, dtype: str | None, encoder: str, sizes: Sizes, alpha: float = PUBLISHED_ALPHA
-    ) -> None:
-        self.name, self.data, self.encoder, self.sizes, self.alpha = data.name, data, encoder, sizes, alpha
+    def __init__(self, data: Path, generator: str, dtype: str | None, encoder: str, sizes: Sizes) -> None:
+        self.name, self.data, self.encoder, self.sizes = data.name, data, encoder, sizes
         self.generator, self.dtype = generator, dtype
         content = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(data.glob("*.jsonl")))
         trained_on = {name: value for name, value in asdict(sizes).items() if name not in MEASURED_WITH}
@@ -232,14 +235,14 @@ class Bench:
         """Train a system, or find it trained."""
         if RECIPES[system] is None:
             return Path(self.encoder)
-        recipe, signal = RECIPES[system]
-        folder = self.work / self._folder_name(system)
+        recipe, signal, alpha = RECIPES[system]
+        folder = self.work / system.replace("+", "-")
         if folder.exists():
             return folder
         sizes = self.sizes
         settings = G2RSettings(
             recipe=recipe,
-            alpha=self.alpha,
+            alpha=alpha,
             negatives=sizes.negatives,
             history=sizes.history,
             max_dev=sizes.dev,
@@ -258,10 +261,6 @@ class Bench:
             device="cpu",
         )
         return folder
-
-    def _folder_name(self, system: str) -> str:
-        scored = (RECIPES[system] or ("",))[0] == "model" and self.alpha != PUBLISHED_ALPHA
-        return system.replace("+", "-") + (f"-alpha-{self.alpha}" if scored else "")
 
     def pool(self) -> list[str]:
         """The response set: what people said in the training dialogues, and what was generated for some of them."""
@@ -311,7 +310,7 @@ class Bench:
             json_lines.dumps({"_id": context.id, "context": context.turns, "reply": reply}, ensure_ascii=False) + "\n"
             for context, reply in zip(self.test, chosen, strict=True)
         ]
-        (self.work / f"{self._folder_name(system)}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (self.work / f"{system}.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def likelihoods(self, chosen: list[str]) -> list[float]:
         """What the generator thinks of replies: log p(reply | context), token mean."""
@@ -367,29 +366,6 @@ class Bench:
                 **ids, max_new_tokens=self.sizes.new_tokens, do_sample=True, **SAMPLING, pad_token_id=0
             )
         return str(reader.tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
-
-
-def add_gains(rows: list[dict[str, Any]]) -> None:
-    """What each row gained over the step before it, on the same contexts."""
-    measured = {row["system"]: row for row in rows}
-    for row in rows:
-        before = measured.get(BEFORE.get(row["system"], ""))
-        if before is None:
-            continue
-        for measure, name in (("hits@1", "gain"), ("generator_loglik", "loglik_gain")):
-            one, other = (quality_of({measure: np.array(each["per_context"][measure])}) for each in (row, before))
-            difference = compare(one, other, measure)
-            row |= {
-                name: difference["difference"],
-                f"{name}_low": difference["low"],
-                f"{name}_high": difference["high"],
-            }
-
-
-def quality_of(values: dict[str, Any]) -> Quality:
-    """Figures of contexts as `haystack_distill.evaluation` has those of queries."""
-    measured = {name: np.asarray(of_contexts, dtype=np.float64) for name, of_contexts in values.items()}
-    return Quality(measured, [str(number) for number in range(len(next(iter(measured.values()))))])
 
 
 def encode(model: SentenceTransformer, texts: list[str]) -> np.ndarray:

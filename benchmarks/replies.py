@@ -2,11 +2,14 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""Figures of replies that were chosen from a response set."""
+"""Figures of replies that were chosen from a response set, and what one system gained over another."""
 
 import re
+from typing import Any
 
 import numpy as np
+
+from haystack_distill.evaluation import Quality, compare
 
 
 def in_whole_set(
@@ -34,3 +37,26 @@ def diversity(replies: list[str]) -> dict[str, float]:
         return len(set(grams)) / max(1, len(grams))
 
     return {"dist2": distinct(2), "dist3": distinct(3), "length": float(np.mean([len(one) for one in tokens]))}
+
+
+def add_gains(rows: list[dict[str, Any]], step_before: dict[str, str]) -> None:
+    """What each row gained over the step before it, on the same contexts."""
+    measured = {row["system"]: row for row in rows}
+    for row in rows:
+        before = measured.get(step_before.get(row["system"], ""))
+        if before is None:
+            continue
+        for measure, name in (("hits@1", "gain"), ("generator_loglik", "loglik_gain")):
+            one, other = (quality_of({measure: np.array(each["per_context"][measure])}) for each in (row, before))
+            difference = compare(one, other, measure)
+            row |= {
+                name: difference["difference"],
+                f"{name}_low": difference["low"],
+                f"{name}_high": difference["high"],
+            }
+
+
+def quality_of(values: dict[str, Any]) -> Quality:
+    """Figures of contexts as `haystack_distill.evaluation` has those of queries."""
+    measured = {name: np.asarray(of_contexts, dtype=np.float64) for name, of_contexts in values.items()}
+    return Quality(measured, [str(number) for number in range(len(next(iter(measured.values()))))])

@@ -14,8 +14,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.dialogues import PIECE, contexts_in, some_dialogues
-from benchmarks.g2r import add_gains
-from benchmarks.replies import diversity, in_whole_set
+from benchmarks.g2r import BEFORE
+from benchmarks.replies import add_gains, diversity, in_whole_set
 from haystack_distill.g2r import distill_responses, read_material
 from haystack_distill.response_mining import NEAREST
 from haystack_distill.responses import (
@@ -350,7 +350,7 @@ class TestBenchmark:
             {"system": name, "per_context": {"hits@1": found, "generator_loglik": [-1.0, -2.0, -3.0, -4.0]}}
             for name, found in hits.items()
         ]
-        add_gains(rows)
+        add_gains(rows, BEFORE)
         data, ll, mi = rows
         assert "gain" not in data  # the step before it is not in the table
         assert (ll["gain"], mi["gain"]) == (0.5, 0.25)

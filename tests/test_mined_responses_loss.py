@@ -55,6 +55,12 @@ def test_is_what_a_plain_computation_gives(batch, weight, scale):
 
 
 @given(batches())
+def test_vectors_of_half_precision_are_counted_in_single(batch):
+    halves = [one.bfloat16() for one in batch]
+    assert loss_of(*halves, weight=1.0) == loss_of(*(one.float() for one in halves), weight=1.0)
+
+
+@given(batches())
 def test_the_unit_of_the_teachers_margins_is_that_of_the_similarities(batch):
     """A student whose scores are the teacher's has nothing left to learn from it."""
     queries, human, mined, _ = batch

@@ -86,9 +86,9 @@ class MinedResponsesLoss(nn.Module):
         :param labels: Teacher scores of the mined, `[batch, n]`.
         :returns: A scalar.
         """
-        queries, human, *mined = embeddings
+        queries, human, *mined = (vectors.float() for vectors in embeddings)
         main = self.main.compute_loss_from_embeddings([queries, human], labels)
-        return main + self.weight * self.distillation.compute_loss_from_embeddings([queries, *mined], labels)
+        return main + self.weight * self.distillation.compute_loss_from_embeddings([queries, *mined], labels.float())
 
     def _similarity(self, queries: Tensor, documents: Tensor) -> Tensor:
         return self.scale * pairwise_cos_sim(queries, documents)

@@ -160,7 +160,12 @@ def _mined(rows: list[Row], settings: G2RSettings) -> Dataset:
         raise ValueError(msg)
     width = min(len(_places(row, mined=True)) for row in rows)
     chosen = [
-        _best_first(row, sample(_places(row, mined=True), width, f"{settings.seed} {row.query_id}")) for row in rows
+        sorted(
+            sample(_places(row, mined=True), width, f"{settings.seed} {row.query_id}"),
+            key=(row.teacher_scores or []).__getitem__,
+            reverse=True,
+        )
+        for row in rows
     ]
     scores = [[(row.teacher_scores or [])[place] for place in own] for row, own in zip(rows, chosen, strict=True)]
     temperature = entropy_temperature(scores, ENTROPY)
@@ -170,11 +175,6 @@ def _mined(rows: list[Row], settings: G2RSettings) -> Dataset:
         columns[f"mined_{number + 1}"] = [row.documents[own[number]] for row, own in zip(rows, chosen, strict=True)]
     columns["label"] = [[score / temperature for score in one] for one in scores]
     return Dataset.from_dict(columns)
-
-
-def _best_first(row: Row, places: list[int]) -> list[int]:
-    best = max(places, key=(row.teacher_scores or []).__getitem__)
-    return [best, *(place for place in places if place != best)]
 
 
 def arguments_for(
