@@ -13,30 +13,65 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from haystack_distill.beir import BeirFolder, read_beir
 from haystack_distill.index import IndexView, open_index, read_index
+from haystack_distill.progress import progress_bar
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
 CACHE = Path("benchmark_output/cache")
 
+SHARD = 256
+"""Texts whose vectors go into one file of the cache: what a stopped run loses at most."""
+
 
 class CachedTeacher(BiEncoderTeacher):
-    """A teacher that embeds a long list of texts once for all rows of a table."""
+    """A teacher that embeds a text once for all tables, and goes on where it was stopped."""
 
     def _encode(self, texts: list[str], prefix: str, batch_size: int, progress: bool) -> np.ndarray:
         if len(texts) < 200:
             return super()._encode(texts, prefix, batch_size, progress)
+        folder = CACHE / self._made_by(prefix)
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
+        known = _stored(folder)
+        missing = {name: text for name, text in zip(names, texts, strict=True) if name not in known}
+        todo = sorted(missing, key=lambda name: len(missing[name]))
+        with progress_bar("Embedding", len(todo), 0, shown=progress) as show:
+            for start in range(0, len(todo), SHARD):
+                part = todo[start : start + SHARD]
+                vectors = super()._encode([missing[name] for name in part], prefix, batch_size, False)
+                known |= dict(zip(part, vectors, strict=True))
+                _store(folder, part, vectors)
+                show(start + len(part))
+        return np.stack([known[name] for name in names])
+
+    def _made_by(self, prefix: str) -> str:
+        """What a vector depends on besides its text."""
         weights = next(iter(self.model.parameters())).detach().numpy().ravel()[:1000].tobytes()
-        key = hashlib.sha256(weights + "\0".join([prefix, *texts]).encode()).hexdigest()[:24]
-        file = CACHE / f"{key}.npy"
-        if not file.exists():
-            CACHE.mkdir(parents=True, exist_ok=True)
-            np.save(file, super()._encode(texts, prefix, batch_size, progress))
-        vectors: np.ndarray = np.load(file)
-        return vectors
+        settings = [prefix, self.normalize, self.dim, torch.is_autocast_enabled("cpu")]
+        return hashlib.sha256(weights + json.dumps(settings).encode()).hexdigest()[:24]
+
+
+def _store(folder: Path, names: list[str], vectors: np.ndarray) -> None:
+    """Keep vectors under a temporary name first, so that a kill leaves no half of a file."""
+    file = folder / f"{names[0]}.npz"
+    temporary = file.with_suffix(".part")
+    with temporary.open("wb") as target:
+        np.savez(target, names=np.array(names), vectors=vectors)
+    temporary.replace(file)
+
+
+def _stored(folder: Path) -> dict[str, np.ndarray]:
+    """The vectors of earlier runs, by the hash of their text."""
+    vectors: dict[str, np.ndarray] = {}
+    for file in folder.glob("*.npz"):
+        with np.load(file) as shard:
+            vectors |= dict(zip(shard["names"].tolist(), shard["vectors"], strict=True))
+    return vectors
 
 
 def minilm() -> str:

@@ -5,11 +5,12 @@
 """
 Query encoders cut from one teacher, each aligned with one corpus: quality, speed and training time side by side.
 
-    python -m benchmarks.kale --data FOLDER [--json FILE] [--quick]
+    python -m benchmarks.kale --data FOLDER [--json FILE] [--quick] [--passage-weight 0]
 
 FOLDER holds BEIR folders. Rows: the teacher; per depth the plain cut, the paper's KALE (its loss, its layers, the train
-queries, three epochs) and ours, with the train queries and from the index alone. Everything is judged on the test
-split. A table that was stopped goes on when it is started again with the same `--json`.
+queries, three epochs) and ours, with the train queries and from the index alone; with another passage weight they are
+rows of their own. Everything is judged on the test split. A table that was stopped goes on when it is started again
+with the same `--json`.
 """
 
 import shutil
@@ -57,6 +58,9 @@ def main(
         str | None, typer.Option(help="A sentence-transformers folder; default: the packaged MiniLM.")
     ] = None,
     paper: Annotated[bool, typer.Option(help="Whether to run the paper's recipe too.")] = True,
+    passage_weight: Annotated[
+        float, typer.Option(help="How far sentences are moved toward their passages.")
+    ] = KaleSettings.passage_weight,
 ) -> None:
     """Print the table."""
     encoder = load_teacher(teacher or minilm())
@@ -65,7 +69,7 @@ def main(
     for name in corpus or (CORPORA[:1] if quick else CORPORA):
         _, index = open_corpus(data / name, encoder)
         for depth in layers or ([0, 1] if quick else [0, 1, 2, 3]):
-            for system, text, settings in recipes(encoder, depth, quick, paper):
+            for system, text, settings in recipes(encoder, depth, quick, paper, passage_weight):
                 if (name, system, text) in done:
                     continue
                 rows += row_of(name, system, text, settings, encoder, index, data / name)
@@ -76,11 +80,14 @@ def main(
     print_rows(rows, COLUMNS, f"Teacher: {teacher or 'all-MiniLM-L6-v2'}")
 
 
-def recipes(encoder: CachedTeacher, depth: int, quick: bool, paper: bool) -> list[tuple[str, str, KaleSettings]]:
+def recipes(
+    encoder: CachedTeacher, depth: int, quick: bool, paper: bool, weight: float
+) -> list[tuple[str, str, KaleSettings]]:
     """What is trained at a depth: (system, text, settings)."""
     training = TrainingSettings(epochs=1 if quick else None)
-    ours = KaleSettings(layers=depth, training=training)
-    chosen = [(f"ours, {depth}", "train queries + index", ours), (f"ours, {depth}", "index alone", ours)]
+    ours = KaleSettings(layers=depth, passage_weight=weight, training=training)
+    name = f"ours, {depth}" if weight == KaleSettings.passage_weight else f"ours, {depth}, weight {weight:g}"
+    chosen = [(name, "train queries + index", ours), (name, "index alone", ours)]
     if paper and depth in KALE_LAYERS.get(len(find_stack(encoder.model)), {}):
         published = KaleSettings(
             layers=depth,

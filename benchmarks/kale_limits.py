@@ -5,17 +5,20 @@
 """
 Where students break: the same students on queries that are harder for them than for their teacher.
 
-    python -m benchmarks.kale_limits --data FOLDER [--teacher MODEL] [--json FILE] [--quick]
+    python -m benchmarks.kale_limits --data FOLDER [--teacher MODEL] [--passage-weight 0] [--json FILE] [--quick]
 
 Students of 0, 1 and 2 layers are aligned with new_wiki (train queries and index). Rows: its test queries; those with a
 word that neither the index nor the train queries have; 80 of them as asked, and paraphrased by hand; all in shuffled
 order (a student that does not mind never used the order); amazon's test queries against amazon's index, by the same
 students; and hand-written pairs of passages that differ in word order or by a negation (how often the right one wins).
+The last two rows are about other students, aligned with every other document alone: test queries about those documents
+and about the ones that "came later", both searched for among all.
 """
 
 import json as json_format
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +30,7 @@ from haystack_distill.beir import BeirFolder, Qrels
 from haystack_distill.comparison import System, student_system, teacher_system
 from haystack_distill.evaluation import measure, search
 from haystack_distill.index import IndexView
-from haystack_distill.kale import KaleSettings, align
+from haystack_distill.kale import KaleSettings, Queries, align
 from haystack_distill.proof import given_queries
 from haystack_distill.training.alignment import TrainingSettings
 
@@ -43,16 +46,19 @@ def main(
         str | None, typer.Option(help="A sentence-transformers folder; default: the packaged MiniLM.")
     ] = None,
     quick: Annotated[bool, typer.Option(help="One epoch and the token table alone.")] = False,
+    passage_weight: Annotated[
+        float, typer.Option(help="How far sentences are moved toward their passages.")
+    ] = KaleSettings.passage_weight,
 ) -> None:
     """Print the table."""
     encoder = load_teacher(teacher or minilm())
     home, index = open_corpus(data / HOME, encoder)
-    systems = [teacher_system(encoder)]
-    for layers in [0] if quick else [0, 1, 2]:
-        shutil.rmtree(WORK, ignore_errors=True)
-        settings = KaleSettings(layers=layers, training=TrainingSettings(epochs=1 if quick else None))
-        aligned = align(index, encoder, settings, WORK, given_queries(str(data / HOME), 0))
-        systems.append(student_system(f"{layers} layers", aligned.student))
+    training = TrainingSettings(epochs=1 if quick else None)
+    wanted = [
+        KaleSettings(layers=layers, passage_weight=passage_weight, training=training)
+        for layers in ([0] if quick else [0, 1, 2])
+    ]
+    systems = [teacher_system(encoder), *students(index, encoder, wanted, given_queries(str(data / HOME), 0))]
     queries, qrels = home.queries, home.qrels["test"]
     rows = [retrieval("test queries", systems, index, queries, qrels)]
     rare = {query_id: qrels[query_id] for query_id in with_unknown_words(encoder, home)}
@@ -69,10 +75,38 @@ def main(
         preference(kind, systems, encoder, [one for one in pairs if one["kind"] == kind])
         for kind in ("order", "negation")
     ]
+    rows += later_documents(index, encoder, wanted, queries, qrels)
     write_rows(json, rows)
     columns = [("queries", "what", ""), ("of them", "count", "d"), ("teacher", "teacher", ".3f")]
     columns += [(f"{system.name}, % of teacher", system.name, ".1f") for system in systems[1:]]
     print_rows(rows, columns, "nDCG@10 (pairs: share of right choices), students aligned with new_wiki")
+
+
+def students(
+    index: IndexView, encoder: CachedTeacher, wanted: list[KaleSettings], given: Queries | None
+) -> list[System]:
+    """Align a student for each of the settings."""
+    systems = []
+    for settings in wanted:
+        shutil.rmtree(WORK, ignore_errors=True)
+        systems.append(
+            student_system(f"{settings.layers} layers", align(index, encoder, settings, WORK, given).student)
+        )
+    return systems
+
+
+def later_documents(
+    index: IndexView, encoder: CachedTeacher, wanted: list[KaleSettings], queries: dict[str, str], qrels: Qrels
+) -> list[dict[str, Any]]:
+    """What students aligned with every other document make of queries about those and about the others."""
+    half = replace(index, ids=index.ids[::2], texts=index.texts[::2], vectors=index.vectors[::2])
+    systems = [teacher_system(encoder), *students(half, encoder, wanted, None)]
+    known = set(half.ids)
+    about = {
+        "half the index aligned with: about it": {key: judged for key, judged in qrels.items() if set(judged) <= known},
+        "about documents that came later": {key: judged for key, judged in qrels.items() if not set(judged) & known},
+    }
+    return [retrieval(what, systems, index, queries, part) for what, part in about.items()]
 
 
 def json_lines(name: str) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from haystack_distill.beir import Qrels
 from haystack_distill.evaluation import measure, search
 from haystack_distill.folders import write_json
 from haystack_distill.index import IndexView
+from haystack_distill.own_passages import judged_by_place
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.texts import split_index_text
 
@@ -91,17 +92,12 @@ def dev_set_of_texts(texts: list[str], encoder: BiEncoderTeacher) -> DevSet:
     """
     some = texts[:: max(1, len(texts) // MOST_TEXTS)][:MOST_TEXTS]
     index = _part([str(number) for number in range(len(some))], encoder.encode_documents(some), "cosine")
-    queries = split_index_text(replace(index, texts=some), seed=0).dev
-    if not queries:
+    parts = split_index_text(replace(index, texts=some), seed=0)
+    if not parts.dev:
         msg = f"The {len(texts)} texts hold too few sentences to judge an export on: give at least 100 sentences."
         raise ValueError(msg)
-    plain = {document: " ".join(text.split()) for document, text in zip(index.ids, some, strict=True)}
-    qrels = {
-        query_id: {document: 1 for document, text in plain.items() if sentence in text}
-        for query_id, sentence in queries.items()
-    }
-    qrels = {query_id: judged for query_id, judged in qrels.items() if judged}
-    return make_dev_set(index, queries, qrels, judged_by_teacher(encoder, index, queries))
+    qrels = judged_by_place(parts.dev, parts.places, index)
+    return make_dev_set(index, parts.dev, qrels, judged_by_teacher(encoder, index, parts.dev))
 
 
 def write_dev_set(model: Path, dev: DevSet) -> None:

@@ -21,6 +21,7 @@ from haystack_distill.folders import claim
 from haystack_distill.index import IndexView, stored_vectors
 from haystack_distill.losses.alignment import NAMES, AlignmentLoss
 from haystack_distill.losses.weights import checked_weights
+from haystack_distill.own_passages import toward_own_passages
 from haystack_distill.students.cutting import check_keep, find_stack, kale_layers
 from haystack_distill.students.layer_search import LayerSearch, make_layered
 from haystack_distill.students.token_table import average_over, make_token_table
@@ -47,8 +48,11 @@ class KaleSettings:
     :param temperature: Of the `kale` loss.
     :param folded: Whether dropped lower layers are folded into the token embeddings.
     :param index_text: Whether text of the index is aligned on, besides given queries.
+    :param passage_weight: How far the target of a sentence of the index is moved from the teacher's vector to that of
+        the passage it stands in: from 0, the teacher alone, to below 1.
     :param max_texts: The most texts to align on.
     :param training: How to train.
+    :raises ValueError: If the passage weight is not within its bounds.
     """
 
     layers: int = 2
@@ -57,8 +61,15 @@ class KaleSettings:
     temperature: float = 1.0
     folded: bool = True
     index_text: bool = True
+    passage_weight: float = 0.2
     max_texts: int = 50_000
     training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def __post_init__(self) -> None:
+        """Check the passage weight."""
+        if not 0 <= self.passage_weight < 1:
+            msg = f"passage_weight must be at least 0 and below 1, not {self.passage_weight}."
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ def align(
     progress: bool = True,
 ) -> Aligned:
     """
-    Cut the teacher's query encoder and align it with the vectors it makes, judged by what it finds in the index.
+    Cut the teacher's query encoder and align it with the vectors it makes and with the passages of the index.
 
     :param index: The index; it is only read.
     :param teacher: The encoder that made it.
@@ -146,6 +157,7 @@ def align(
         [json.dumps(made_by), *texts],
         lambda: teacher.encode_targets(texts, progress=progress),
     )
+    vectors = toward_own_passages(vectors, texts, material.places, index, settings.passage_weight)
     loss = AlignmentLoss(
         student,
         weights,
@@ -163,11 +175,12 @@ def align(
 
 
 class _Material(NamedTuple):
-    """What a student is made with: texts to train on, given queries first; text to cut and fold with; dev queries."""
+    """What a student is made with: texts to train on, given queries first; text to fold with; places; dev queries."""
 
     texts: list[str]
     queries: int
     sentences: list[str]
+    places: dict[str, list[int]]
     dev: dict[str, str]
     dev_qrels: Qrels
 
@@ -185,7 +198,7 @@ def _material(index: IndexView, settings: KaleSettings, given: Queries) -> _Mate
         )
         raise ValueError(msg)
     queries = min(len(set(given.train)), len(texts))
-    return _Material(texts, queries, index_text.rest or texts, dev, given.dev_qrels)
+    return _Material(texts, queries, index_text.rest or texts, index_text.places, dev, given.dev_qrels)
 
 
 def _affordable(material: _Material, student: SentenceTransformer, training: TrainingSettings) -> list[str]:

@@ -23,10 +23,11 @@ from haystack_distill.comparison import (
     teacher_system,
     wins_and_losses,
 )
-from haystack_distill.dev_set import judged_by_teacher, write_dev_set
+from haystack_distill.dev_set import write_dev_set
 from haystack_distill.folders import published, workspace_for, write_json
 from haystack_distill.index import IndexView
 from haystack_distill.kale import Aligned, KaleSettings, Queries, align
+from haystack_distill.own_passages import judged_by_place
 from haystack_distill.report import write_report
 from haystack_distill.serving.exports import PROVENANCE
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
@@ -55,7 +56,7 @@ def align_and_prove(
     :param settings: What is wanted of the student.
     :param output: The folder to make.
     :param queries: A BEIR folder or a JSONL file of queries, or None for the index alone.
-    :param test: A BEIR folder with a test split, or None to be judged by the teacher on held-out sentences.
+    :param test: A BEIR folder with a test split, or None to be judged on held-out sentences by where they stand.
     :param progress: Whether to show progress bars.
     :returns: The content of `metrics.json`.
     :raises FileNotFoundError: If a path is missing.
@@ -63,7 +64,7 @@ def align_and_prove(
     """
     workspace = workspace_for(output)
     given = given_queries(queries, settings.training.seed) if queries else None
-    test_queries, test_qrels, judged_by = _test(test, index, teacher, settings.training.seed)
+    test_queries, test_qrels, judged_by = _test(test, index, settings.training.seed)
     aligned = align(index, teacher, settings, workspace, given, progress=progress)
     systems = [
         teacher_system(teacher),
@@ -117,13 +118,11 @@ def _some(everything: dict[str, Any], seed: int) -> dict[str, Any]:
     return {key: everything[key] for key in chosen}
 
 
-def _test(
-    test: str | None, index: IndexView, teacher: BiEncoderTeacher, seed: int
-) -> tuple[dict[str, str], Qrels, str]:
+def _test(test: str | None, index: IndexView, seed: int) -> tuple[dict[str, str], Qrels, str]:
     if test is None:
-        queries = split_index_text(index, seed).proof
-        qrels = judged_by_teacher(teacher, index, queries)
-        return queries, qrels, "sentences of the index, judged by what the teacher finds"
+        parts = split_index_text(index, seed)
+        qrels = judged_by_place(parts.proof, parts.places, index)
+        return parts.proof, qrels, "held-out sentences of the index, judged by the passages they stand in"
     queries, qrels = judged_split(test, "test", index)
     return queries, qrels, "judged test queries"
 
@@ -291,6 +290,8 @@ def facts_of(figures: dict[str, Any]) -> dict[str, str]:
         f"fingerprint {index['fingerprint'][:16]}",
         "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",
         "Loss": losses,
+        "Targets": f"the teacher's vectors, those of sentences moved by {settings['passage_weight']:g} toward the "
+        "passages they stand in",
         "Training": f"{figures['training_seconds']:.0f} s, seed {figures['seed']}",
         "Judged by": figures["judged_by"],
     }

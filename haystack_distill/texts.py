@@ -15,21 +15,23 @@ MIN_WORDS, MAX_WORDS = 3, 64
 HELD_OUT = 400
 
 
-def index_sentences(texts: list[str]) -> list[str]:
+def index_sentences(texts: list[str]) -> dict[str, list[int]]:
     """
     Cut documents into sentences and titles.
 
     :param texts: The documents' texts.
-    :returns: Sentences of at least three words (or ten characters, where a script has no spaces), cut after 64 words,
-        each once.
+    :returns: Sentences of at least three words (or ten characters, where a script has no spaces), cut after 64 words
+        -> the numbers of the documents that they stand in, each once.
     """
-    sentences = []
-    for text in texts:
+    sentences: dict[str, list[int]] = {}
+    for number, text in enumerate(texts):
         for piece in SENTENCE_END.split(text):
             words = (piece or "").split()
             if len(words) >= MIN_WORDS or (len(words) == 1 and len(words[0]) >= 10):
-                sentences.append(" ".join(words[:MAX_WORDS]))
-    return list(dict.fromkeys(sentences))
+                places = sentences.setdefault(" ".join(words[:MAX_WORDS]), [])
+                if places[-1:] != [number]:
+                    places.append(number)
+    return sentences
 
 
 class IndexText(NamedTuple):
@@ -39,11 +41,13 @@ class IndexText(NamedTuple):
     :param dev: Id -> sentence: to select on.
     :param proof: Id -> sentence: to measure on where no test queries are given.
     :param rest: To train on.
+    :param places: Sentence -> the numbers of the documents it stands in, for all three parts.
     """
 
     dev: dict[str, str]
     proof: dict[str, str]
     rest: list[str]
+    places: dict[str, list[int]]
 
 
 def split_index_text(index: IndexView, seed: int) -> IndexText:
@@ -54,14 +58,16 @@ def split_index_text(index: IndexView, seed: int) -> IndexText:
     :param seed: Of the choice.
     :returns: The parts; the same for the same index and seed.
     """
-    sentences = index_sentences(index.texts)
+    places = index_sentences(index.texts)
+    sentences = list(places)
     count = min(HELD_OUT, len(sentences) // 20)
     chosen = random.Random(seed).sample(range(len(sentences)), 2 * count)  # noqa: S311 - a sample, not a secret
     dev, proof = (
         {f"sentence-{number}": sentences[number] for number in part} for part in (chosen[:count], chosen[count:])
     )
     out = set(chosen)
-    return IndexText(dev, proof, [sentence for number, sentence in enumerate(sentences) if number not in out])
+    rest = [sentence for number, sentence in enumerate(sentences) if number not in out]
+    return IndexText(dev, proof, rest, places)
 
 
 def sample_texts(queries: list[str], sentences: list[str], limit: int, seed: int) -> list[str]:

@@ -169,10 +169,10 @@ class TestKaleAligner:
         assert not list(folder.parent.glob(".*")), "a finished run leaves its workspace"
         assert len(KaleQueryEncoder(model=result["model_path"]).run(text=QUERY)["embedding"]) == 32
 
-    def test_without_test_queries_it_is_judged_by_the_teacher(self, store, bert, tmp_path):
+    def test_without_test_queries_sentences_are_judged_by_where_they_stand(self, store, bert, tmp_path):
         metrics = self.aligner(store, bert, tmp_path, layers=0).run()["metrics"]
-        assert metrics["teacher"]["ndcg@10"] == 1.0
-        assert "judged by what the teacher finds" in metrics["judged_by"]
+        assert 0 < metrics["teacher"]["ndcg@10"] < 1
+        assert "judged by the passages they stand in" in metrics["judged_by"]
 
     def test_an_unnormalised_dot_product_index(self, make_encoder, passages, tmp_path):
         """Scales differ by orders of magnitude; the same defaults must train."""

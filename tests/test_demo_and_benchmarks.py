@@ -20,6 +20,7 @@ from demo.__main__ import write_questions
 from demo.corpus import python_documentation
 from haystack_distill.beir import read_beir
 from haystack_distill.comparison import System, teacher_system
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
 SERVING = ("serving", "serving_http", "serving_profile")
 BENCHMARKS = (
@@ -85,6 +86,32 @@ def test_the_kale_benchmark_runs_and_goes_on_where_it_was(beir, bert, tmp_path, 
     assert all(row["encode_ms"] > 0 for row in rows)
     monkeypatch.setattr(kale, "row_of", lambda *_: pytest.fail("a finished row was run again"))
     kale.main(**arguments, quick=True, paper=True)
+
+
+def test_the_cache_of_vectors_goes_on_where_it_was_stopped(bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(common, "SHARD", 100)
+    encoder = common.load_teacher(bert)
+    texts = [f"passage {number} is about {'more ' * (number % 7)}numbers" for number in range(249)]
+    texts.append(texts[0])
+    plain = encoder.model.encode(texts)
+    embedded: list[str] = []
+
+    def embed(self, texts, *rest):
+        if len(embedded) + len(texts) > stop_after:
+            raise KeyboardInterrupt
+        embedded.extend(texts)
+        return once(self, texts, *rest)
+
+    once = BiEncoderTeacher._encode
+    monkeypatch.setattr(BiEncoderTeacher, "_encode", embed)
+    stop_after = 150
+    with pytest.raises(KeyboardInterrupt):
+        encoder.encode_documents(texts)
+    stop_after = 249
+    for _ in range(2):
+        assert encoder.encode_documents(texts) == pytest.approx(plain, abs=1e-5)
+        assert sorted(embedded) == sorted(set(texts))
 
 
 def test_pairs_are_judged_by_the_nearer_passage(minilm):

@@ -201,7 +201,13 @@ def test_more_dimensions_than_the_encoder_has(bert):
 
 def test_sentences_and_titles_are_cut_out():
     text = "The title\n\nA first sentence here. And a second one!  Is this the\nthird? No."
-    assert index_sentences([text, text]) == ["A first sentence here.", "And a second one!", "Is this the third?"]
+    both = ["A first sentence here.", "And a second one!", "Is this the third?"]
+    assert index_sentences([text, f"{both[0]} Something else here. {both[0]}", text]) == {
+        both[0]: [0, 1, 2],
+        both[1]: [0, 2],
+        both[2]: [0, 2],
+        "Something else here.": [1],
+    }
 
 
 def test_held_out_sentences_are_not_trained_on(index):

@@ -54,6 +54,7 @@ class KaleAligner:
         temperature: float = 1.0,
         folded: bool = True,
         index_text: bool = True,
+        passage_weight: float = 0.2,
         max_texts: int = 50_000,
         epochs: int | None = None,
         batch_size: int = 64,
@@ -84,6 +85,8 @@ class KaleAligner:
         :param temperature: Of the `kale` loss.
         :param folded: Whether dropped lower layers are folded into the token embeddings.
         :param index_text: Whether the index's own sentences are aligned on, besides queries.
+        :param passage_weight: How far the target of a sentence of the index is moved from the teacher's vector to that
+            of the passage it stands in: from 0, the teacher alone, to below 1.
         :param max_texts: The most texts to align on.
         :param epochs: Passes over the texts; None fits them into some minutes on two cores.
         :param batch_size: Texts a step; a token table takes twice as many.
@@ -114,6 +117,7 @@ class KaleAligner:
         self.temperature = float(temperature)
         self.folded = folded
         self.index_text = index_text
+        self.passage_weight = float(passage_weight)
         self.max_texts = int(max_texts)
         self.epochs = None if epochs is None else int(epochs)
         self.batch_size = int(batch_size)
@@ -142,7 +146,7 @@ class KaleAligner:
         :param queries: A BEIR folder (aligns on its train queries, selects on its dev split) or a JSONL file of
             queries with `_id` and `text`. None aligns on the index alone.
         :param test: A BEIR folder whose test split the proof is measured on. None measures on sentences of the index
-            that were held out, judged by what the teacher finds.
+            that were held out, judged by the passages they stand in.
         :returns: `model_path`: the new folder; `metrics`: the content of its metrics.json; `report_path`: its report.
         :raises FileExistsError: If the output folder exists.
         :raises FileNotFoundError: If a path is missing.
@@ -154,7 +158,7 @@ class KaleAligner:
         from haystack_distill.beir import judged_documents
         from haystack_distill.dev_set import read_dev_set
         from haystack_distill.folders import workspace_for
-        from haystack_distill.kale import KaleSettings
+        from haystack_distill.kale import DEFAULT_LOSS, KaleSettings
         from haystack_distill.proof import align_and_prove
         from haystack_distill.serving.exports import split_name
         from haystack_distill.students.export import check_can_export, export
@@ -171,9 +175,10 @@ class KaleAligner:
             temperature=self.temperature,
             folded=self.folded,
             index_text=self.index_text,
+            passage_weight=self.passage_weight,
             max_texts=self.max_texts,
             training=training,
-            **({"loss": self.loss} if self.loss else {}),
+            loss=self.loss or DEFAULT_LOSS,
         )
         shutil.rmtree(workspace / "index", ignore_errors=True)  # a killed run's copy: the store may have changed since
         index = index_of(self, workspace / "index", judged_documents(queries, test))
