@@ -56,7 +56,7 @@ def main(rows: Annotated[Path, typer.Argument()], picture: Annotated[Path, typer
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("% of the teacher's nDCG@10")
-    panels[0].set_ylim(0, 112)
+    panels[0].set_ylim(0, 5 + max(100, *(row["share"] for row in table)))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     with mpl.rc_context({"svg.hashsalt": "picture"}):

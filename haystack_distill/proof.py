@@ -307,7 +307,7 @@ def _card(figures: dict[str, Any], facts: dict[str, str]) -> str:
         "",
         "# A query encoder for one index",
         "",
-        f"It keeps {100 * figures['share_of_teacher']:.1f} % of its teacher's nDCG@10.",
+        f"Its nDCG@10 is {100 * figures['share_of_teacher']:.1f} % of its teacher's.",
         f"It is {figures['speedup']:.1f} times as fast, one query at a time.",
         "It embeds queries; documents stay as the teacher embedded them.",
         "",
