@@ -49,7 +49,7 @@ def main(rows: Annotated[Path, typer.Argument()], picture: Annotated[Path, typer
         )
         panel.plot([teacher], [100], "*", color="black", markersize=11, label="teacher, 6 layers")
         panel.set_xscale("log")
-        panel.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
+        panel.set_xticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
         panel.minorticks_off()
         panel.set_title(corpus.rsplit("/", 1)[-1], fontsize=10)
         panel.set_xlabel("ms to encode a query")
