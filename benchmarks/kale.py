@@ -95,6 +95,7 @@ def recipes(
             loss={"kale": 1.0},
             folded=False,
             index_text=False,
+            passage_weight=0,
             training=TrainingSettings(
                 epochs=1 if quick else 3, batch_size=32, learning_rate=5e-5, embedding_learning_rate=5e-5
             ),
