@@ -282,7 +282,9 @@ def facts_of(figures: dict[str, Any]) -> dict[str, str]:
     kept = "none: a token table" if not made["kept_layers"] else ", ".join(map(str, made["kept_layers"]))
     whole = index.get("sampled_from", index["documents"])
     part = f" (a sample of {whole})" if whole > index["documents"] else ""
-    losses = " + ".join(f"{weight:g} x {name}" for name, weight in settings["loss"].items())
+    losses = " + ".join(f"{factor:g} x {name}" for name, factor in settings["loss"].items())
+    weight = settings["passage_weight"]
+    moved = f", those of sentences moved by {weight:g} toward the passages they stand in"
     return {
         "Teacher": made["teacher"],
         "Layers kept": kept,
@@ -290,8 +292,7 @@ def facts_of(figures: dict[str, Any]) -> dict[str, str]:
         f"fingerprint {index['fingerprint'][:16]}",
         "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",
         "Loss": losses,
-        "Targets": f"the teacher's vectors, those of sentences moved by {settings['passage_weight']:g} toward the "
-        "passages they stand in",
+        "Targets": f"the teacher's vectors{moved if weight else ''}",
         "Training": f"{figures['training_seconds']:.0f} s, seed {figures['seed']}",
         "Judged by": figures["judged_by"],
     }

@@ -33,6 +33,11 @@ def teachers(make_encoder):
     return of
 
 
+def nearly_equal(computed, expected):
+    """As near as bfloat16, which the package computes these in where the processor has it, comes to float32."""
+    return torch.dist(computed, expected) < 0.02 * torch.linalg.vector_norm(expected)
+
+
 def skip(layer):
     """Make a layer hand on what it gets, in the form in which it hands on what it makes."""
     forward = layer.forward
@@ -103,7 +108,7 @@ def test_token_states_are_means_over_the_texts(teacher):
             counts[token] = counts.get(token, 0) + 1
     assert {token: int(count) for token, count in enumerate(found.seen) if count} == counts
     for token, total in sums.items():
-        assert torch.allclose(found.states[token], total / counts[token], atol=1e-4)
+        assert nearly_equal(found.states[token], total / counts[token])
 
 
 def test_folding_keeps_more_of_the_teacher_than_cutting(minilm):
@@ -125,7 +130,7 @@ def test_a_token_table_holds_the_teachers_vectors_of_single_tokens(teacher, tmp_
     with torch.no_grad():
         vector = teacher.model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"][0]
     row = torch.nn.functional.normalize(table[0].embedding.weight[20], dim=0)
-    assert torch.allclose(row, vector, atol=1e-5)
+    assert nearly_equal(row, vector)
     table.save(str(tmp_path / "table"), create_model_card=False)
     embedder = SentenceTransformersTextEmbedder(model=str(tmp_path / "table"), progress_bar=False)
     embedder.warm_up()

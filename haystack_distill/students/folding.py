@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from haystack_distill.students.cutting import LayerStack, find_stack
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher, bf16_where_fast
 
 BATCH = 64
 
@@ -48,7 +48,7 @@ def token_states(
     teacher: BiEncoderTeacher, layer: int, texts: list[str], tokens: set[int] | None = None
 ) -> TokenStates:
     """
-    Average the hidden states with which tokens enter a layer.
+    Average the hidden states with which tokens enter a layer, computed in bfloat16 where the device is fast at it.
 
     :param teacher: The teacher.
     :param layer: The number of the layer; the depth of the encoder stands for what leaves its last layer.
@@ -65,13 +65,15 @@ def token_states(
     for start in range(0, len(texts), BATCH):
         batch = teacher.model.preprocess(by_length[start : start + BATCH])
         ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
-        states = _entering(stack, layer, ids, mask)[mask.bool()].float()
+        with bf16_where_fast(device):
+            states = _entering(stack, layer, ids, mask)[mask.bool()].float()
         sums.index_add_(0, ids[mask.bool()], states)
         seen.index_add_(0, ids[mask.bool()], torch.ones(len(states), device=device))
     wanted = range(vocabulary) if tokens is None else sorted(tokens)
     alone = [token for token in wanted if seen[token] == 0]
     for ids, position in single_tokens(teacher.model, alone):
-        sums[ids[:, position]] = _entering(stack, layer, ids, torch.ones_like(ids))[:, position].float()
+        with bf16_where_fast(device):
+            sums[ids[:, position]] = _entering(stack, layer, ids, torch.ones_like(ids))[:, position].float()
     return TokenStates(sums / seen.clamp(min=1)[:, None], seen)
 
 

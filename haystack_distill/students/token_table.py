@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from haystack_distill.students.cutting import find_stack
 from haystack_distill.students.folding import single_tokens, token_states
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.teachers.bi_encoder import BiEncoderTeacher, bf16_where_fast
 
 
 @torch.no_grad()
@@ -69,9 +69,10 @@ def _alone(teacher: BiEncoderTeacher, vocabulary: int) -> torch.Tensor:
     start = 0
     for ids, _ in single_tokens(teacher.model, list(range(vocabulary))):
         features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        for module in teacher.model:
-            if not isinstance(module, Normalize):
-                features = module(features)
+        with bf16_where_fast(teacher.model.device):
+            for module in teacher.model:
+                if not isinstance(module, Normalize):
+                    features = module(features)
         rows[start : start + len(ids)] = features["sentence_embedding"][:, : teacher.dim].float().cpu()
         start += len(ids)
     return rows

@@ -96,8 +96,7 @@ class BiEncoderTeacher:
         :param progress: Whether to show a progress bar.
         :returns: `[texts, dim]`, float32.
         """
-        device = self.model.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device)):
+        with bf16_where_fast(self.model.device):
             return self._encode(texts, self.query_prefix, 64, progress)
 
     def encode_documents(self, texts: list[str], *, batch_size: int = 32, progress: bool = False) -> np.ndarray:
@@ -177,6 +176,15 @@ def bf16_is_fast(device: torch.device) -> bool:
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False
     return any(on and "bf16" in name for name, on in torch.cpu.get_capabilities().items())
+
+
+def bf16_where_fast(device: torch.device) -> torch.autocast:
+    """
+    A context that multiplies in bfloat16 where the device has hardware for it, and changes nothing elsewhere.
+
+    :param device: The device.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device))
 
 
 def _prompt_of(model: SentenceTransformer, task: str) -> str:
