@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-STAMP = $(VENV)/.installed
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Nothing is fetched from a hub and nothing is reported while tests and the demo run.
 export HF_HUB_OFFLINE = 1
@@ -11,19 +11,24 @@ export TOKENIZERS_PARALLELISM = false
 
 .PHONY: demo test lint clean
 
-$(STAMP): pyproject.toml
+# The demo needs little; stores, servers and linters come with the tests.
+$(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "faiss-haystack>=3.0"  # docs/stores.md
-	touch $(STAMP)
+	$(PIP) -e ".[demo]"
+	touch $@
 
-demo: $(STAMP)
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps "faiss-haystack>=3.0"  # docs/stores.md
+	touch $@
+
+demo: $(VENV)/.demo
 	$(BIN)/python -m demo
 
-test: $(STAMP)
+test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -5,7 +5,7 @@
 """Folders in BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/{train,dev,test}.tsv`."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ def read_beir(folder: str | Path) -> BeirFolder:
     :param folder: The folder.
     :returns: What it holds; splits without a file are left out.
     :raises FileNotFoundError: If the folder, its corpus or its queries are missing.
-    :raises ValueError: If a line is not JSON, lacks a key, or a judgment names an unknown query or document.
+    :raises ValueError: If a line is not JSON, lacks a key or repeats an id, or a judgment names an unknown query or
+        document.
     """
     path = Path(folder)
     documents = read_corpus(path / "corpus.jsonl")
@@ -64,9 +65,27 @@ def read_corpus(file: str | Path) -> dict[str, str]:
     :param file: A `corpus.jsonl`, or a `.jsonl` file like it.
     :returns: Document id -> title and text, joined by a space.
     :raises FileNotFoundError: If it is missing.
-    :raises ValueError: If a line is not JSON or lacks a key.
+    :raises ValueError: If a line is not JSON, lacks a key or repeats an id.
     """
     return {row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in _texts(file)}
+
+
+def check_judged(qrels: Qrels, document_ids: Iterable[str], what: str) -> None:
+    """
+    Make sure that judgments are about an index.
+
+    :param qrels: The judgments.
+    :param document_ids: The ids of the index.
+    :param what: Whose judgments they are, to begin the message with.
+    :raises ValueError: If they name a document that the index lacks.
+    """
+    missing = {document for judged in qrels.values() for document in judged} - set(document_ids)
+    if missing:
+        msg = (
+            f"{what} judges documents that the index lacks ({min(missing)!r} is one of {len(missing)}): judgments must "
+            "use the ids of the document store."
+        )
+        raise ValueError(msg)
 
 
 def judged_documents(*paths: str | Path | None) -> Iterator[str]:
@@ -88,7 +107,7 @@ def read_queries(file: str | Path) -> dict[str, str]:
     :param file: The file.
     :returns: Query id -> text.
     :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: If a line is not JSON, lacks a key, or a query is empty.
+    :raises ValueError: If a line is not JSON, lacks a key or repeats an id, or a query is empty.
     """
     queries = {row["_id"]: row["text"] for row in _texts(file)}
     empty = [query_id for query_id, text in queries.items() if not text.strip()]
@@ -128,9 +147,14 @@ def read_qrels(file: Path, query_ids: Any, document_ids: Any) -> Qrels:
 
 def _texts(file: str | Path) -> Iterator[dict[str, Any]]:
     form = "a JSON object with the keys _id and text"
+    seen = set()
     for number, row in read_json_lines(file, "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv", form):
         if "_id" not in row or not isinstance(row.get("text"), str):
             msg = f"{file}, line {number}: expected {form}, the latter a text."
             raise ValueError(msg)
         row["_id"] = str(row["_id"])
+        if row["_id"] in seen:
+            msg = f"{file}, line {number}: the _id {row['_id']!r} is there twice; every line needs one of its own."
+            raise ValueError(msg)
+        seen.add(row["_id"])
         yield row

@@ -125,12 +125,12 @@ def compare(first: Quality, second: Quality, name: str = "ndcg@10", seed: int = 
     :param name: The measure.
     :param seed: Of the resampling.
     :returns: The mean `difference` (first - second) with its 95 % bootstrap interval `low` to `high`, and the two-sided
-        `p` of a paired randomisation test.
+        `p` of a paired randomisation test (1 for a single query).
     """
     differences = first.per_query[name] - second.per_query[name]
     interval = _with_interval(differences, seed)
     p = 1.0
-    if np.any(differences):
+    if len(differences) > 1 and np.any(differences):
         test = stats.permutation_test(
             (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES - 1, batch=256, rng=seed
         )

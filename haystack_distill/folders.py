@@ -98,12 +98,14 @@ def workspace_for(output: str | Path) -> Path:
     return final.with_name(f".{final.name}.run")
 
 
-def claim(workspace: Path, run: dict[str, Any]) -> None:
+def claim(workspace: Path, run: dict[str, Any], made: Path | None = None) -> None:
     """
     Bind a workspace to what is run in it, so that a run never goes on from the checkpoints of another.
 
     :param workspace: The workspace.
     :param run: What the run depends on.
+    :param made: What the run would go on from; where it is empty or missing, there is nothing to mix up, and another
+        run may take the workspace over. None takes no workspace over.
     :raises ValueError: If the workspace belongs to another run.
     """
     workspace.mkdir(parents=True, exist_ok=True)
@@ -112,11 +114,15 @@ def claim(workspace: Path, run: dict[str, Any]) -> None:
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
         differs = [key for key in content if content[key] != before.get(key)]
-        if differs:
+        if differs and (made is None or any(made.glob("*"))):
             msg = (
                 f"An unfinished run in {workspace} had other {' and '.join(differs)}: finish it with the same, delete "
                 "the folder to start over, or name another output."
             )
             raise ValueError(msg)
-        logger.info("Going on with the unfinished run in %s.", workspace)
+        if differs:
+            for found in workspace.glob("*.json"):
+                found.unlink()
+        else:
+            logger.info("Going on with the unfinished run in %s.", workspace)
     write_json(file, content)

@@ -7,7 +7,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from haystack_distill.beir import Qrels
+from haystack_distill.beir import Qrels, check_judged
 from haystack_distill.dev_set import DevSet, judged_by_teacher, make_dev_set
-from haystack_distill.folders import claim
+from haystack_distill.folders import claim, write_json
 from haystack_distill.index import IndexView, stored_vectors
 from haystack_distill.losses.alignment import NAMES, AlignmentLoss
 from haystack_distill.losses.weights import checked_weights
 from haystack_distill.own_passages import toward_own_passages
-from haystack_distill.students.cutting import check_keep, find_stack, kale_layers
+from haystack_distill.students.cutting import check_depth, check_keep, find_stack, kale_layers
 from haystack_distill.students.layer_search import LayerSearch, make_layered
 from haystack_distill.students.token_table import average_over, make_token_table
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
@@ -52,7 +52,7 @@ class KaleSettings:
         the passage it stands in: from 0, the teacher alone, to below 1.
     :param max_texts: The most texts to align on.
     :param training: How to train.
-    :raises ValueError: If the passage weight is not within its bounds.
+    :raises ValueError: If a loss is not known, or a weight or the temperature not within its bounds.
     """
 
     layers: int = 2
@@ -66,7 +66,11 @@ class KaleSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
-        """Check the passage weight."""
+        """Check what can be checked without the encoder; weights from YAML may still be strings."""
+        object.__setattr__(self, "loss", checked_weights(self.loss, NAMES))
+        if not self.temperature > 0:
+            msg = f"temperature must be above 0, not {self.temperature}."
+            raise ValueError(msg)
         if not 0 <= self.passage_weight < 1:
             msg = f"passage_weight must be at least 0 and below 1, not {self.passage_weight}."
             raise ValueError(msg)
@@ -132,9 +136,12 @@ def align(
     :raises ValueError: If encoder and index don't belong together, there is nothing to align on, or the workspace
         holds a run with other settings.
     """
-    weights = checked_weights(settings.loss, NAMES)
+    _check_layers(settings, len(find_stack(teacher.model)))
+    given = queries or Queries()
+    check_judged(given.dev_qrels, index.ids, "The dev split of the queries")
     teacher.check_belongs_to(index)
-    material = _material(index, settings, queries or Queries())
+    material = _material(index, settings, given)
+    checkpoints = workspace / "checkpoints"
     made_by = {"query_prefix": teacher.query_prefix, "normalize": teacher.normalize, "dim": teacher.dim}
     claim(
         workspace,
@@ -144,11 +151,15 @@ def align(
             "index": index.fingerprint,
             "texts": hashlib.sha256("\0".join([*material.texts, *material.dev.values()]).encode()).hexdigest(),
         },
+        checkpoints,
     )
     found = judged_by_teacher(teacher, index, material.dev)
     qrels = material.dev_qrels or found
     evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
-    kept, searched = _layers(teacher, settings, _evaluator_sample(evaluator, index), material.sentences)
+    kept, searched = _remembered_layers(
+        workspace / "layers.json",
+        lambda: _layers(teacher, settings, _evaluator_sample(evaluator, index), material.sentences),
+    )
     student, cut_only = make_student(teacher, kept, material.sentences, settings)
     texts = _affordable(material, student, settings.training)
     # Computed once for a run and its continuations.
@@ -160,13 +171,12 @@ def align(
     vectors = toward_own_passages(vectors, texts, material.places, index, settings.passage_weight)
     loss = AlignmentLoss(
         student,
-        weights,
+        settings.loss,
         index.ranking_vectors,
         teacher_norm=float(np.linalg.norm(vectors, axis=1).mean()),
         temperature=settings.temperature,
         seed=settings.training.seed,
     )
-    checkpoints = workspace / "checkpoints"
     training = train(student, texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress)
     dev = make_dev_set(index, material.dev, qrels, found)
     of_queries = min(material.queries, len(texts))
@@ -237,19 +247,37 @@ def _evaluator_sample(evaluator: IndexRetrievalEvaluator, index: IndexView) -> I
     return IndexRetrievalEvaluator(queries, qrels, index)
 
 
-def _layers(
-    teacher: BiEncoderTeacher, settings: KaleSettings, evaluator: IndexRetrievalEvaluator, texts: list[str]
-) -> tuple[tuple[int, ...], dict[str, float]]:
-    if settings.layers == 0 and settings.keep is None:
-        return (), {}
-    depth = len(find_stack(teacher.model))
+def _check_layers(settings: KaleSettings, depth: int) -> tuple[int, ...] | None:
+    """The layers that the settings name, none for a token table; None if they are to be searched for."""
     if isinstance(settings.keep, str):
         if settings.keep != "kale":
             msg = f"keep={settings.keep!r} is not known: give layer numbers, or 'kale' for the paper's."
             raise ValueError(msg)
-        return kale_layers(depth, settings.layers), {}
+        return kale_layers(depth, settings.layers)
     if settings.keep is not None:
-        return check_keep(settings.keep, depth), {}
+        return check_keep(settings.keep, depth)
+    check_depth(settings.layers, depth)
+    return None if settings.layers else ()
+
+
+def _remembered_layers(
+    file: Path, search: Callable[[], tuple[tuple[int, ...], dict[str, float]]]
+) -> tuple[tuple[int, ...], dict[str, float]]:
+    """What a killed run found: its checkpoints fit these layers, and another search might find others."""
+    if file.exists():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return tuple(found["kept"]), found["searched"]
+    kept, searched = search()
+    write_json(file, {"kept": kept, "searched": searched})
+    return kept, searched
+
+
+def _layers(
+    teacher: BiEncoderTeacher, settings: KaleSettings, evaluator: IndexRetrievalEvaluator, texts: list[str]
+) -> tuple[tuple[int, ...], dict[str, float]]:
+    named = _check_layers(settings, len(find_stack(teacher.model)))
+    if named is not None:
+        return named, {}
     tokens = {token for row in teacher.model.tokenizer(evaluator.queries)["input_ids"] for token in row}
     found = LayerSearch(
         teacher, lambda student: evaluator(student)[METRIC], texts[:: max(1, len(texts) // 500)], tokens

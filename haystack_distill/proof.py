@@ -7,13 +7,14 @@
 import json
 import random
 import shutil
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from haystack_distill.beir import Qrels, read_beir, read_queries
+from haystack_distill.beir import Qrels, check_judged, read_beir, read_queries
 from haystack_distill.comparison import (
     Measured,
     System,
@@ -33,7 +34,8 @@ from haystack_distill.serving.exports import PROVENANCE
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.texts import split_index_text
 
-HELD_OUT_PART, HELD_OUT_MOST = 10, 400
+HELD_OUT_PART, HELD_OUT_LEAST, HELD_OUT_MOST = 10, 50, 400
+"""A tenth of given queries is held out to select on, but no more than so many; too few to tell students apart, none."""
 
 
 def align_and_prove(
@@ -63,8 +65,9 @@ def align_and_prove(
     :raises ValueError: See `kale.align`; and if the test folder has no test split for this index.
     """
     workspace = workspace_for(output)
-    given = given_queries(queries, settings.training.seed) if queries else None
     test_queries, test_qrels, judged_by = _test(test, index, settings.training.seed)
+    given = given_queries(queries, settings.training.seed) if queries else Queries()
+    given = replace(given, train=unseen(given.train, (test_queries[query_id] for query_id in test_qrels)))
     aligned = align(index, teacher, settings, workspace, given, progress=progress)
     systems = [
         teacher_system(teacher),
@@ -90,9 +93,12 @@ def given_queries(path: str, seed: int) -> Queries:
     """
     Split given queries into those to train on and those to select on; the test split is never among them.
 
+    Where there is no dev split, a tenth is held out, unless that were fewer than 50: then all are trained on, and
+    sentences of the index serve to select.
+
     :param path: A BEIR folder, or a JSONL file of queries.
     :param seed: Of the choice where there is no dev split.
-    :returns: The queries.
+    :returns: The queries; none to train on that dev or test ask as well.
     :raises FileNotFoundError: If the path is missing.
     :raises ValueError: If the folder has no train split.
     """
@@ -106,14 +112,30 @@ def given_queries(path: str, seed: int) -> Queries:
             raise ValueError(msg)
         dev = folder.qrels.get("dev") or _some(folder.qrels["train"], seed)
         train = [folder.queries[query_id] for query_id in folder.qrels["train"] if query_id not in dev]
-        return Queries(train, {query_id: folder.queries[query_id] for query_id in dev}, dev)
+        selecting = {query_id: folder.queries[query_id] for query_id in dev}
+        return Queries(unseen(train, [*selecting.values(), *folder.texts_of("test")]), selecting, dev)
     queries = read_queries(path)
     held_out: dict[str, str] = _some(queries, seed)
-    return Queries([text for query_id, text in queries.items() if query_id not in held_out], held_out)
+    train = [text for query_id, text in queries.items() if query_id not in held_out]
+    return Queries(unseen(train, held_out.values()), held_out)
+
+
+def unseen(train: Iterable[str], judged: Iterable[str]) -> list[str]:
+    """
+    Leave out queries to train on that are judged as well, so that no figure is about a query that was learnt.
+
+    :param train: Queries to train on.
+    :param judged: Those to select on or to measure with.
+    :returns: The others; case and spaces at the ends don't count.
+    """
+    known = {text.strip().casefold() for text in judged}
+    return [text for text in train if text.strip().casefold() not in known]
 
 
 def _some(everything: dict[str, Any], seed: int) -> dict[str, Any]:
     count = min(HELD_OUT_MOST, len(everything) // HELD_OUT_PART)
+    if count < HELD_OUT_LEAST:
+        return {}
     chosen = random.Random(seed).sample(sorted(everything), count)  # noqa: S311 - a sample, not a secret
     return {key: everything[key] for key in chosen}
 
@@ -122,6 +144,12 @@ def _test(test: str | None, index: IndexView, seed: int) -> tuple[dict[str, str]
     if test is None:
         parts = split_index_text(index, seed)
         qrels = judged_by_place(parts.proof, parts.places, index)
+        if len(qrels) < 2:
+            msg = (
+                f"The {len(index)} documents have {len(parts.places)} sentences, too few to hold some out for the "
+                "proof: give `test`, a BEIR folder with a test split."
+            )
+            raise ValueError(msg)
         return parts.proof, qrels, "held-out sentences of the index, judged by the passages they stand in"
     queries, qrels = judged_split(test, "test", index)
     return queries, qrels, "judged test queries"
@@ -140,11 +168,10 @@ def judged_split(path: str, split: str, index: IndexView) -> tuple[dict[str, str
     """
     folder = read_beir(path)
     qrels = folder.qrels.get(split, {})
-    missing = {document for judged in qrels.values() for document in judged} - set(index.ids)
-    if not qrels or missing:
-        fault = f"judges documents that the index lacks ({sorted(missing)[0]!r} is one)" if missing else "is missing"
-        msg = f"{path}/qrels/{split}.tsv {fault}: judgments must use the ids of the document store."
+    if not qrels:
+        msg = f"{path}/qrels/{split}.tsv is missing or judges nothing: name a split that has judgments."
         raise ValueError(msg)
+    check_judged(qrels, index.ids, f"{path}/qrels/{split}.tsv")
     return folder.queries, qrels
 
 
@@ -180,7 +207,7 @@ def evaluate_students(
     figures = metrics(measured, seed)
     facts = {
         "Teacher": teacher_name,
-        "Students": ", ".join(f"{name}: {folder}" for name, folder in students.items()),
+        **{f"Student {name}": _made(Path(folder)) for name, folder in students.items()},
         "Index": f"{len(index)} documents, {index.dim} dimensions, {index.similarity}, "
         f"fingerprint {index.fingerprint[:16]}",
         "Judged by": f"judged {split} queries",
@@ -190,6 +217,17 @@ def evaluate_students(
         write_json(folder / "metrics.json", figures)
         (folder / "report.html").write_text(write_report(measured, figures, examples, facts), encoding="utf-8")
     return figures
+
+
+def _made(folder: Path) -> str:
+    """How a saved student came to be, if its folder tells."""
+    file = folder / "metrics.json"
+    figures = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if "kept_layers" not in figures.get("provenance", {}):
+        return f"{folder}, not made by an alignment"
+    facts = facts_of(figures)
+    told = "; ".join(f"{label.lower()}: {facts[label]}" for label in ("Layers kept", "Trained on", "Loss", "Training"))
+    return f"{folder} ({told})"
 
 
 def _saved(name: str, folder: Path, index: IndexView) -> System:

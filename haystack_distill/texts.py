@@ -6,11 +6,12 @@
 
 import random
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 from haystack_distill.index import IndexView
 
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\n\s*\n")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])")
 MIN_WORDS, MAX_WORDS = 3, 64
 HELD_OUT = 400
 
@@ -25,13 +26,31 @@ def index_sentences(texts: list[str]) -> dict[str, list[int]]:
     """
     sentences: dict[str, list[int]] = {}
     for number, text in enumerate(texts):
-        for piece in SENTENCE_END.split(text):
-            words = (piece or "").split()
+        for piece in (piece for part in _unwrapped(text) for piece in SENTENCE_END.split(part)):
+            words = piece.split()
             if len(words) >= MIN_WORDS or (len(words) == 1 and len(words[0]) >= 10):
                 places = sentences.setdefault(" ".join(words[:MAX_WORDS]), [])
                 if places[-1:] != [number]:
                     places.append(number)
     return sentences
+
+
+def _unwrapped(text: str) -> list[str]:
+    """
+    Cut where a line break is meant: after a title, a heading, an item of a list.
+
+    In wrapped prose a line ends where the next word would not have fitted, or goes on with a small letter.
+    """
+    lines = text.split("\n")
+    width = max(map(len, lines))
+    parts = [lines[0]]
+    for above, line in pairwise(lines):
+        word = next(iter(line.split(maxsplit=1)), "")
+        if not word or (len(above.rstrip()) + 1 + len(word) <= width and not word[0].islower()):
+            parts.append(line)
+        else:
+            parts[-1] += f" {line}"
+    return parts
 
 
 class IndexText(NamedTuple):

@@ -65,6 +65,12 @@ def test_equal_systems_do_not_differ_and_better_ones_do():
     assert noise["p"] > 0.01
 
 
+def test_one_query_proves_nothing():
+    assert compare(quality([0.9]), quality([0.1])) == pytest.approx(
+        {"difference": 0.8, "low": 0.8, "high": 0.8, "p": 1}
+    )
+
+
 def test_the_interval_of_a_mean_holds_it():
     summary = quality(np.random.default_rng(1).random(100)).summary()["ndcg@10"]
     assert summary["low"] < summary["value"] < summary["high"]

@@ -210,6 +210,23 @@ def test_sentences_and_titles_are_cut_out():
     }
 
 
+def test_line_breaks_that_are_meant_part_texts_and_those_of_wrapped_prose_do_not():
+    """A title over a body, as embedders join them; a list; and prose that was wrapped at a width, or by hand."""
+    title = "How to sort a list\nUse sorted for that thing, it is quite fast."
+    steps = "Open the file first\n- read all the lines\n- close it again after that, always."
+    wrapped = "The wrapped text that goes on\nUntil its very end is reached\nAfter some lines."
+    by_hand = "Some people break\ntheir lines where they like to, which is fine."
+    assert list(index_sentences([title, steps, wrapped, by_hand])) == [
+        "How to sort a list",
+        "Use sorted for that thing, it is quite fast.",
+        "Open the file first",
+        "- read all the lines",
+        "- close it again after that, always.",
+        "The wrapped text that goes on Until its very end is reached After some lines.",
+        "Some people break their lines where they like to, which is fine.",
+    ]
+
+
 def test_held_out_sentences_are_not_trained_on(index):
     parts = split_index_text(index, seed=0)
     dev, proof, rest = set(parts.dev.values()), set(parts.proof.values()), set(parts.rest)
@@ -248,6 +265,7 @@ def test_titles_are_part_of_documents(tmp_path):
         ("corpus.jsonl", '{"_id": "d0"}\n', "corpus.jsonl, line 1: expected a JSON object with the keys _id and text"),
         ("corpus.jsonl", '{"_id": "d0", "text": 5}\n', "corpus.jsonl, line 1: expected .*, the latter a text"),
         ("queries.jsonl", '{"_id": "q0", "text": "a"}\n\n{broken\n', "queries.jsonl, line 3"),
+        ("corpus.jsonl", '{"_id": 1, "text": "a"}\n{"_id": "1", "text": "b"}\n', "line 2: the _id '1' is there twice"),
         ("queries.jsonl", '["q0", "a"]\n', "queries.jsonl, line 1: expected a JSON object .*, not"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\n", "test.tsv, line 2: expected query-id"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq99\td0\t1\n", "the query 'q99' is judged but"),

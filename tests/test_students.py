@@ -202,9 +202,8 @@ def test_the_search_finds_a_planted_best_cheaply(depth, layers, monkeypatch, tea
     monkeypatch.setattr(search, "_score", score)
     found = search.best(layers)
     assert len(search.scores) <= MAX_CANDIDATES
-    assert score(found) >= max(score(start) for start in starting_points(depth, layers))
-    if depth == 6:
-        assert found == planted
+    start = max(score(one) for one in starting_points(depth, layers))
+    assert found == planted or (depth > 12 and score(found) > start)
 
 
 def test_exchanges_differ_in_one_layer():

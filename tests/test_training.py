@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from safetensors.numpy import load_file
+from sentence_transformers import SentenceTransformerTrainer
 
 from haystack_distill.evaluation import measure, ranking, search
 from haystack_distill.folders import claim
@@ -150,6 +151,63 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_model(bert, tmp_path):
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("broken", "unbroken")]
     assert weights[0].keys() == weights[1].keys()
     assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.fixture
+def scripted(index, teacher, tmp_path, monkeypatch):
+    """Alignments whose dev measure is written down; None in its place interrupts the run."""
+
+    def run(name, measures):
+        left = iter(measures)
+
+        def evaluate(*_, **__):
+            value = next(left)
+            if value is None:
+                raise KeyboardInterrupt
+            return {METRIC: value}
+
+        monkeypatch.setattr(IndexRetrievalEvaluator, "__call__", evaluate)
+        settings = KaleSettings(keep=(5,), training=TrainingSettings(epochs=9, batch_size=32))
+        return align(index, teacher, settings, tmp_path / name, progress=False)
+
+    return run
+
+
+FALLING = [0.9, 0.8, 0.7, 0.6, 0.5]
+
+
+def test_training_ends_when_dev_gets_no_better_and_the_best_checkpoint_is_kept(scripted):
+    aligned, first = scripted("whole", FALLING), scripted("first", [0.9, *[0.1] * 4])
+    assert [entry["dev_ndcg@10"] for entry in aligned.training.history] == FALLING
+    kept, of_first = (one.student.state_dict() for one in (aligned, first))
+    assert all((kept[key] == of_first[key]).all() for key in kept)
+
+
+def test_a_run_that_goes_on_is_no_more_patient(scripted):
+    """Three evaluations without gain before the kill count."""
+    whole = scripted("whole", [0.3, 0.9, 0.8, 0.7, 0.6, 0.5])
+    with pytest.raises(KeyboardInterrupt):
+        scripted("broken", [0.3, 0.9, 0.8, 0.7, None])
+    went_on = scripted("broken", [0.6, 0.5])
+    assert went_on.training.history == whole.training.history
+    weights = [one.student.state_dict() for one in (whole, went_on)]
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+
+
+def test_a_run_that_had_stopped_early_is_not_trained_further(scripted, monkeypatch):
+    """Killed after its last checkpoint; another epoch might happen to be better."""
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    before = scripted("whole", FALLING)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SentenceTransformerTrainer, "_finalize_training", killed)
+        scripted("broken", FALLING)
+    after = scripted("broken", [])
+    assert after.training.history == before.training.history
+    weights = [one.student.state_dict() for one in (before, after)]
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
 
 
 def test_batches_hold_texts_of_similar_length_and_every_text_once():

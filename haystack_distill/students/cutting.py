@@ -72,6 +72,19 @@ def find_stack(encoder: SentenceTransformer) -> LayerStack:
     return found[0]
 
 
+def check_depth(layers: int, depth: int) -> None:
+    """
+    Make sure that an encoder can keep so many layers.
+
+    :param layers: How many are wanted; 0 stands for a token table.
+    :param depth: How many there are.
+    :raises ValueError: If it can't.
+    """
+    if not 0 <= layers <= depth:
+        msg = f"layers={layers} does not fit: the encoder has {depth} layers (0 asks for a token table)."
+        raise ValueError(msg)
+
+
 def check_keep(keep: list[int] | tuple[int, ...], depth: int) -> tuple[int, ...]:
     """
     Put the numbers of the layers to keep in order.
@@ -114,7 +127,7 @@ def cut(teacher: BiEncoderTeacher, keep: tuple[int, ...]) -> SentenceTransformer
 
     :param teacher: The teacher.
     :param keep: The numbers of the layers to keep, ascending.
-    :returns: The student, untrained, in evaluation mode.
+    :returns: The student, untrained, in evaluation mode and float32, in which Adam's small steps are not lost.
     :raises ValueError: If the encoder can't be cut at these layers.
     """
     stack = find_stack(teacher.model)
@@ -125,7 +138,7 @@ def cut(teacher: BiEncoderTeacher, keep: tuple[int, ...]) -> SentenceTransformer
     all_layers = stack.layers
     try:  # the copy must not hold the layers that are dropped, not even for a moment
         setattr(stack.parent, stack.name, nn.ModuleList([all_layers[number] for number in keep]))
-        student = copy.deepcopy(teacher.model)
+        student = copy.deepcopy(teacher.model).float()
     finally:
         setattr(stack.parent, stack.name, all_layers)
     transformer: Any = student[0]

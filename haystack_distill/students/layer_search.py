@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from haystack_distill.students.cutting import KALE_LAYERS, check_keep, cut, find_stack, kale_layers
+from haystack_distill.students.cutting import KALE_LAYERS, check_depth, check_keep, cut, find_stack, kale_layers
 from haystack_distill.students.folding import can_fold, fold, token_states
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
@@ -47,15 +47,13 @@ class LayerSearch:
         """
         Find the layers to keep.
 
-        :param layers: How many.
+        :param layers: How many, at least one.
         :returns: Their numbers, ascending.
         :raises ValueError: If the teacher has fewer.
         """
         stack = find_stack(self.teacher.model)
         depth = len(stack)
-        if not 1 <= layers <= depth:
-            msg = f"layers={layers} does not fit: the encoder has {depth} layers (0 asks for a token table)."
-            raise ValueError(msg)
+        check_depth(layers, depth)
         if layers == depth:
             return tuple(range(depth))
         for candidate in starting_points(depth, layers):
@@ -126,15 +124,27 @@ def make_layered(
     :param keep: The layers that stay.
     :param texts: Texts to fold over.
     :param tokens: The tokens to fold; default: the whole vocabulary.
-    :param states: Token states by layer, filled and reused from call to call.
+    :param states: The states of `tokens` by layer, filled and reused from call to call.
     :param folded: False leaves the embeddings as they are, as the KALE paper does.
     :returns: The student, untrained.
     """
     keep = check_keep(keep, len(find_stack(teacher.model)))
     student = cut(teacher, keep)
     if folded and keep[0] > 0 and can_fold(find_stack(student)):
-        known = states if states is not None else {}
-        if keep[0] not in known:
-            known[keep[0]] = token_states(teacher, keep[0], texts, tokens).states
-        fold(student, teacher, keep[0], known[keep[0]])
+        fold(student, teacher, keep[0], _states(teacher, keep[0], texts, tokens, states))
     return student
+
+
+def _states(
+    teacher: BiEncoderTeacher, layer: int, texts: list[str], tokens: set[int] | None, known: dict[int, Tensor] | None
+) -> Tensor:
+    """What to fold. Of a search only the rows of its tokens are kept: a vocabulary for each layer would fill memory."""
+    if tokens is None or known is None:
+        return token_states(teacher, layer, texts, tokens).states
+    rows = sorted(tokens)
+    if layer not in known:
+        known[layer] = token_states(teacher, layer, texts, tokens).states[rows]
+    model = find_stack(teacher.model).model
+    states = known[layer].new_zeros(model.get_input_embeddings().num_embeddings, model.config.hidden_size)
+    states[rows] = known[layer]
+    return states

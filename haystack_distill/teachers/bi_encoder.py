@@ -4,6 +4,7 @@
 
 """The bi-encoder that embedded the index, as a teacher of query vectors."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +124,8 @@ class BiEncoderTeacher:
                 "that the documents were embedded with (and `truncate_dim`, if it was used)."
             )
             raise ValueError(msg)
-        rows = [row for row in range(0, len(index), max(1, len(index) // (4 * SAMPLE))) if index.texts[row]][:SAMPLE]
+        rows = [row for row, text in enumerate(index.texts) if text]
+        rows = rows[:: math.ceil(len(rows) / SAMPLE) or 1]  # from the whole index: its end may be by another encoder
         if not rows:
             msg = "No document in the store has a text, so it can't be checked that the encoder made the vectors."
             raise ValueError(msg)
@@ -146,10 +148,12 @@ class BiEncoderTeacher:
                     f"The documents were embedded with the prefix {prefix!r}, not {self.document_prefix!r}: "
                     f"set `document_prefix` to {prefix!r}."
                 )
+        differ = int(np.sum(_cosines(ours, stored) < MATCH))
         return (
-            f"The vectors in the index were not made by this encoder (mean cosine {_mean_cosine(ours, stored):.3f} on "
-            f"{len(texts)} stored texts embedded again): name the model of the document embedder, and its prefix and "
-            "`meta_fields_to_embed` if it has them."
+            f"The vectors in the index were not made by this encoder (mean cosine {_mean_cosine(ours, stored):.3f}, "
+            f"{differ} of {len(texts)} stored texts embedded again differ): name the model of the document embedder, "
+            "and its prefix and `meta_fields_to_embed` if it has them."
+            + (" If two models made it, embed all of it with one." if differ < len(texts) else "")
         )
 
     def _encode(self, texts: list[str], prefix: str, batch_size: int, progress: bool) -> np.ndarray:
@@ -193,5 +197,9 @@ def _prompt_of(model: SentenceTransformer, task: str) -> str:
 
 
 def _mean_cosine(first: np.ndarray, second: np.ndarray) -> float:
+    return float(_cosines(first, second).mean())
+
+
+def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return float(np.mean(np.sum(first * second, axis=1) / norms))
+    return np.asarray(np.sum(first * second, axis=1) / norms)

@@ -25,7 +25,7 @@ from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import Fused, FusionReader
 from haystack_distill.teachers.prompts import Encoded
 from haystack_distill.training.adapters import with_adapters
-from haystack_distill.training.trainer import TrainingSummary, last_checkpoint
+from haystack_distill.training.trainer import TrainingSummary, train_or_go_on
 
 MASKED = -100
 """The label of a token that no loss is computed on."""
@@ -96,7 +96,7 @@ def train_reader(
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_Progress)
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    train_or_go_on(trainer, checkpoints)
     # The trainer leaves its bf16 context around `forward`; what is measured and saved must run as it will be loaded.
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     reader.model = model.merge_and_unload() if settings.lora_rank else model
@@ -236,6 +236,7 @@ def _arguments(device: torch.device, checkpoints: Path, settings: AnswerSettings
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,  # how long it has been patient
         prediction_loss_only=True,
         remove_unused_columns=False,
         label_names=["labels"],

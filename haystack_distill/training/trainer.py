@@ -21,7 +21,14 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback, ProgressCallback
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerState,
+)
 
 from haystack_distill.losses.weights import DivergedError
 from haystack_distill.training.index_evaluator import METRIC
@@ -50,7 +57,7 @@ class TrainingSummary:
     """
     What happened in training.
 
-    :param seconds: Time spent training, evaluations included, over all resumed parts.
+    :param seconds: Time spent training, evaluations included; of the last part, where a run was killed and went on.
     :param epochs: Passes over the texts that were planned.
     :param history: One entry an evaluation: `epoch` and the dev measure (`dev_ndcg@10`).
     :param diverged: Whether it was stopped because the loss was no number any more.
@@ -105,7 +112,7 @@ def run_trainer(
     diverged = False
     with _trainable(student):
         try:
-            trainer.train(resume_from_checkpoint=last_checkpoint(Path(str(arguments.output_dir))))
+            train_or_go_on(trainer, Path(str(arguments.output_dir)))
         except DivergedError as error:
             if trainer.state.best_model_checkpoint is None:
                 raise
@@ -154,6 +161,7 @@ def common_arguments(
         "load_best_model_at_end": True,
         "metric_for_best_model": f"eval_{metric}",
         "greater_is_better": True,
+        "restore_callback_states_from_checkpoint": True,  # how long it has been patient
         "logging_steps": 50,
         "seed": seed,
         "data_seed": seed,
@@ -176,6 +184,27 @@ def last_checkpoint(folder: Path) -> str | None:
             return str(found[-1])
         shutil.rmtree(found.pop())
     return None
+
+
+def train_or_go_on(trainer: Trainer, checkpoints: Path) -> None:
+    """
+    Train, or go on from the last complete checkpoint. A run that had lost its patience only loads its best one.
+
+    :param trainer: The trainer.
+    :param checkpoints: Where its checkpoints are.
+    """
+    checkpoint = last_checkpoint(checkpoints)
+    if checkpoint is not None and _ended_early(Path(checkpoint)):
+        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        trainer._load_best_model()
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def _ended_early(checkpoint: Path) -> bool:
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    stopping = state["stateful_callbacks"]["EarlyStoppingCallback"]
+    return stopping["attributes"]["early_stopping_patience_counter"] >= stopping["args"]["early_stopping_patience"]
 
 
 def _is_whole(checkpoint: Path) -> bool:

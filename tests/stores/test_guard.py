@@ -4,6 +4,7 @@
 
 """The similarity guard: a student before a store that ranks otherwise is an error that says what to do."""
 
+import asyncio
 import json
 import logging
 import shutil
@@ -43,6 +44,8 @@ def test_a_student_of_dot_products_does_not_suit_vectors_of_length_one(backend, 
     served = retriever(backend, filled, student("dot_product", normalized=False))
     with pytest.raises(ValueError, match="dot_product over vectors not of length 1, .* of length 1: .*KaleAligner"):
         served.run(query=QUERY)
+    with pytest.raises(ValueError, match="dot_product over vectors not of length 1"):
+        asyncio.run(served.run_async(query=QUERY))
 
 
 def test_a_store_of_uneven_vectors(backend, opener, uneven, student):

@@ -6,6 +6,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,12 @@ import typer
 import yaml
 from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.utils.deserialization import deserialize_component_inplace
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from haystack_distill.beir import read_corpus
 from haystack_integrations.components.distill import cli_augment, cli_distill, cli_label, cli_reindex, cli_replies
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -26,6 +30,12 @@ app.command("heads")(cli_label.choose_heads)
 app.command("reindex")(cli_reindex.reindex)
 app.command("compare-replies")(cli_replies.compare_replies)
 console = Console()
+logger = logging.getLogger(__name__)
+
+STORE = typer.Option(
+    help="A YAML with `type` and `init_parameters` of a document store that holds the folder's documents, embedded; "
+    "by default they are embedded into memory."
+)
 
 
 @app.callback()
@@ -48,9 +58,10 @@ def align(
     epochs: Annotated[int | None, typer.Option(help="Passes over the texts; default: what fits some minutes.")] = None,
     export: Annotated[list[str] | None, typer.Option(help="Export it too, as onnx-int8; can be given again.")] = None,
     seed: Annotated[int, typer.Option(help="Of order and sampling.")] = 0,
+    store: Annotated[Path | None, STORE] = None,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
-    """Index a BEIR folder in memory, cut the query encoder, align it with the index, and prove it on the test split."""
+    """Cut the query encoder of an index, align it with the index, and prove it on the test split of a BEIR folder."""
     from haystack_integrations.components.distill.kale_aligner import KaleAligner
 
     kept, weights = _layer_numbers(keep), _weights(loss)
@@ -58,7 +69,7 @@ def align(
 
     def job() -> dict[str, Any]:
         aligner = KaleAligner(
-            document_store=_indexed(folder, model, output, progress),
+            document_store=_store(store, folder, model, output, progress),
             teacher=model,
             output=str(output),
             layers=layers,
@@ -71,7 +82,10 @@ def align(
         )
         pipeline = Pipeline()
         pipeline.add_component("aligner", aligner)
-        inputs: dict[str, Any] = {"queries": str(folder) if queries else None}
+        given = queries and (folder / "qrels" / "train.tsv").is_file()
+        if queries and not given:
+            logger.warning("%s has no qrels/train.tsv: aligning with the text of the index alone.", folder)
+        inputs: dict[str, Any] = {"queries": str(folder) if given else None}
         if (folder / "qrels" / "test.tsv").is_file():
             inputs["test"] = str(folder)
         return pipeline.run({"aligner": inputs})["aligner"]
@@ -122,23 +136,32 @@ def evaluate(
     student: Annotated[list[Path], typer.Option(help="A student's folder; can be given several times.")],
     output: Annotated[Path, typer.Option(help="The folder to make; it must not exist.")],
     split: Annotated[str, typer.Option(help="Which judgments to use.")] = "test",
+    store: Annotated[Path | None, STORE] = None,
 ) -> None:
     """Measure students beside the encoder of the index, and write metrics.json and report.html."""
+    from haystack_distill.folders import workspace_for
     from haystack_integrations.components.distill.retrieval_evaluator import RetrievalEvaluator
 
     _show_progress(True)
 
     def job() -> dict[str, Any]:
+        workspace = workspace_for(output)
+        students = {path.resolve().name: str(path) for path in student}
+        if len(students) < len(student):
+            msg = f"Two of the students are called alike ({', '.join(map(str, student))}): rename a folder."
+            raise ValueError(msg)
         evaluator = RetrievalEvaluator(
-            document_store=_indexed(folder, model, output, progress=True),
+            document_store=_store(store, folder, model, output, progress=True),
             teacher=model,
-            students={path.name: str(path) for path in student},
+            students=students,
             output=str(output),
             split=split,
         )
         pipeline = Pipeline()
         pipeline.add_component("evaluator", evaluator)
-        return pipeline.run({"evaluator": {"queries": str(folder)}})["evaluator"]
+        result = pipeline.run({"evaluator": {"queries": str(folder)}})["evaluator"]
+        shutil.rmtree(workspace, ignore_errors=True)
+        return result
 
     _print_metrics(_explained(job)["metrics"])
     console.print(f"metrics.json and report.html are in {output}", highlight=False, soft_wrap=True)
@@ -153,16 +176,9 @@ def run(
     from haystack_integrations.components.distill.pipelines import load_pipeline
 
     def job() -> dict[str, Any]:
-        values = {}
-        for one in inputs or []:
-            name, equals, value = one.partition("=")
-            if not equals:
-                msg = f"The input {one!r} has no value: write it as name=value."
-                raise ValueError(msg)
-            values[name] = yaml.safe_load(value)
         loaded = load_pipeline(pipeline)
         try:
-            return loaded.run(**values)
+            return loaded.run(**_values(inputs or [], loaded.__haystack_input__._sockets_dict))
         finally:
             loaded.pipeline.close()
 
@@ -171,15 +187,21 @@ def run(
 
 def _explained(job: Any) -> Any:
     """Run a job; what the user can mend is one sentence and exit code 1, anything else a traceback."""
-    from haystack.core.errors import PipelineRuntimeError, SerializationError
+    from haystack.core.errors import DeserializationError, PipelineRuntimeError, SerializationError
+    from haystack.document_stores.errors import DocumentStoreError
 
+    explained = (ValueError, TypeError, OSError, ImportError, yaml.YAMLError)
+    explained += (SerializationError, DeserializationError, DocumentStoreError)
     try:
         return job()
-    except (ValueError, TypeError, OSError, ImportError, SerializationError, PipelineRuntimeError) as error:
+    except (*explained, PipelineRuntimeError) as error:
         cause = error.__cause__ if isinstance(error, PipelineRuntimeError) and error.__cause__ else error
-        if not isinstance(cause, ValueError | OSError | TypeError | ImportError | SerializationError):
+        if not isinstance(cause, explained):
             raise
-        Console(stderr=True).print(f"[red]Error:[/red] {cause}", highlight=False, soft_wrap=True)
+        sentence = str(cause)
+        if isinstance(cause, DeserializationError) and cause.__cause__:  # Haystack shows all of the component first
+            sentence = f"{sentence.partition(' with the following')[0]}: {cause.__cause__}."
+        Console(stderr=True).print("[red]Error:[/red]", escape(sentence), highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 
@@ -192,11 +214,31 @@ def _show_progress(progress: bool) -> None:
         logging.getLogger().setLevel(logging.WARNING)
 
 
+def _values(inputs: list[str], sockets: dict[str, Any]) -> dict[str, Any]:
+    """What was typed as name=value. Where a text is wanted it is one: a query may look like a number, or like YAML."""
+    values = {}
+    for one in inputs:
+        name, equals, value = one.partition("=")
+        if not equals or name not in sockets:
+            fault = "has no value" if not equals else "is not one of the pipeline's"
+            msg = f"The input {one!r} {fault}: write it as name=value; the names are {', '.join(sockets)}."
+            raise ValueError(msg)
+        values[name] = value if sockets[name].type in (str, str | None) else yaml.safe_load(value)
+    return values
+
+
+def _store(file: Path | None, folder: Path, model: str, output: Path, progress: bool) -> Any:
+    """The document store that a YAML describes, or one that is made of the folder."""
+    if file is None:
+        return _indexed(folder, model, output, progress)
+    read_corpus(folder / "corpus.jsonl")  # a folder that is not there must not pass for one without queries
+    described = {"document_store": yaml.safe_load(file.read_text(encoding="utf-8"))}
+    deserialize_component_inplace(described, "document_store")
+    return described["document_store"]
+
+
 def _indexed(folder: Path, model: str, output: Path, progress: bool) -> InMemoryDocumentStore:
     """Embed a BEIR corpus into memory; a killed run finds the vectors again."""
-    import numpy as np
-
-    from haystack_distill.beir import read_corpus
     from haystack_distill.folders import workspace_for
     from haystack_distill.index import stored_vectors
     from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
@@ -208,8 +250,7 @@ def _indexed(folder: Path, model: str, output: Path, progress: bool) -> InMemory
     vectors = stored_vectors(
         workspace / "documents.npy", [model, *texts], lambda: teacher.encode_documents(texts, progress=progress)
     )
-    similarity: Any = "cosine" if np.allclose(np.linalg.norm(vectors[:100], axis=1), 1, atol=1e-3) else "dot_product"
-    store = InMemoryDocumentStore(embedding_similarity_function=similarity)
+    store = InMemoryDocumentStore(embedding_similarity_function=_similarity(teacher.model.similarity_fn_name, model))
     store.write_documents(
         [
             Document(id=document_id, content=text, embedding=vector.tolist())
@@ -217,6 +258,15 @@ def _indexed(folder: Path, model: str, output: Path, progress: bool) -> InMemory
         ]
     )
     return store
+
+
+def _similarity(name: str, model: str) -> Any:
+    """How the encoder's maker compares its vectors, as the store in memory calls it."""
+    names = {"cosine": "cosine", "dot": "dot_product"}
+    if name not in names:
+        msg = f"{model} compares vectors by {name}, and a store in memory by cosine or dot product: run a YAML."
+        raise ValueError(msg)
+    return names[name]
 
 
 def _layer_numbers(keep: str | None) -> list[int] | str | None:

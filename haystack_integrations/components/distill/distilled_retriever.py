@@ -81,7 +81,7 @@ class DistilledRetriever:
         :param filters: Passed on to the retriever.
         :param top_k: Overrides the one given at initialisation.
         :returns: `documents`, in the store's order.
-        :raises ValueError: If the query is empty.
+        :raises ValueError: If the query is empty, or the store ranks otherwise than the encoder was made for.
         """
         self._check(query)
         self.warm_up()
@@ -100,12 +100,14 @@ class DistilledRetriever:
         :param filters: Passed on to the retriever.
         :param top_k: Overrides the one given at initialisation.
         :returns: `documents`, in the store's order.
-        :raises ValueError: If the query is empty.
+        :raises ValueError: If the query is empty, or the store ranks otherwise than the encoder was made for.
         """
         self._check(query)
         if not hasattr(self.retriever, "run_async") or is_embedded(store_of(self.retriever)):
             # One change of thread is enough for both.
             return await asyncio.to_thread(self.run, query, filters, top_k)
+        if not self._fits:
+            await asyncio.to_thread(self.warm_up)
         if hasattr(self.query_encoder, "run_async"):
             embedded = await self.query_encoder.run_async(text=query)
         else:

@@ -30,7 +30,11 @@ def load_pipeline(path: str | Path) -> SuperComponent:
         msg = f"The pipeline {file} is missing."
         raise FileNotFoundError(msg)
     text = file.read_text(encoding="utf-8")
-    content: Any = yaml.safe_load(text)
+    try:
+        content: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"{file} is not YAML: {' '.join(str(error).split())}"
+        raise ValueError(msg) from error
     if not isinstance(content, dict) or "components" not in content:
         msg = f"{file} is not a pipeline: a YAML with `components:` and `connections:` is expected."
         raise ValueError(msg)
