@@ -13,6 +13,7 @@ rows of their own. Everything is judged on the test split. A table that was stop
 with the same `--json`.
 """
 
+import gc
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -112,6 +113,7 @@ def row_of(
     given = Queries() if text == "index alone" else given_queries(str(folder), 0)
     aligned = align(index, encoder, settings, work, given)
     shutil.rmtree(work)
+    gc.collect()  # trainers are full of cycles, and one with a deep teacher holds a gigabyte
     judged = read_beir(folder)
     measured = measure_all(
         [

@@ -15,6 +15,7 @@ The last two rows are about other students, aligned with every other document al
 and about the ones that "came later", both searched for among all.
 """
 
+import gc
 import json as json_format
 import random
 import shutil
@@ -89,6 +90,7 @@ def students(
     systems = []
     for settings in wanted:
         shutil.rmtree(WORK, ignore_errors=True)
+        gc.collect()  # trainers are full of cycles, and one with a deep teacher holds a gigabyte
         systems.append(
             student_system(f"{settings.layers} layers", align(index, encoder, settings, WORK, given).student)
         )
