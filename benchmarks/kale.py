@@ -7,10 +7,10 @@ Query encoders cut from one teacher, each aligned with one corpus: quality, spee
 
     python -m benchmarks.kale --data FOLDER [--json FILE] [--quick] [--passage-weight 0]
 
-FOLDER holds BEIR folders. Rows: the teacher; per depth the plain cut, the paper's KALE (its loss, its layers, the train
-queries, three epochs) and ours, with the train queries and from the index alone; with another passage weight they are
-rows of their own. Everything is judged on the test split. A table that was stopped goes on when it is started again
-with the same `--json`.
+FOLDER holds BEIR folders. Rows: per depth the paper's KALE (its loss, its layers, the train queries, three epochs) and
+ours, with the train queries and from the index alone, each beside the plain cut of its layers and the teacher that it
+is a share of; with another passage weight they are rows of their own. Everything is judged on the test split. A table
+that was stopped goes on when it is started again with the same `--json`.
 """
 
 import gc
@@ -39,8 +39,9 @@ COLUMNS = (
     ("query encoder", "system", ""),
     ("text", "text", ""),
     ("layers kept", "kept", ""),
-    ("nDCG@10", "ndcg@10", ".3f"),
+    ("teacher", "teacher", ".3f"),
     ("cut only", "cut_only", ".3f"),
+    ("nDCG@10", "ndcg@10", ".3f"),
     ("% of teacher", "share", ".1f"),
     ("p", "p", ".3f"),
     ("ms a query", "encode_ms", ".2f"),
