@@ -156,6 +156,7 @@ def train_asymmetric(
     :raises ValueError: If a depth does not fit, rows lack a column, or the workspace holds a run with other settings.
     """
     _check(teacher, rows, settings)
+    checkpoints = workspace / "checkpoints"
     claim(
         workspace,
         {
@@ -164,6 +165,7 @@ def train_asymmetric(
             "index": index.fingerprint,
             "rows": hashlib.sha256(json.dumps([list(rows[name]) for name in rows.column_names]).encode()).hexdigest(),
         },
+        checkpoints.glob("*"),
     )
     layers = _choose_layers(teacher, settings, index, dev_queries, dev_qrels)
     texts = _spread(index.texts, FOLD_TEXTS)
@@ -171,7 +173,6 @@ def train_asymmetric(
     query, document = (make_layered(teacher, layers[side], texts) for side in SIDES)
     student = routed(query, document, prompts)
     evaluator = ReembeddingEvaluator(dev_queries, dev_qrels, index)
-    checkpoints = workspace / "checkpoints"
     training = train_routes(student, rows, evaluator, index, checkpoints, settings.training, progress=progress)
     summary = {
         "layers": {side: list(layers[side]) for side in SIDES},

@@ -28,6 +28,7 @@ from haystack_distill.index import IndexView
 from haystack_distill.report import write_report
 from haystack_distill.targets import targets_of
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.texts import unseen
 from haystack_distill.training.processes import process_number, wait_for_all
 from haystack_distill.training_set import TrainingSet
 
@@ -61,8 +62,9 @@ def train_and_prove_pair(
     dev, test = splits_of(judged, index)
     chosen = dev or held_out(targets_of(training_set.labelled(), index.ids), index, settings.training.seed)
     rows = rows_of_training_set(training_set)
-    held = set(chosen.queries.values())
-    kept = [number for number, query in enumerate(rows["query"]) if query not in held]
+    asked = [test[0][query_id] for query_id in test[1]] if test else []
+    left = set(unseen(rows["query"], [*chosen.queries.values(), *asked]))
+    kept = [number for number, query in enumerate(rows["query"]) if query in left]
     pair = train_asymmetric(
         encoder, rows.select(kept), settings, workspace, index, chosen.queries, chosen.qrels, progress=progress
     )

@@ -7,7 +7,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from haystack_distill.losses.retriever import NAMES, RetrieverLoss
 from haystack_distill.losses.weights import checked_weights
 from haystack_distill.targets import Targets, targets_of
 from haystack_distill.temperature import entropy_temperature
+from haystack_distill.texts import unseen
 from haystack_distill.training.adapters import check_lora
 from haystack_distill.training.asymmetric import ReembeddingEvaluator
 from haystack_distill.training.distillation import RetrieverTraining, train_retriever
@@ -66,8 +67,21 @@ class DistillationSettings:
         if self.update not in UPDATES:
             msg = f"update={self.update!r} is not known: use 'query' or 'both'."
             raise ValueError(msg)
-        checked_weights(self.loss, NAMES)
+        object.__setattr__(self, "loss", checked_weights(self.loss, NAMES))  # from YAML they may be strings
         check_lora(self.training.lora_rank)
+        fixed = self.teacher_temperature != "entropy"
+        if fixed and not 0 < float(self.teacher_temperature) < float("inf"):
+            msg = f"teacher_temperature must be a positive number or 'entropy', not {self.teacher_temperature!r}."
+            raise ValueError(msg)
+        if not (0 < self.target_entropy < 1 and self.student_temperature > 0):
+            msg = (
+                f"target_entropy={self.target_entropy} must be between 0 and 1, and "
+                f"student_temperature={self.student_temperature} above 0."
+            )
+            raise ValueError(msg)
+        if self.passages is not None and self.passages < 2:
+            msg = f"passages={self.passages} leaves nothing to compare: give at least 2, or None for all."
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,7 @@ def distill(
     settings: DistillationSettings,
     workspace: Path,
     dev: Dev | None = None,
+    test: Iterable[str] = (),
     *,
     progress: bool = True,
 ) -> Distilled:
@@ -134,12 +149,12 @@ def distill(
     :param settings: What is wanted.
     :param workspace: Holds what a killed run needs to go on.
     :param dev: Judged queries to select on; None holds some of the training set out, judged by the teacher.
+    :param test: Queries that it will be measured on: like those of dev they are not learnt from.
     :param progress: Whether to show a progress bar.
     :returns: The student, as it was best on dev.
     :raises ValueError: If the set is not labelled, teaches nothing, or belongs to other vectors; or if the loss
         diverges before there is a checkpoint to keep.
     """
-    weights = checked_weights(settings.loss, NAMES)
     rows = list(training_set.labelled())
     targets = targets_of(rows, index.ids, settings.passages)
     vectors = student_vectors(student, targets.queries)
@@ -147,24 +162,23 @@ def distill(
         rows, training_set.manifest["similarity"], index, dict(zip(targets.query_ids, vectors, strict=True))
     )
     chosen = dev or held_out(targets, index, settings.training.seed)
-    kept = np.array([number for number, one in enumerate(targets.query_ids) if one not in chosen.queries])
-    if len(kept) < settings.training.batch_size:
-        msg = (
-            f"{len(kept)} queries are left to train on, less than one batch of {settings.training.batch_size}: give "
-            "more queries, or a smaller batch_size."
-        )
-        raise ValueError(msg)
-    claim(workspace, _run(settings, index, targets, chosen, vectors))
+    # By their texts: ids of two files may differ for one question, and be equal for two.
+    left = set(unseen(targets.queries, [*chosen.queries.values(), *test]))
+    kept = np.array([number for number, one in enumerate(targets.queries) if one in left], dtype=int)
+    _check_enough(kept, settings)
     part, vectors = targets.part(kept), vectors[kept]
     negatives = None
-    if "contrastive" in weights:
+    if "contrastive" in settings.loss:
         found, negatives = hard_negatives(vectors, part.candidates[:, 0], index.ranking_vectors, NEGATIVES)
+        _check_enough(found, settings)
         part, vectors = part.part(found), vectors[found]
+    checkpoints = workspace / "checkpoints"
+    claim(workspace, _run(settings, index, part, chosen, vectors), checkpoints.glob("*"))
     temperature = _temperature(part, settings)
     moving = settings.update == "both"
     loss = RetrieverLoss(
         student,
-        weights,
+        settings.loss,
         part.candidates,
         part.scores / temperature,
         negatives,
@@ -184,7 +198,7 @@ def distill(
         index.texts if moving else None,
         loss,
         evaluator,
-        workspace / "checkpoints",
+        checkpoints,
         settings.training,
         progress=progress,
     )
@@ -262,6 +276,15 @@ def held_out(targets: Targets, index: IndexView, seed: int) -> Dev:
     )
 
 
+def _check_enough(queries: np.ndarray, settings: DistillationSettings) -> None:
+    if len(queries) < settings.training.batch_size:
+        msg = (
+            f"{len(queries)} queries are left to train on, less than one batch of {settings.training.batch_size}: give "
+            "more queries, or a smaller batch_size."
+        )
+        raise ValueError(msg)
+
+
 def _ndcg(evaluator: Any, student: SentenceTransformer) -> float:
     return float(evaluator(student)[METRIC])
 
@@ -269,11 +292,7 @@ def _ndcg(evaluator: Any, student: SentenceTransformer) -> float:
 def _temperature(targets: Targets, settings: DistillationSettings) -> float:
     if settings.teacher_temperature == "entropy":
         return entropy_temperature(targets.scores, settings.target_entropy)
-    temperature = float(settings.teacher_temperature)
-    if not 0 < temperature < float("inf"):
-        msg = f"teacher_temperature must be a positive number or 'entropy', not {settings.teacher_temperature!r}."
-        raise ValueError(msg)
-    return temperature
+    return float(settings.teacher_temperature)
 
 
 def _mean_length(vectors: np.ndarray) -> float:

@@ -39,7 +39,7 @@ def open_student(encoder: BiEncoderTeacher, name: str) -> SentenceTransformer:
     :returns: The copy.
     """
     if (Path(name) / PROVENANCE).is_file() or is_table(encoder.model):
-        return SentenceTransformer(name, device=str(encoder.model.device))
+        return SentenceTransformer(name, device=str(encoder.model.device)).float()
     student = cut(encoder, tuple(range(len(find_stack(encoder.model)))))
     if encoder.document_prefix:
         student.prompts["document"] = encoder.document_prefix
@@ -76,7 +76,8 @@ def distill_and_prove(
     workspace = workspace_for(output)
     dev, test = splits_of(judged, index)
     untouched, student = open_student(encoder, name), open_student(encoder, name)
-    distilled = distill(student, training_set, index, settings, workspace, dev, progress=progress)
+    asked = [test[0][query_id] for query_id in test[1]] if test else []
+    distilled = distill(student, training_set, index, settings, workspace, dev, asked, progress=progress)
     if process_number():  # the first process measures and writes for all
         wait_for_all()
         return json.loads((output / "metrics.json").read_text(encoding="utf-8"))

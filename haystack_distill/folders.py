@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,14 +98,14 @@ def workspace_for(output: str | Path) -> Path:
     return final.with_name(f".{final.name}.run")
 
 
-def claim(workspace: Path, run: dict[str, Any], made: Path | None = None) -> None:
+def claim(workspace: Path, run: dict[str, Any], made: Iterable[Path] | None = None) -> None:
     """
     Bind a workspace to what is run in it, so that a run never goes on from the checkpoints of another.
 
     :param workspace: The workspace.
     :param run: What the run depends on.
-    :param made: What the run would go on from; where it is empty or missing, there is nothing to mix up, and another
-        run may take the workspace over. None takes no workspace over.
+    :param made: What the run would go on from; where there is none, there is nothing to mix up, and another run may
+        take the workspace over. None lets none do so.
     :raises ValueError: If the workspace belongs to another run.
     """
     workspace.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def claim(workspace: Path, run: dict[str, Any], made: Path | None = None) -> Non
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
         differs = [key for key in content if content[key] != before.get(key)]
-        if differs and (made is None or any(made.glob("*"))):
+        if differs and (made is None or any(True for _ in made)):
             msg = (
                 f"An unfinished run in {workspace} had other {' and '.join(differs)}: finish it with the same, delete "
                 "the folder to start over, or name another output."

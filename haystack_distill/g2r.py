@@ -73,14 +73,15 @@ def distill_responses(
     workspace = workspace_for(output)
     opened = TrainingSet.open(training_set)
     material = read_material(opened, settings, dev)
-    student = SentenceTransformer(model, device=device)
+    student = SentenceTransformer(model, device=device).float()  # in half precision small steps would be lost
     contents = hashlib.sha256(repr((material.rows, material.dev)).encode()).hexdigest()
-    claim(workspace, {"settings": asdict(settings), "model": model, "rows": contents})
+    checkpoints = workspace / "checkpoints"
+    claim(workspace, {"settings": asdict(settings), "model": model, "rows": contents}, checkpoints.glob("*"))
     contexts, replies = zip(*material.dev, strict=True)
     evaluator = ResponseEvaluator(contexts, replies, seed=settings.seed)
     before = evaluator(student)[METRIC]
     rows, losses = make_rows(material.rows, student, settings)
-    arguments = arguments_for(student, workspace / "checkpoints", settings, progress)
+    arguments = arguments_for(student, checkpoints, settings, progress)
     training = run_trainer(student, rows, losses, evaluator, arguments, metric=METRIC)
     after = evaluator(student)[METRIC]
     if after <= before:
@@ -100,7 +101,9 @@ def distill_responses(
 
 def read_material(training_set: TrainingSet, settings: G2RSettings, dev: str | Path | None = None) -> Material:
     """
-    Split a training set into what is trained on and what is selected on; no dialogue is in both.
+    Split a training set into what is trained on and what is selected on.
+
+    No dialogue is in both, unless those given to select on are trained on as well.
 
     :param training_set: The training set.
     :param settings: The recipe says which rows serve: those with scores, or all.

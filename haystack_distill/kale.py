@@ -151,7 +151,7 @@ def align(
             "index": index.fingerprint,
             "texts": hashlib.sha256("\0".join([*material.texts, *material.dev.values()]).encode()).hexdigest(),
         },
-        checkpoints,
+        checkpoints.glob("*"),
     )
     found = judged_by_teacher(teacher, index, material.dev)
     qrels = material.dev_qrels or found

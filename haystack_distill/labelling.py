@@ -229,9 +229,15 @@ def _finish(training_set: TrainingSet, name: str, journal: _Journal) -> None:
 
 
 def _claim(training_set: TrainingSet, identity: dict[str, Any]) -> None:
-    """Bind the set to one teacher before its first label is written."""
+    """Bind the set to one teacher before its first label is written; one that scored no row has no hold on it."""
     identity = json.loads(json.dumps(identity))
     before = training_set.manifest["teacher"]
+    if before is not None and before != identity and not _has_scores(training_set):
+        for name, shard in training_set.manifest["shards"].items():
+            for mark in ("labelled", "cut_passages", "set_aside"):
+                shard.pop(mark, None)
+            _Journal(training_set.folder, name).file.unlink(missing_ok=True)
+        before = None
     if before is None:
         training_set.manifest["teacher"] = identity
         training_set.save_manifest()
@@ -243,6 +249,14 @@ def _claim(training_set: TrainingSet, identity: dict[str, Any]) -> None:
             "TrainingSet.open(folder).without_labels(new_folder), or use the same teacher."
         )
         raise ValueError(msg)
+
+
+def _has_scores(training_set: TrainingSet) -> bool:
+    shards = training_set.manifest["shards"]
+    journals = (_Journal(training_set.folder, name) for name in shards)
+    return any(shard.get("labelled") for shard in shards.values()) or any(
+        one.scores is not None for journal in journals for one in journal.labels.values()
+    )
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def build(
         logger.info("%s is there already, of the same questions and retriever.", output)
         return TrainingSet.open(output)
     workspace = workspace_for(output)
-    claim(workspace, made_of)
+    claim(workspace, made_of, workspace.glob("shard-*"))
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("Searching", total=len(questions))
         for number, start in enumerate(range(0, len(questions), shard_rows)):

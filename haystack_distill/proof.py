@@ -7,7 +7,6 @@
 import json
 import random
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from haystack_distill.own_passages import judged_by_place
 from haystack_distill.report import write_report
 from haystack_distill.serving.exports import PROVENANCE
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
-from haystack_distill.texts import split_index_text
+from haystack_distill.texts import split_index_text, unseen
 
 HELD_OUT_PART, HELD_OUT_LEAST, HELD_OUT_MOST = 10, 50, 400
 """A tenth of given queries is held out to select on, but no more than so many; too few to tell students apart, none."""
@@ -118,18 +117,6 @@ def given_queries(path: str, seed: int) -> Queries:
     held_out: dict[str, str] = _some(queries, seed)
     train = [text for query_id, text in queries.items() if query_id not in held_out]
     return Queries(unseen(train, held_out.values()), held_out)
-
-
-def unseen(train: Iterable[str], judged: Iterable[str]) -> list[str]:
-    """
-    Leave out queries to train on that are judged as well, so that no figure is about a query that was learnt.
-
-    :param train: Queries to train on.
-    :param judged: Those to select on or to measure with.
-    :returns: The others; case and spaces at the ends don't count.
-    """
-    known = {text.strip().casefold() for text in judged}
-    return [text for text in train if text.strip().casefold() not in known]
 
 
 def _some(everything: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import jinja2
 import numpy as np
 
 from haystack_distill.json_lines import read_json_lines
+from haystack_distill.responses import turns_of
 
 MEASURES = ("sensible", "specific", "ssa")
 RESAMPLES = 10_000
@@ -59,7 +60,7 @@ def read_replies(file: str | Path) -> Replies:
     for number, row in read_json_lines(path, "replies are read from .jsonl files, one a system", form):
         where = f"{path}, line {number}"
         try:
-            key, turns, reply = str(row["_id"]), [str(turn) for turn in row["context"]], row["reply"].strip()
+            key, turns, reply = str(row["_id"]), turns_of(row["context"]), row["reply"].strip()
         except (KeyError, TypeError, AttributeError) as error:
             msg = f"{where}: expected {form} ({error!r})."
             raise ValueError(msg) from error

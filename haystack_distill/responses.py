@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from haystack_distill.dialogues import HISTORY, contexts_of, format_context, read_dialogues
 from haystack_distill.json_lines import read_json_lines
@@ -196,7 +197,7 @@ def _read(file: Path, history: int) -> Iterator[Responses]:
     for number, row in read_json_lines(file, "responses are read from a .jsonl file", form):
         where = f"{file}, line {number}"
         try:
-            key, context = str(row["_id"]), list(row["context"])
+            key, context = str(row["_id"]), turns_of(row["context"])
             # The human reply comes first: a generated one that reads alike counts as the human's.
             replies: dict[str, bool] = {}
             for response in row["responses"]:
@@ -213,6 +214,20 @@ def _read(file: Path, history: int) -> Iterator[Responses]:
             raise ValueError(msg)
         seen.add(key)
         yield Responses(key, context[-history:], list(replies), list(replies.values()))
+
+
+def turns_of(context: Any) -> list[str]:
+    """
+    The turns of a context that was read.
+
+    :param context: What stands in the file.
+    :returns: The turns.
+    :raises TypeError: If it is no list of texts; of a single text each letter would be a turn.
+    """
+    if not isinstance(context, list) or not all(isinstance(turn, str) for turn in context):
+        msg = "the context must be a list of texts"
+        raise TypeError(msg)
+    return context
 
 
 def _fingerprint(source: str | Path, history: int) -> str:

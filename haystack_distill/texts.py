@@ -6,6 +6,7 @@
 
 import random
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -87,6 +88,18 @@ def split_index_text(index: IndexView, seed: int) -> IndexText:
     out = set(chosen)
     rest = [sentence for number, sentence in enumerate(sentences) if number not in out]
     return IndexText(dev, proof, rest, places)
+
+
+def unseen(train: Iterable[str], judged: Iterable[str]) -> list[str]:
+    """
+    Leave out queries to train on that are judged as well, so that no figure is about a query that was learnt.
+
+    :param train: Queries to train on.
+    :param judged: Those to select on or to measure with.
+    :returns: The others; case and spaces at the ends don't count.
+    """
+    known = {text.strip().casefold() for text in judged}
+    return [text for text in train if text.strip().casefold() not in known]
 
 
 def sample_texts(queries: list[str], sentences: list[str], limit: int, seed: int) -> list[str]:

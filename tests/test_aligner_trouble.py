@@ -19,9 +19,10 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill import KaleAligner, KaleQueryEncoder
 from haystack_distill.index import IndexView, read_index
 from haystack_distill.kale import KaleSettings, Queries, align
-from haystack_distill.proof import align_and_prove, given_queries, unseen
+from haystack_distill.proof import align_and_prove, given_queries
 from haystack_distill.students.cutting import cut
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.texts import unseen
 from haystack_distill.training.alignment import TrainingSettings
 from tests.conftest import sentences, write_beir
 

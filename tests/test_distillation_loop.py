@@ -81,7 +81,9 @@ def test_rounds_are_folders_and_the_best_is_recommended(minilm_table, real_store
     store = real_store
     asked = {f"q{number}": " ".join(text.split()[:2]) for number, text in enumerate(passages.values())}
     qrels = {split: {f"q{n}": f"d{n}" for n in numbers} for split, numbers in (("dev", range(30)), ("test", range(60)))}
-    judged = write_beir(tmp_path / "judged", passages, asked, qrels)
+    # To a table the same words in another order are what it is trained on; judged queries themselves never are.
+    turned = {key: " ".join(reversed(text.split())) for key, text in asked.items()}
+    judged = write_beir(tmp_path / "judged", passages, turned, qrels)
     questions = tmp_path / "questions.jsonl"
     lines = [json.dumps({"_id": f"t{number}", "text": text}) for number, text in enumerate(asked.values())]
     questions.write_text("\n".join(lines) + "\n")
@@ -120,8 +122,39 @@ def test_what_is_done_is_not_done_again(store, bert, questions, tmp_path, monkey
 
 def test_other_settings_need_another_folder(store, bert, questions, tmp_path):
     make_loop(store, bert, tmp_path, rounds=1, distiller={"epochs": 1}).run(queries=questions)
-    with pytest.raises(ValueError, match="had other settings"):
+    with pytest.raises(ValueError, match="had other distiller"):
         make_loop(store, bert, tmp_path, rounds=1, distiller={"epochs": 2}).run(queries=questions)
+    with pytest.raises(ValueError, match="had other settings"):
+        make_loop(store, bert, tmp_path, rounds=1, top_k=3, distiller={"epochs": 1}).run(queries=questions)
+
+
+def test_a_wrong_setting_of_the_training_is_found_out_before_anything_is_labelled(store, bert, questions, tmp_path):
+    asked = Overlap.asked
+    for wrong in ({"loss": {"klx": 1}}, {"target_entropy": 3}, {"passages": 1}, {"teacher_temperature": -1}):
+        with pytest.raises(ValueError, match="klx|target_entropy|passages=1|teacher_temperature"):
+            make_loop(store, bert, tmp_path, rounds=1, distiller=wrong).run(queries=questions)
+    assert Overlap.asked == asked
+    assert not (tmp_path / "loop").exists()
+
+
+def test_training_may_be_changed_until_a_round_is_done(store, bert, questions, tmp_path, monkeypatch):
+    """A rate that diverged is lowered, and the labels stay."""
+    from haystack_integrations.components.distill import distillation_round
+
+    def diverged(*_, **__):
+        msg = "lower the learning rate"
+        raise ValueError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distillation_round.RetrieverDistiller, "run", diverged)
+        with pytest.raises(ValueError, match="lower the learning rate"):
+            make_loop(store, bert, tmp_path, rounds=1, distiller={"learning_rate": 9.0}).run(queries=questions)
+    asked = Overlap.asked
+    settings = {"learning_rate": "1e-5", "epochs": 1, "loss": {"listwise": "1e-1"}}
+    result = make_loop(store, bert, tmp_path, rounds=1, distiller=settings).run(queries=questions)
+    assert Overlap.asked == asked, "labels were made before"
+    made = result["metrics"]["provenance"]["settings"]
+    assert (made["loss"], made["training"]["learning_rate"]) == ({"listwise": 0.1}, 1e-5)
 
 
 def test_the_first_round_may_search_by_words(store, passages, bert, questions, tmp_path):

@@ -325,6 +325,45 @@ def test_a_retriever_follows_the_pointer_and_survives_a_bad_one(place, documents
     assert [one.id for one in retriever.run(query="river")["documents"]] == ["only"]
 
 
+def test_the_way_back_is_open_and_an_empty_index_does_not_take_over(place, documents, bert, caplog):
+    """An embedded store can't be opened twice; a mistyped path makes an empty one."""
+    for name in "ab":
+        close(make_store("qdrant", place / name, documents[:40] if name == "a" else documents))
+    places = {
+        name: {"path": str(place / name), "embedding_dim": 32, "similarity": "cosine"} for name in ("a", "b", "c")
+    }
+    kind = "haystack_integrations.document_stores.qdrant.document_store.QdrantDocumentStore"
+    serving = {name: Serving(bert, bert, {"type": kind, "init_parameters": one}) for name, one in places.items()}
+    retriever = CurrentRetriever(pointer="current.json", retriever=RETRIEVERS["qdrant"], top_k=60)
+    for name, count in (("a", 40), ("a", 40), ("b", 60), ("a", 40), ("c", 40), ("b", 60)):
+        write_pointer("current.json", serving[name])
+        assert len(retriever.run(query="river")["documents"]) == count, name
+    assert "names holds no documents" in caplog.text
+    retriever.close()
+
+
+@pytest.mark.parametrize("side", ["document_store", "new_document_store"])
+def test_stores_that_empty_themselves_are_refused(side, place, bert, other):
+    """The pointer would hand the setting on, and the first query would delete the index."""
+    stores = {name: make_store("qdrant", place / name) for name in ("document_store", "new_document_store")}
+    stores[side].recreate_index = True
+    with pytest.raises(ValueError, match="recreate_index=True"):
+        IndexSwitcher(**stores, teacher=bert, model=other, pointer="p.json")
+    made = {"type": f"{QDRANT.__name__}.document_store.QdrantDocumentStore"}
+    made["init_parameters"] = {"path": str(place / "x"), "recreate_index": True}
+    with pytest.raises(ValueError, match="recreate_index=True"):
+        reembedding.open_store(Serving(bert, bert, made))
+    close(*stores.values())
+
+
+def test_settings_that_a_pointer_would_lose_are_refused(place, bert, other):
+    stores = {name: make_store("faiss", place / name) for name in ("document_store", "new_document_store")}
+    for setting in ({"query_prefix": "query: "}, {"truncate_dim": 16}):
+        with pytest.raises(ValueError, match=f"`{next(iter(setting))}` would be lost to what serves"):
+            IndexSwitcher(**stores, teacher=bert, model=other, pointer="p.json", **setting)
+        IndexSwitcher(**stores, teacher=bert, model=other, pointer="p.json", query_model=bert, **setting)
+
+
 def test_the_yaml_runs_and_the_command_tells_the_outcome(place, documents, bert, other, beir):
     """pipelines/reindex.yaml with its folders filled in, through `haystack-distill reindex`."""
     content = yaml.safe_load((Path(__file__).parent.parent / "pipelines" / "reindex.yaml").read_text())

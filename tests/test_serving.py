@@ -7,6 +7,7 @@
 import asyncio
 import gc
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,12 +20,13 @@ import numpy as np
 import onnx
 import pytest
 from haystack import Pipeline
+from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 from haystack.utils import ComponentDevice
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import Dense, StaticEmbedding
 from tokenizers import Tokenizer
 
-from haystack_distill import KaleQueryEncoder
+from haystack_distill import DistilledRetriever, KaleQueryEncoder
 from haystack_distill.dev_set import DevSet, dev_set_of_texts, write_dev_set
 from haystack_distill.serving import opening
 from haystack_distill.serving.exports import digest, read_export
@@ -315,3 +317,66 @@ class TestServing:
         loaded = Pipeline.loads(pipeline.dumps())
         assert loaded.to_dict() == pipeline.to_dict()
         assert len(loaded.run({"encoder": {"text": "river"}})["encoder"]["embedding"]) == 32
+
+
+class TestTablesOfOthers:
+    """`StaticEmbedding`s that this package did not make."""
+
+    @staticmethod
+    def saved(table, folder, change):
+        model = SentenceTransformer(str(table), device="cpu")
+        change(model)
+        model.save(str(folder), create_model_card=False)
+        return str(folder)
+
+    @pytest.mark.parametrize("what", ["prompt", "dense", "truncated"])
+    def test_what_changes_vectors_is_not_left_out(self, what, table, tmp_path):
+        def change(model):
+            if what == "prompt":
+                model.prompts, model.default_prompt_name = {"query": "river stone winter "}, "query"
+            elif what == "dense":
+                model.append(Dense(32, 8))
+            else:
+                model.truncate_dim = 8
+
+        folder = self.saved(table, tmp_path / "other", change)
+        expected = SentenceTransformer(folder, device="cpu").encode("bridge")
+        assert np.allclose(open_encoder(folder).encode("bridge"), expected, atol=1e-6)
+
+    def test_tokens_that_mean_nothing(self, table, tmp_path):
+        def change(model):
+            model[0].embedding.weight.data.zero_()
+
+        folder = self.saved(table, tmp_path / "other", change)
+        with pytest.raises(ValueError, match="tokens that the encoder knows nothing of"):
+            open_encoder(folder).encode("river")
+
+
+def test_a_runtime_that_cannot_be_imported_is_left_out(student, caplog, monkeypatch):
+    """It is installed, and a library of the system is missing: torch serves, and the log says why."""
+
+    def broken(*_):
+        msg = "libgomp.so.1 is missing"
+        raise ImportError(msg)
+
+    monkeypatch.setattr("haystack_distill.serving.opening.graph_encoder", broken)
+    with caplog.at_level(logging.WARNING):
+        assert open_encoder(str(student)).name == "torch-fp32"
+    assert "onnx-fp32 is left out: libgomp.so.1 is missing" in caplog.text
+
+
+def test_damaged_records_are_named(student, store):
+    (student / "onnx-fp32" / "export.json").write_text('{"format": ')
+    with pytest.raises(ValueError, match=r"export\.json is damaged .*export. again"):
+        open_encoder(str(student), "onnx")
+    (student / "haystack_distill.json").write_text("[]")
+    served = DistilledRetriever(
+        retriever=InMemoryEmbeddingRetriever(store), query_encoder=KaleQueryEncoder(model=str(student), backend="torch")
+    )
+    with pytest.raises(ValueError, match=r"haystack_distill\.json is damaged"):
+        served.warm_up()
+
+
+def test_int8_on_torch_runs_on_the_cpu_of_a_machine_with_a_gpu(student, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert KaleQueryEncoder(model=str(student), backend="torch", precision="int8")._torch_device() is None

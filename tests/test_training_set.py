@@ -145,10 +145,14 @@ class TestLabelling:
 
     @pytest.mark.parametrize("change", [{"model": "other"}, {"signal": "pdist"}, {"prompt": "f00"}])
     def test_labels_of_another_teacher_are_not_mixed_in(self, change, unlabelled, tmp_path):
-        interrupted = Lengths()
-        interrupted.score = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+        class Interrupted(Lengths):
+            def score(self, rows):
+                if self.asked:
+                    raise KeyboardInterrupt
+                return super().score(rows)
+
         with pytest.raises(KeyboardInterrupt):
-            run(unlabelled, interrupted)
+            run(unlabelled, Interrupted())
         other = Lengths(**change)
         with pytest.raises(ValueError, match=f"labels of another teacher .{next(iter(change))} was .*never mixed"):
             run(unlabelled, other)
@@ -177,6 +181,18 @@ class TestLabelling:
         folder = write_training_set(tmp_path / "set", rows(2, query="nan", query_id="q")[:1]).folder
         with pytest.raises(ValueError, match=r"No row of .* could be labelled. The first: The score of passage 1"):
             run(folder, Lengths())
+
+    def test_a_teacher_that_scored_nothing_has_no_hold_on_the_set(self, tmp_path):
+        """A ranker that returns too few passages sets every row aside; with the right setting it goes on."""
+        folder = write_training_set(tmp_path / "set", rows(2, query="nan"), shard_rows=1).folder
+        with pytest.raises(ValueError, match="could be labelled"):
+            run(folder, Lengths(top_k=10))
+        right = Lengths(top_k=20)
+        right.score = lambda rows: [Scored(np.arange(len(row.passages)) / 1.0, frozenset()) for row in rows]
+        assert run(folder, right)["labelled"] == 2
+        assert TrainingSet.open(folder).manifest["teacher"]["top_k"] == 20
+        with pytest.raises(ValueError, match="labels of another teacher"):
+            run(folder, Lengths(top_k=30))
 
     def test_a_second_labeller_is_refused(self, unlabelled):
         teacher = Lengths()

@@ -119,7 +119,11 @@ def read_export(folder: Path) -> Export:
         msg = f"{folder} holds no exported encoder ({MANIFEST} is missing): run `haystack-distill export` on the model."
         raise FileNotFoundError(msg)
     again = f"delete {folder} and run `haystack-distill export` again."
-    content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{folder / MANIFEST} is damaged ({error}): {again}"
+        raise ValueError(msg) from error
     if content.get("format") != FORMAT:
         msg = f"{folder} was exported by another version of haystack-distill (format {content.get('format')}): {again}"
         raise ValueError(msg)

@@ -119,7 +119,11 @@ def _fastest(folder: Path, precision: str | None, threads: int, device: str | No
             logger.warning("%s is left out: the package %s is not installed.", folder / name, package)
             continue
         export = read_export(folder / name)
-        encoder = graph_encoder(folder / name, export, threads)
+        try:
+            encoder = graph_encoder(folder / name, export, threads)
+        except ImportError as error:  # it is installed, and lacks something of the system
+            logger.warning("%s is left out: %s (%s).", folder / name, error, error.__cause__)
+            continue
         if _passes(encoder, export, folder / name):
             timed[name], loaded[name] = milliseconds(encoder, export.check_queries), encoder
     if not timed:

@@ -30,19 +30,26 @@ def module_folders(model: Path) -> dict[str, Path]:
 
 def is_table(model: Path) -> bool:
     """
-    Whether a sentence-transformers folder holds a token table.
+    Whether a sentence-transformers folder holds a token table and nothing that changes its vectors on the way.
 
     :param model: The folder.
     """
-    return STATIC in module_folders(model)
+    found = set(module_folders(model))
+    return STATIC in found and found <= {STATIC, NORMALIZE} and not _changes_vectors(model)
+
+
+def _changes_vectors(model: Path) -> bool:
+    """A prompt before every text, or vectors that are cut: sentence-transformers itself serves such a table."""
+    file = model / "config_sentence_transformers.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return bool((config.get("prompts") or {}).get(config.get("default_prompt_name")) or config.get("truncate_dim"))
 
 
 def table_encoder(model: Path) -> Encoder:
     """
     Load a token table.
 
-    :param model: The folder that `KaleAligner` made with `layers: 0`, or any `StaticEmbedding` saved by
-        sentence-transformers.
+    :param model: The folder that `KaleAligner` made with `layers: 0`, or another that `is_table`.
     :returns: The encoder.
     """
     folders = module_folders(model)
@@ -55,8 +62,13 @@ def table_encoder(model: Path) -> Encoder:
             msg = "The query holds no token that the encoder knows: it needs at least one word."
             raise ValueError(msg)
         total = np.add.reduce(rows.take(tokens, axis=0), axis=0)
-        # A sum and a mean point the same way.
-        return total / np.sqrt(total.dot(total)) if normalized else total / len(tokens)
+        if not normalized:
+            return total / len(tokens)
+        length = np.sqrt(total.dot(total))  # a sum and a mean point the same way
+        if not length:
+            msg = "The query holds only tokens that the encoder knows nothing of: it needs another word."
+            raise ValueError(msg)
+        return total / length
 
     def encode(text: str) -> np.ndarray:
         return mean(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -119,11 +119,11 @@ def fine_tune_reader(
     reader = load_reader(model, dtype="float32", device=device, batch_size=settings.training.batch_size)
     check_trainable(reader.model, model)
     lessons = lessons_of(reader, list(rows), settings, str(training_set))
-    claim(workspace, {"model": model, "settings": asdict(settings), "lessons": lessons.fingerprint})
+    checkpoints = workspace / "checkpoints"
+    run = {"model": model, "settings": asdict(settings), "lessons": lessons.fingerprint}
+    claim(workspace, run, checkpoints.glob("*"))
     before = mean_log_likelihood(reader, lessons.held_out)
-    summary = train_reader(
-        reader, lessons.train, lessons.held_out, workspace / "checkpoints", settings.training, progress=progress
-    )
+    summary = train_reader(reader, lessons.train, lessons.held_out, checkpoints, settings.training, progress=progress)
     after = mean_log_likelihood(reader, lessons.held_out)
     if after <= before:
         logger.warning(

@@ -11,6 +11,7 @@ from typing import Any
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.core.serialization import import_class_by_name
 
+from haystack_distill.switching import Serving
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
 from haystack_integrations.components.distill.reembedding import open_store, serving_now
@@ -52,6 +53,8 @@ class CurrentRetriever:
         self.retriever = retriever
         self.top_k = top_k
         self._opened: DistilledRetriever | None = None
+        self._serving: Serving | None = None
+        self._before: tuple[Serving, DistilledRetriever] | None = None
         self._seen: tuple[int, int] | None = None
         self._lock = Lock()
 
@@ -60,7 +63,7 @@ class CurrentRetriever:
         Open the index that serves.
 
         :raises FileNotFoundError: If there is no pointer.
-        :raises ValueError: If it is no pointer.
+        :raises ValueError: If it is no pointer, or the index that it names is empty.
         """
         self._current()
 
@@ -78,21 +81,33 @@ class CurrentRetriever:
     def _open(self) -> None:
         try:
             serving = serving_now(self.pointer)
-            store = open_store(serving)
-            kind: Any = import_class_by_name(self.retriever)
-            retriever = kind(document_store=store)
-            opened = DistilledRetriever(
-                retriever=retriever, query_encoder=KaleQueryEncoder(serving.query_model), top_k=self.top_k
-            )
-            opened.warm_up()
+            if serving == self._serving:  # only written anew
+                return
+            # An embedded store can't be opened twice, and the way back must be open.
+            known = self._before is not None and self._before[0] == serving
+            opened = self._before[1] if known and self._before else self._open_index(serving)
         except Exception:
             if self._opened is None:
                 raise
             logger.exception("%s names an index that can't be opened; the one before it goes on serving.", self.pointer)
             return
-        if self._opened is not None:
+        if self._opened is not None and self._serving is not None:
             logger.info("%s has moved: %s serves queries now.", self.pointer, serving.query_model)
-        self._opened = opened
+            if self._before is not None and not known:
+                self._before[1].close()
+            self._before = (self._serving, self._opened)
+        self._serving, self._opened = serving, opened
+
+    def _open_index(self, serving: Serving) -> DistilledRetriever:
+        store = open_store(serving)
+        if not store.count_documents():  # clients connect with the first call, and some make what they don't find
+            msg = f"The index that {self.pointer} names holds no documents: correct it, or write the one before again."
+            raise ValueError(msg)
+        kind: Any = import_class_by_name(self.retriever)
+        encoder = KaleQueryEncoder(serving.query_model)
+        opened = DistilledRetriever(retriever=kind(document_store=store), query_encoder=encoder, top_k=self.top_k)
+        opened.warm_up()
+        return opened
 
     @component.output_types(documents=list[Document])
     def run(
@@ -129,8 +144,9 @@ class CurrentRetriever:
 
     def close(self) -> None:
         """Close what is open."""
-        if self._opened is not None:
-            self._opened.close()
+        for one in (self._opened, self._before[1] if self._before else None):
+            if one is not None:
+                one.close()
 
     def to_dict(self) -> dict[str, Any]:
         """

@@ -11,6 +11,20 @@ from haystack.utils import ComponentDevice
 
 from haystack_integrations.components.distill.stores import store_of
 
+TRAINING = (
+    "loss",
+    "teacher_temperature",
+    "target_entropy",
+    "student_temperature",
+    "passages",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "lora_rank",
+    "seed",
+)
+"""Parameters of the distiller that neither candidates nor labels depend on."""
+
 
 @component
 class DistillationLoop:
@@ -118,8 +132,14 @@ class DistillationLoop:
         from haystack_integrations.components.distill.distillation_round import Round
 
         folder = Path(self.output)
-        claim(folder, {"settings": self._claimed(), "queries": queries, "judged": judged})
-        current = Round(self, folder, number=0).untouched()
+        start = Round(self, folder, number=0)
+        start.distiller(self.model).settings()  # a setting that does not fit is found out before anything is labelled
+        settings = self._claimed()
+        training = {name: settings["distiller"].pop(name) for name in TRAINING if name in settings["distiller"]}
+        claim(folder, {"settings": settings, "queries": queries, "judged": judged})
+        # Labels don't depend on how the retriever is trained, so until a round is done that may be changed.
+        claim(folder / "training", {"distiller": training}, folder.glob("round-*/model/metrics.json"))
+        current = start.untouched()
         rows: list[dict[str, Any]] = []
         metrics: dict[str, Any] = {}
         report = ""

@@ -68,7 +68,7 @@ class Round:
         model = self.folder / "model"
         with first_process_first(cpu=self._on_cpu()):
             if not model.is_dir():
-                student = open_student(teacher_of(self._distiller(self.loop.model)), self.loop.model)
+                student = open_student(teacher_of(self.distiller(self.loop.model)), self.loop.model)
                 with published(model) as unfinished:
                     student.save(str(unfinished), create_model_card=False)
         return str(model)
@@ -90,7 +90,7 @@ class Round:
                 if not summary.is_file():
                     self._label(training_set, summary)
                 index = self._index(current)
-            distiller = self._distiller(current, str(model))
+            distiller = self.distiller(current, str(model))
             distiller.document_store = index
             distiller.run(training_set=training_set, judged=judged)
         metrics = json.loads((model / "metrics.json").read_text(encoding="utf-8"))
@@ -141,7 +141,14 @@ class Round:
         write_json(summary, labeller.run(training_set=training_set)["summary"])
         labeller.close()  # the reader's memory is needed for training
 
-    def _distiller(self, model: str, output: str = "") -> RetrieverDistiller:
+    def distiller(self, model: str, output: str = "") -> RetrieverDistiller:
+        """
+        The trainer of the loop.
+
+        :param model: The query encoder to train.
+        :param output: The folder to make.
+        :returns: The trainer.
+        """
         return RetrieverDistiller(
             document_store=self.loop.store(),
             model=model,
@@ -172,7 +179,7 @@ class Round:
 
         from haystack_distill.index import stored_vectors
 
-        view = index_of(self._distiller(current), self.folder / f"index-{process_number()}")
+        view = index_of(self.distiller(current), self.folder / f"index-{process_number()}")
         encoder = SentenceTransformer(
             current, device=ComponentDevice.resolve_device(self.loop.device).to_torch_str(), local_files_only=True
         )

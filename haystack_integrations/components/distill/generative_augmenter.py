@@ -258,10 +258,12 @@ class GenerativeAugmenter:
         return [found.get(one.id, []) for one in questions]
 
     def _settings(self) -> dict[str, Any]:
+        from haystack_integrations.components.distill.training_set_builder import without_names
+
         own = {"words": self.words, "keep_likeliest": self.keep_likeliest, "depth": self.round_trip_depth}
-        check = getattr(self.check, "__qualname__", None)
-        scorer = None if self.likelihood_scorer is None else self.likelihood_scorer.model
-        return {**own, "check": check, "scorer": scorer, "retriever": type(self.retriever).__name__}
+        parts = ("likelihood_scorer", "retriever", "text_embedder")
+        used = {name: component_to_dict(getattr(self, name), name) for name in parts if getattr(self, name) is not None}
+        return {**own, "check": getattr(self.check, "__qualname__", None), **without_names(used)}
 
     def close(self) -> None:
         """Let go of generator, scorer and retriever."""

@@ -10,6 +10,7 @@ from haystack.utils import ComponentDevice
 
 from haystack_integrations.components.distill.reembedding import refuse_what_does_not_last
 from haystack_integrations.components.distill.stores import init_parameters
+from haystack_integrations.components.distill.stores.reading import refuse_to_recreate
 
 
 @component
@@ -81,9 +82,19 @@ class IndexSwitcher:
         :param similarity: How the old store ranks; None finds out.
         :param device: Where encoders run; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
-        :raises ValueError: If the new index can't outlive this process, or is the old one.
+        :raises ValueError: If the new index can't outlive this process or is the old one, if opening a store would
+            empty it, or if the query encoder that serves would lack a setting.
         """
         refuse_what_does_not_last(new_document_store)
+        for store in (document_store, new_document_store):
+            refuse_to_recreate(store)
+        lost = [name for name, value in (("query_prefix", query_prefix), ("truncate_dim", truncate_dim)) if value]
+        if lost and query_model is None:
+            msg = (
+                f"The pointer names the folder of a query encoder, and `{lost[0]}` would be lost to what serves: save "
+                "the encoder with it (its prompt, its truncate_dim) and name that folder as `query_model`."
+            )
+            raise ValueError(msg)
         if new_document_store.to_dict() == document_store.to_dict():
             msg = (
                 "`new_document_store` is the index that serves: name another index, collection or path for the new one."

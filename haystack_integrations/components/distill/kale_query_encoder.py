@@ -61,7 +61,7 @@ class KaleQueryEncoder:
         :param threads: Threads a query, of onnx and openvino.
         :param cache_size: How many vectors of repeated queries to keep; 0 keeps none.
         """
-        self.model = model
+        self.model = str(model)
         self.device = device
         self.backend = backend
         self.precision = precision
@@ -99,7 +99,7 @@ class KaleQueryEncoder:
         return replace(encoder, encode=lru_cache(self.cache_size)(encoder.encode)) if self.cache_size else encoder
 
     def _torch_device(self) -> str | None:
-        if self.device is None and self.backend in {"auto", "onnx", "openvino"}:
+        if self.device is None and (self.backend != "torch" or self.precision == "int8"):  # which run on the CPU
             return None
         return ComponentDevice.resolve_device(self.device).to_torch_str()
 

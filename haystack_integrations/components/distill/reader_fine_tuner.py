@@ -76,7 +76,7 @@ class ReaderFineTuner:
         self.epochs = int(epochs)
         self.batch_size = int(batch_size)
         self.gradient_accumulation = int(gradient_accumulation)
-        self.learning_rate = learning_rate
+        self.learning_rate = None if learning_rate is None else float(learning_rate)  # YAML 1.1 reads 1e-5 as a string
         self.lora_rank = int(lora_rank)
         self.device = device
         self.seed = int(seed)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from haystack_distill.switching import Serving, read_pointer
 from haystack_integrations.components.distill.stores import embedded_text, rows_of
+from haystack_integrations.components.distill.stores.reading import refuse_to_recreate
 from haystack_integrations.components.distill.stores.row import Row
 
 WRITE = 256
@@ -80,9 +81,12 @@ def open_store(serving: Serving) -> Any:
 
     :param serving: From `read_pointer`.
     :returns: The document store.
+    :raises ValueError: If opening it would empty it.
     """
     kind: Any = import_class_by_name(serving.document_store["type"])
-    return kind.from_dict(serving.document_store)
+    store = kind.from_dict(serving.document_store)
+    refuse_to_recreate(store)
+    return store
 
 
 def serving_now(pointer: str) -> Serving:
@@ -110,12 +114,17 @@ def refuse_what_does_not_last(store: Any) -> None:
     kind = type(store).__name__
     way_out = {
         "InMemoryDocumentStore": "use another store",
+        "ChromaDocumentStore": None if _lasts_in_chroma(store) else "set `persist_path` or `host`",
         "FAISSDocumentStore": "set `index_path`" if getattr(store, "index_path", None) is None else None,
         "QdrantDocumentStore": "set `path` or `url`" if getattr(store, "location", None) == ":memory:" else None,
     }.get(kind)
     if way_out:
         msg = f"The new index is a {kind} that keeps documents in memory only, so nothing could serve it: {way_out}."
         raise ValueError(msg)
+
+
+def _lasts_in_chroma(store: Any) -> bool:
+    return getattr(store, "_persist_path", None) is not None or getattr(store, "_host", None) is not None
 
 
 def _embedded(rows: list[Row], encoder: Any, meta_fields: Sequence[str], separator: str) -> list[Document]:

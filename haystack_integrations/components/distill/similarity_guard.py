@@ -58,11 +58,15 @@ def check_fits(query_encoder: Any, retriever: Any) -> bool:
 
 
 def _made_for(folder: Any) -> dict[str, Any] | None:
-    file = Path(folder) / PROVENANCE if isinstance(folder, str) else None
+    file = Path(folder) / PROVENANCE if isinstance(folder, str | Path) else None
     if file is None or not file.is_file():
         return None
-    index = json.loads(file.read_text(encoding="utf-8")).get("index", {})
-    return index if {"dim", "similarity", "normalized"} <= index.keys() else None
+    try:
+        index = json.loads(file.read_text(encoding="utf-8")).get("index", {})
+        return index if {"dim", "similarity", "normalized"} <= index.keys() else None
+    except (ValueError, AttributeError) as error:
+        msg = f"{file} is damaged ({error}): copy the model again, or align again."
+        raise ValueError(msg) from error
 
 
 def _search(retriever: Any, query: list[float], top_k: int) -> list[Document]:

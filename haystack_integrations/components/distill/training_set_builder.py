@@ -98,6 +98,8 @@ class TrainingSetBuilder:
                 raise ValueError(msg)
         miner = Miner(self.retriever, self.text_embedder, self.top_k, self.similarity, judgments=self.judgments)
         found_with = {"retriever": without_names(component_to_dict(self.retriever, "retriever")), "top_k": self.top_k}
+        if self.text_embedder:
+            found_with["text_embedder"] = without_names(component_to_dict(self.text_embedder, "text_embedder"))
         built = build(
             asked,
             miner.candidates,

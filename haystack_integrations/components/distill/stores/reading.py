@@ -145,15 +145,26 @@ def embedded_text(row: Row, meta_fields: Sequence[str], separator: str) -> str:
     :param meta_fields: Meta fields that stand before the content.
     :param separator: What stands between them.
     """
-    fields = [str(row.meta[name]) for name in meta_fields if row.meta.get(name)]
+    fields = [str(row.meta[name]) for name in meta_fields if row.meta.get(name) is not None]
     return separator.join([*fields, row.content or ""])
 
 
 def _refuse_to_empty(store: Any) -> None:
     """Stores made for indexing may delete what they hold when they are first used."""
     opened = getattr(store, "_client", None) is not None or getattr(store, "_table_initialized", False)
+    if not opened:
+        refuse_to_recreate(store)
+
+
+def refuse_to_recreate(store: Any) -> None:
+    """
+    Refuse a store whose settings delete the index whenever it is opened, as a later process will.
+
+    :param store: The document store.
+    :raises ValueError: If it has such a setting.
+    """
     for setting in ("recreate_index", "recreate_table"):
-        if getattr(store, setting, None) is True and not opened:
+        if getattr(store, setting, None) is True:
             msg = (
                 f"{type(store).__name__} has {setting}=True, which deletes the index when the store is opened: leave "
                 f"`{setting}` out here."
