@@ -177,7 +177,17 @@ def align(
         temperature=settings.temperature,
         seed=settings.training.seed,
     )
+    untrained = evaluator(student)[METRIC]
     training = train(student, texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress)
+    trained = max((entry["dev_ndcg@10"] for entry in training.history), default=untrained)
+    if trained < untrained:
+        logger.warning(
+            "Training made the student worse on dev (nDCG@10 %.4f, before %.4f), so it stays untrained: give a lower "
+            "learning rate, or let it keep fewer layers.",
+            trained,
+            untrained,
+        )
+        student, _ = make_student(teacher, kept, material.sentences, settings)
     dev = make_dev_set(index, material.dev, qrels, found)
     of_queries = min(material.queries, len(texts))
     counts = {"queries": of_queries, "index_texts": len(texts) - of_queries}

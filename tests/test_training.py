@@ -2,6 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
+import logging
 import subprocess
 import sys
 from dataclasses import asdict
@@ -158,7 +159,7 @@ def scripted(index, teacher, tmp_path, monkeypatch):
     """Alignments whose dev measure is written down; None in its place interrupts the run."""
 
     def run(name, measures):
-        left = iter(measures)
+        left = iter([0.0, *measures])  # the first is of the untrained student
 
         def evaluate(*_, **__):
             value = next(left)
@@ -181,6 +182,17 @@ def test_training_ends_when_dev_gets_no_better_and_the_best_checkpoint_is_kept(s
     assert [entry["dev_ndcg@10"] for entry in aligned.training.history] == FALLING
     kept, of_first = (one.student.state_dict() for one in (aligned, first))
     assert all((kept[key] == of_first[key]).all() for key in kept)
+
+
+def test_a_student_that_training_makes_worse_stays_as_it_was_cut(index, teacher, tmp_path, caplog):
+    """Much of the teacher is left, and the rate is far too large for it."""
+    training = TrainingSettings(epochs=1, learning_rate=0.5, embedding_learning_rate=0.5)
+    settings = KaleSettings(keep=(0, 1, 2, 3, 4), training=training)
+    with caplog.at_level(logging.WARNING):
+        aligned = align(index, teacher, settings, tmp_path / "run", progress=False)
+    assert "Training made the student worse on dev" in caplog.text
+    texts = sentences(5, seed=9)
+    assert np.allclose(aligned.student.encode(texts), aligned.cut_only.encode(texts), atol=1e-6)
 
 
 def test_a_run_that_goes_on_is_no_more_patient(scripted):
