@@ -17,7 +17,8 @@ from sentence_transformers import SentenceTransformerTrainer
 from haystack_distill.evaluation import measure, ranking, search
 from haystack_distill.folders import claim
 from haystack_distill.kale import KaleSettings, Queries, align
-from haystack_distill.students.cutting import find_stack
+from haystack_distill.students.cutting import cut, find_stack
+from haystack_distill.students.token_table import make_token_table
 from haystack_distill.training import alignment
 from haystack_distill.training.alignment import TrainingSettings
 from haystack_distill.training.batches import LengthBatchSampler
@@ -65,6 +66,20 @@ def test_a_deep_student_is_given_a_part_of_the_texts_by_default(index, teacher, 
     assert sum(align(index, teacher, again, tmp_path / "all", queries, progress=False).texts.values()) == 182
     shallow = align(index, teacher, KaleSettings(keep=(5,), training=few), tmp_path / "one", queries, progress=False)
     assert sum(shallow.texts.values()) > count
+
+
+def test_a_heavy_student_takes_small_steps_unless_it_is_told_otherwise(teacher, tmp_path, monkeypatch):
+    student = cut(teacher, (0, 5))
+
+    def rates(student, **settings):
+        found = alignment._arguments(student, ["a text"], tmp_path, TrainingSettings(**settings), False)
+        return [found.learning_rate, *found.learning_rate_mapping.values()]
+
+    assert rates(student) == [1e-3, 1e-2]
+    monkeypatch.setattr(alignment, "HEAVY", 1)
+    assert rates(student) == pytest.approx([1e-4, 1e-3])
+    assert rates(student, learning_rate=5e-5, embedding_learning_rate=2e-5) == [5e-5, 2e-5]
+    assert rates(make_token_table(teacher)) == [1e-2]
 
 
 def test_the_layers_that_are_named_stay(index, teacher, tmp_path):

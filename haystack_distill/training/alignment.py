@@ -32,6 +32,12 @@ Tokens times weights of the layers, at most by default: three layers of MiniLM (
 A deeper or wider student gets fewer, since each costs more and it has less to learn anew.
 """
 
+HEAVY, HEAVY_SHARE = 30_000_000, 0.1
+"""
+From so many weights in its layers on a student learns at a tenth of the rates: much of the teacher is in it yet, and
+large steps undo that (six and nine layers of all-mpnet-base-v2: docs/decisions/0001).
+"""
+
 MAX_EPOCHS, WHOLE = 12, 0.6
 """Passes over the texts at most; and from which part of the texts on all are taken, for one whole pass."""
 
@@ -89,13 +95,16 @@ def _arguments(
 ) -> SentenceTransformerTrainingArguments:
     table = is_table(student)
     batch_size = settings.batch_size * (2 if table else 1)
+    share = HEAVY_SHARE if not table and _weights(student) >= HEAVY else 1.0
     return SentenceTransformerTrainingArguments(
         **common_arguments(student, checkpoints, settings.seed, progress),
         num_train_epochs=settings.epochs or max(1, min(MAX_EPOCHS, math.floor(_passes(student, texts)))),
         per_device_train_batch_size=batch_size,
         batch_sampler=LengthBatchSampler,
-        learning_rate=settings.learning_rate or (1e-2 if table else 1e-3),
-        learning_rate_mapping={} if table else {_embedding_name(student): settings.embedding_learning_rate or 1e-2},
+        learning_rate=settings.learning_rate or (1e-2 if table else share * 1e-3),
+        learning_rate_mapping={}
+        if table
+        else {_embedding_name(student): settings.embedding_learning_rate or share * 1e-2},
         warmup_steps=0.05,
         bf16=not table and bf16_is_fast(student.device),
         prompts=student.prompts.get("query") or None,
@@ -125,8 +134,11 @@ def _passes(student: SentenceTransformer, texts: list[str]) -> float:
 
 
 def _layered_tokens(student: SentenceTransformer) -> float:
-    weights = sum(weight.numel() for weight in find_stack(student).layers.parameters())
-    return min(LAYERED_TOKENS, LAYERED_WORK / weights)
+    return min(LAYERED_TOKENS, LAYERED_WORK / _weights(student))
+
+
+def _weights(student: SentenceTransformer) -> int:
+    return sum(weight.numel() for weight in find_stack(student).layers.parameters())
 
 
 def _embedding_name(student: SentenceTransformer) -> str:
