@@ -269,6 +269,7 @@ class TestRecipes:
         monkeypatch.setattr("haystack_distill.g2r.run_trainer", _dies)
         with pytest.raises(KeyboardInterrupt):
             distill_responses(labelled, bert, tmp_path / "m", G2RSettings(**SMALL), device="cpu", progress=False)
+        (tmp_path / ".m.run" / "checkpoints" / "checkpoint-1").mkdir(parents=True)
         with pytest.raises(ValueError, match="other settings"):
             distill_responses(
                 labelled, bert, tmp_path / "m", G2RSettings(alpha=0.5, **SMALL), device="cpu", progress=False
