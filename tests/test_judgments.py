@@ -65,7 +65,8 @@ def test_relevant_documents_are_candidates_and_grades_are_scores(kind, store, be
 
 def test_the_loop_learns_from_judgments(minilm, minilm_table, passages, asked, tmp_path):
     store = mini_store(minilm, passages)
-    queries = {f"t{number}": " ".join(text.split()[:2]) for number, text in enumerate(passages.values())}
+    # To a table the same words in another order are what it is trained on; judged queries themselves never are.
+    queries = {f"t{number}": " ".join(text.split()[1::-1]) for number, text in enumerate(passages.values())}
     ids = list(passages)
     right = {f"t{number}": ids[(number + 1) % len(ids)] for number in range(len(ids))}
     qrels = {"dev": dict(list(right.items())[:30]), "test": right}

@@ -150,6 +150,7 @@ def test_an_unfinished_run_is_not_gone_on_from_with_other_settings(training_set,
     monkeypatch.setattr("haystack_distill.teachers.fine_tuning.train_reader", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fine_tune_reader(training_set, model, tmp_path / "new", progress=False)
+    (tmp_path / ".new.run" / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     with pytest.raises(ValueError, match="had other settings"):
         fine_tune_reader(training_set, model, tmp_path / "new", FineTuningSettings(training=FAST), progress=False)
 
