@@ -178,7 +178,8 @@ def run(
     def job() -> dict[str, Any]:
         loaded = load_pipeline(pipeline)
         try:
-            return loaded.run(**_values(inputs or [], loaded.__haystack_input__._sockets_dict))
+            sockets = loaded.__haystack_input__._sockets_dict  # type: ignore[attr-defined]  # set by the decorator
+            return loaded.run(**_values(inputs or [], sockets))
         finally:
             loaded.pipeline.close()
 
@@ -190,11 +191,11 @@ def _explained(job: Any) -> Any:
     from haystack.core.errors import DeserializationError, PipelineRuntimeError, SerializationError
     from haystack.document_stores.errors import DocumentStoreError
 
-    explained = (ValueError, TypeError, OSError, ImportError, yaml.YAMLError)
+    explained: tuple[type[Exception], ...] = (ValueError, TypeError, OSError, ImportError, yaml.YAMLError)
     explained += (SerializationError, DeserializationError, DocumentStoreError)
     try:
         return job()
-    except (*explained, PipelineRuntimeError) as error:
+    except Exception as error:
         cause = error.__cause__ if isinstance(error, PipelineRuntimeError) and error.__cause__ else error
         if not isinstance(cause, explained):
             raise
