@@ -62,7 +62,7 @@ def train_and_prove_pair(
     dev, test = splits_of(judged, index)
     chosen = dev or held_out(targets_of(training_set.labelled(), index.ids), index, settings.training.seed)
     rows = rows_of_training_set(training_set)
-    asked = [test[0][query_id] for query_id in test[1]] if test else []
+    asked = test[0].values() if test else ()
     left = set(unseen(rows["query"], [*chosen.queries.values(), *asked]))
     kept = [number for number, query in enumerate(rows["query"]) if query in left]
     pair = train_asymmetric(

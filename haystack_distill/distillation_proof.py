@@ -76,7 +76,7 @@ def distill_and_prove(
     workspace = workspace_for(output)
     dev, test = splits_of(judged, index)
     untouched, student = open_student(encoder, name), open_student(encoder, name)
-    asked = [test[0][query_id] for query_id in test[1]] if test else []
+    asked = test[0].values() if test else ()
     distilled = distill(student, training_set, index, settings, workspace, dev, asked, progress=progress)
     if process_number():  # the first process measures and writes for all
         wait_for_all()
@@ -117,10 +117,7 @@ def splits_of(judged: str | None, index: IndexView) -> tuple[Dev | None, tuple[d
     if not there:
         msg = f"{judged} has neither qrels/dev.tsv nor qrels/test.tsv: leave it out to be judged by the teacher."
         raise FileNotFoundError(msg)
-    found = {}
-    for split in there:
-        queries, qrels = judged_split(judged, split, index)
-        found[split] = {query_id: queries[query_id] for query_id in qrels}, qrels
+    found = {split: judged_split(judged, split, index) for split in there}
     dev = Dev(*found["dev"], judged=True) if "dev" in found else None
     return dev, found.get("test")
 

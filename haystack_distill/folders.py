@@ -114,7 +114,7 @@ def claim(workspace: Path, run: dict[str, Any], made: Iterable[Path] | None = No
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
         differs = [key for key in content if content[key] != before.get(key)]
-        if differs and (made is None or any(True for _ in made)):
+        if differs and (made is None or any(made)):
             msg = (
                 f"An unfinished run in {workspace} had other {' and '.join(differs)}: finish it with the same, delete "
                 "the folder to start over, or name another output."

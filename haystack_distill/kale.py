@@ -7,7 +7,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,7 +136,7 @@ def align(
     :raises ValueError: If encoder and index don't belong together, there is nothing to align on, or the workspace
         holds a run with other settings.
     """
-    _check_layers(settings, len(find_stack(teacher.model)))
+    named = _named_layers(settings, len(find_stack(teacher.model)))
     given = queries or Queries()
     check_judged(given.dev_qrels, index.ids, "The dev split of the queries")
     teacher.check_belongs_to(index)
@@ -156,10 +156,11 @@ def align(
     found = judged_by_teacher(teacher, index, material.dev)
     qrels = material.dev_qrels or found
     evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
-    kept, searched = _remembered_layers(
-        workspace / "layers.json",
-        lambda: _layers(teacher, settings, _evaluator_sample(evaluator, index), material.sentences),
-    )
+    kept = named
+    searched: dict[str, float] = {}
+    if kept is None:
+        sample = _evaluator_sample(evaluator, index)
+        kept, searched = _found_layers(workspace / "layers.json", teacher, settings, sample, material.sentences)
     student, cut_only = make_student(teacher, kept, material.sentences, settings)
     texts = _affordable(material, student, settings.training)
     # Computed once for a run and its continuations.
@@ -257,7 +258,7 @@ def _evaluator_sample(evaluator: IndexRetrievalEvaluator, index: IndexView) -> I
     return IndexRetrievalEvaluator(queries, qrels, index)
 
 
-def _check_layers(settings: KaleSettings, depth: int) -> tuple[int, ...] | None:
+def _named_layers(settings: KaleSettings, depth: int) -> tuple[int, ...] | None:
     """The layers that the settings name, none for a token table; None if they are to be searched for."""
     if isinstance(settings.keep, str):
         if settings.keep != "kale":
@@ -270,24 +271,13 @@ def _check_layers(settings: KaleSettings, depth: int) -> tuple[int, ...] | None:
     return None if settings.layers else ()
 
 
-def _remembered_layers(
-    file: Path, search: Callable[[], tuple[tuple[int, ...], dict[str, float]]]
+def _found_layers(
+    file: Path, teacher: BiEncoderTeacher, settings: KaleSettings, evaluator: IndexRetrievalEvaluator, texts: list[str]
 ) -> tuple[tuple[int, ...], dict[str, float]]:
-    """What a killed run found: its checkpoints fit these layers, and another search might find others."""
+    """Search, unless a killed run did: its checkpoints fit the layers it found, and another search may find others."""
     if file.exists():
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return tuple(found["kept"]), found["searched"]
-    kept, searched = search()
-    write_json(file, {"kept": kept, "searched": searched})
-    return kept, searched
-
-
-def _layers(
-    teacher: BiEncoderTeacher, settings: KaleSettings, evaluator: IndexRetrievalEvaluator, texts: list[str]
-) -> tuple[tuple[int, ...], dict[str, float]]:
-    named = _check_layers(settings, len(find_stack(teacher.model)))
-    if named is not None:
-        return named, {}
+        before = json.loads(file.read_text(encoding="utf-8"))
+        return tuple(before["kept"]), before["searched"]
     tokens = {token for row in teacher.model.tokenizer(evaluator.queries)["input_ids"] for token in row}
     found = LayerSearch(
         teacher, lambda student: evaluator(student)[METRIC], texts[:: max(1, len(texts) // 500)], tokens
@@ -295,4 +285,5 @@ def _layers(
     best = found.best(settings.layers)
     scores = {" ".join(map(str, layers)): score for layers, score in found.scores.items() if np.isfinite(score)}
     logger.info("Layers %s stay; the search measured %s.", list(best), scores)
+    write_json(file, {"kept": best, "searched": scores})
     return best, scores

@@ -66,7 +66,7 @@ def align_and_prove(
     workspace = workspace_for(output)
     test_queries, test_qrels, judged_by = _test(test, index, settings.training.seed)
     given = given_queries(queries, settings.training.seed) if queries else Queries()
-    given = replace(given, train=unseen(given.train, (test_queries[query_id] for query_id in test_qrels)))
+    given = replace(given, train=unseen(given.train, test_queries.values()))
     aligned = align(index, teacher, settings, workspace, given, progress=progress)
     systems = [
         teacher_system(teacher),
@@ -149,7 +149,7 @@ def judged_split(path: str, split: str, index: IndexView) -> tuple[dict[str, str
     :param path: A BEIR folder.
     :param split: `train`, `dev` or `test`.
     :param index: The index.
-    :returns: Query id -> text, and the judgments.
+    :returns: Query id -> text of those that are judged, and the judgments.
     :raises FileNotFoundError: If the folder is not one in BEIR's form.
     :raises ValueError: If the split is missing or judges documents that the index lacks.
     """
@@ -159,7 +159,7 @@ def judged_split(path: str, split: str, index: IndexView) -> tuple[dict[str, str
         msg = f"{path}/qrels/{split}.tsv is missing or judges nothing: name a split that has judgments."
         raise ValueError(msg)
     check_judged(qrels, index.ids, f"{path}/qrels/{split}.tsv")
-    return folder.queries, qrels
+    return {query_id: folder.queries[query_id] for query_id in qrels}, qrels
 
 
 def evaluate_students(

@@ -137,6 +137,21 @@ def index(teacher, passages, tmp_path) -> IndexView:
 
 
 @pytest.fixture
+def documents(teacher, passages) -> list[Document]:
+    vectors = teacher.encode_documents(list(passages.values())).tolist()
+    return [
+        Document(id=key, content=text, meta={"number": number}, embedding=vector)
+        for number, ((key, text), vector) in enumerate(zip(passages.items(), vectors, strict=True))
+    ]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def store(teacher, passages) -> InMemoryDocumentStore:
     store = InMemoryDocumentStore(embedding_similarity_function="cosine")
     vectors = teacher.encode_documents(list(passages.values()))

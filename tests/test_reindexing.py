@@ -62,21 +62,6 @@ def other(make_encoder) -> str:
     return make_encoder("bert", seed=8)
 
 
-@pytest.fixture
-def documents(teacher, passages) -> list[Document]:
-    vectors = teacher.encode_documents(list(passages.values())).tolist()
-    return [
-        Document(id=key, content=text, meta={"number": number}, embedding=vector)
-        for number, ((key, text), vector) in enumerate(zip(passages.items(), vectors, strict=True))
-    ]
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def switcher(kind, place, documents, bert, new, **options) -> IndexSwitcher:
     return IndexSwitcher(
         document_store=make_store(kind, place / "old", documents),
@@ -309,37 +294,6 @@ def test_an_encoder_of_another_index_is_refused(place, documents, bert, other, b
     assert not (place / "current.json").exists()
     assert not (place / "new.faiss").exists()
     assert switcher("faiss", place, [], bert, other, max_loss=1.0).run(queries=str(beir))["switched"]
-
-
-def test_a_retriever_follows_the_pointer_and_survives_a_bad_one(place, documents, bert, caplog):
-    """A switch takes effect with the next query; an index that can't be opened does not take the old one down."""
-    old = make_store("faiss", place / "old", documents)
-    new = make_store("faiss", place / "new", [Document(id="only", content="x", embedding=documents[0].embedding)])
-    write_pointer(place / "current.json", Serving(bert, bert, old.to_dict()))
-    retriever = CurrentRetriever(pointer="current.json", retriever=RETRIEVERS["faiss"], top_k=3)
-    assert len(retriever.run(query="river")["documents"]) == 3
-    write_pointer(place / "current.json", Serving("nowhere", bert, new.to_dict()))
-    assert len(retriever.run(query="river")["documents"]) == 3
-    assert "goes on serving" in caplog.text
-    write_pointer(place / "current.json", Serving(bert, bert, new.to_dict()))
-    assert [one.id for one in retriever.run(query="river")["documents"]] == ["only"]
-
-
-def test_the_way_back_is_open_and_an_empty_index_does_not_take_over(place, documents, bert, caplog):
-    """An embedded store can't be opened twice; a mistyped path makes an empty one."""
-    for name in "ab":
-        close(make_store("qdrant", place / name, documents[:40] if name == "a" else documents))
-    places = {
-        name: {"path": str(place / name), "embedding_dim": 32, "similarity": "cosine"} for name in ("a", "b", "c")
-    }
-    kind = "haystack_integrations.document_stores.qdrant.document_store.QdrantDocumentStore"
-    serving = {name: Serving(bert, bert, {"type": kind, "init_parameters": one}) for name, one in places.items()}
-    retriever = CurrentRetriever(pointer="current.json", retriever=RETRIEVERS["qdrant"], top_k=60)
-    for name, count in (("a", 40), ("a", 40), ("b", 60), ("a", 40), ("c", 40), ("b", 60)):
-        write_pointer("current.json", serving[name])
-        assert len(retriever.run(query="river")["documents"]) == count, name
-    assert "names holds no documents" in caplog.text
-    retriever.close()
 
 
 @pytest.mark.parametrize("side", ["document_store", "new_document_store"])

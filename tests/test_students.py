@@ -33,9 +33,10 @@ def teachers(make_encoder):
     return of
 
 
-def nearly_equal(computed, expected):
-    """As near as bfloat16, which the package computes these in where the processor has it, comes to float32."""
-    return torch.dist(computed, expected) < 0.02 * torch.linalg.vector_norm(expected)
+@pytest.fixture
+def in_float32(monkeypatch):
+    """As on a processor without bfloat16, so that comparisons are exact."""
+    monkeypatch.setattr("haystack_distill.teachers.bi_encoder.bf16_is_fast", lambda _: False)
 
 
 def skip(layer):
@@ -93,6 +94,7 @@ def test_folded_embeddings_enter_the_first_layer_as_the_teachers_states_do(famil
     assert torch.allclose(received[0][0], states[10:30], atol=2e-3)
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_token_states_are_means_over_the_texts(teacher):
     """Against hidden states collected text by text."""
     texts = sentences(5, seed=3)
@@ -108,7 +110,19 @@ def test_token_states_are_means_over_the_texts(teacher):
             counts[token] = counts.get(token, 0) + 1
     assert {token: int(count) for token, count in enumerate(found.seen) if count} == counts
     for token, total in sums.items():
-        assert nearly_equal(found.states[token], total / counts[token])
+        assert torch.allclose(found.states[token], total / counts[token], atol=1e-4)
+
+
+def test_bfloat16_changes_little(teacher, monkeypatch):
+    """What the package computes where the processor has it, whether this one does or not."""
+    found = {}
+    for fast in (False, True):
+        monkeypatch.setattr("haystack_distill.teachers.bi_encoder.bf16_is_fast", lambda _, fast=fast: fast)
+        states = token_states(teacher, 3, TEXTS, tokens=set(range(40))).states
+        found[fast] = [states, make_token_table(teacher)[0].embedding.weight]
+    for exact, rounded in zip(found[False], found[True], strict=True):
+        assert rounded.dtype == torch.float32
+        assert 0 < torch.dist(exact, rounded) < 0.02 * torch.linalg.vector_norm(exact)
 
 
 def test_folding_keeps_more_of_the_teacher_than_cutting(minilm):
@@ -122,6 +136,7 @@ def test_folding_keeps_more_of_the_teacher_than_cutting(minilm):
     assert np.sum(folded * target) > np.sum(plain * target) + 0.3
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_a_token_table_holds_the_teachers_vectors_of_single_tokens(teacher, tmp_path):
     table = make_token_table(teacher)
     assert isinstance(table[0], StaticEmbedding)
@@ -130,7 +145,7 @@ def test_a_token_table_holds_the_teachers_vectors_of_single_tokens(teacher, tmp_
     with torch.no_grad():
         vector = teacher.model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"][0]
     row = torch.nn.functional.normalize(table[0].embedding.weight[20], dim=0)
-    assert nearly_equal(row, vector)
+    assert torch.allclose(row, vector, atol=1e-5)
     table.save(str(tmp_path / "table"), create_model_card=False)
     embedder = SentenceTransformersTextEmbedder(model=str(tmp_path / "table"), progress_bar=False)
     embedder.warm_up()

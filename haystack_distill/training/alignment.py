@@ -95,20 +95,26 @@ def _arguments(
 ) -> SentenceTransformerTrainingArguments:
     table = is_table(student)
     batch_size = settings.batch_size * (2 if table else 1)
-    share = HEAVY_SHARE if not table and _weights(student) >= HEAVY else 1.0
+    rate, embedding_rate = _rates(student, settings)
     return SentenceTransformerTrainingArguments(
         **common_arguments(student, checkpoints, settings.seed, progress),
         num_train_epochs=settings.epochs or max(1, min(MAX_EPOCHS, math.floor(_passes(student, texts)))),
         per_device_train_batch_size=batch_size,
         batch_sampler=LengthBatchSampler,
-        learning_rate=settings.learning_rate or (1e-2 if table else share * 1e-3),
-        learning_rate_mapping={}
-        if table
-        else {_embedding_name(student): settings.embedding_learning_rate or share * 1e-2},
+        learning_rate=rate,
+        learning_rate_mapping={} if table else {_embedding_name(student): embedding_rate},
         warmup_steps=0.05,
         bf16=not table and bf16_is_fast(student.device),
         prompts=student.prompts.get("query") or None,
     )
+
+
+def _rates(student: SentenceTransformer, settings: TrainingSettings) -> tuple[float, float]:
+    """Of all weights, and of the token embeddings where they have a rate of their own."""
+    if is_table(student):
+        return settings.learning_rate or 1e-2, 0.0
+    share = HEAVY_SHARE if _weights(student) >= HEAVY else 1.0
+    return settings.learning_rate or share * 1e-3, settings.embedding_learning_rate or share * 1e-2
 
 
 def texts_within_budget(student: SentenceTransformer, texts: list[str], settings: TrainingSettings) -> int:

@@ -84,8 +84,8 @@ class CurrentRetriever:
             if serving == self._serving:  # only written anew
                 return
             # An embedded store can't be opened twice, and the way back must be open.
-            known = self._before is not None and self._before[0] == serving
-            opened = self._before[1] if known and self._before else self._open_index(serving)
+            before_serving, before = self._before or (None, None)
+            opened = before if before and serving == before_serving else self._open_index(serving)
         except Exception:
             if self._opened is None:
                 raise
@@ -93,8 +93,8 @@ class CurrentRetriever:
             return
         if self._opened is not None and self._serving is not None:
             logger.info("%s has moved: %s serves queries now.", self.pointer, serving.query_model)
-            if self._before is not None and not known:
-                self._before[1].close()
+            if before and before is not opened:
+                before.close()
             self._before = (self._serving, self._opened)
         self._serving, self._opened = serving, opened
 
