@@ -7,10 +7,10 @@ Query encoders cut from one teacher, each aligned with one corpus: quality, spee
 
     python -m benchmarks.kale --data FOLDER [--json FILE] [--quick] [--passage-weight 0]
 
-FOLDER holds BEIR folders. Rows: per depth the paper's KALE (its loss, its layers, the train queries, three epochs) and
-ours, with the train queries and from the index alone, each beside the plain cut of its layers and the teacher that it
-is a share of; with another passage weight they are rows of their own. Everything is judged on the test split. A table
-that was stopped goes on when it is started again with the same `--json`.
+FOLDER holds BEIR folders. Rows: the teacher, and per depth the paper's KALE (its loss, its layers, the train queries,
+three epochs) and ours, with the train queries and from the index alone, after the plain cut of the same layers; with
+another passage weight ours are rows of their own. Everything is judged on the test split. A table that was stopped goes
+on when it is started again with the same `--json`.
 """
 
 import gc
@@ -39,8 +39,6 @@ COLUMNS = (
     ("query encoder", "system", ""),
     ("text", "text", ""),
     ("layers kept", "kept", ""),
-    ("teacher", "teacher", ".3f"),
-    ("cut only", "cut_only", ".3f"),
     ("nDCG@10", "ndcg@10", ".3f"),
     ("% of teacher", "share", ".1f"),
     ("p", "p", ".3f"),
@@ -67,19 +65,26 @@ def main(
     """Print the table."""
     encoder = load_teacher(teacher or minilm())
     rows = read_rows(json)
-    done = {(row["corpus"], row["system"], row["text"]) for row in rows}
+    done = {_is(row)[:3] for row in rows}
     for name in corpus or (CORPORA[:1] if quick else CORPORA):
         _, index = open_corpus(data / name, encoder)
         for depth in layers or ([0, 1] if quick else [0, 1, 2, 3]):
             for system, text, settings in recipes(encoder, depth, quick, paper, passage_weight):
                 if (name, system, text) in done:
                     continue
-                rows += row_of(name, system, text, settings, encoder, index, data / name)
+                found = rows_of(name, system, text, settings, encoder, index, data / name)
+                before = {_is(row) for row in rows}
+                rows += [row for row in found if _is(row) not in before]
                 write_rows(json, rows)
-                print_rows(rows[-1:], COLUMNS, "")
+                print_rows(found, COLUMNS, "")
     add_latencies(rows, encoder, read_beir(data / (corpus or CORPORA)[0]).texts_of("test"))
     write_rows(json, rows)
     print_rows(rows, COLUMNS, f"Teacher: {teacher or 'all-MiniLM-L6-v2'}")
+
+
+def _is(row: dict[str, Any]) -> tuple[str, ...]:
+    """What tells one row from another: a plain cut is trained on nothing, and two recipes may keep other layers."""
+    return row["corpus"], row["system"], row["text"], row["kept"]
 
 
 def recipes(
@@ -106,44 +111,40 @@ def recipes(
     return chosen
 
 
-def row_of(
+def rows_of(
     corpus: str, system: str, text: str, settings: KaleSettings, encoder: CachedTeacher, index: IndexView, folder: Path
 ) -> list[dict[str, Any]]:
-    """Train one student and measure it beside its teacher."""
+    """Train one student and measure it beside its teacher and the plain cut of its layers: a row for each."""
     work = WORK / f"{corpus}-{system}-{text}".replace("/", "-").replace(" ", "_")
     given = Queries() if text == "index alone" else given_queries(str(folder), 0)
     aligned = align(index, encoder, settings, work, given)
     shutil.rmtree(work)
     gc.collect()  # trainers are full of cycles, and one with a deep teacher holds a gigabyte
     judged = read_beir(folder)
-    measured = measure_all(
-        [
-            teacher_system(encoder),
-            student_system("cut_only", aligned.cut_only),
-            student_system("student", aligned.student),
-        ],
-        index,
-        judged.queries,
-        judged.qrels["test"],
-    )
-    teacher, student = measured["teacher"], measured["student"]
-    return [
+    systems = {
+        "teacher": teacher_system(encoder),
+        f"cut only, {settings.layers}": student_system(f"cut only, {settings.layers}", aligned.cut_only),
+        system: student_system(system, aligned.student),
+    }
+    measured = measure_all(list(systems.values()), index, judged.queries, judged.qrels["test"])
+    teacher = measured["teacher"].quality
+    kept = " ".join(map(str, aligned.kept_layers)) or "table"
+    rows = [
         {
             "corpus": corpus,
-            "system": system,
-            "text": text,
-            "layers": len(aligned.kept_layers),
-            "kept": " ".join(map(str, aligned.kept_layers)) or "table",
-            "teacher": teacher.quality.mean(),
-            "ndcg@10": student.quality.mean(),
-            "cut_only": measured["cut_only"].quality.mean(),
-            "share": 100 * student.quality.mean() / teacher.quality.mean(),
-            "p": compare(student.quality, teacher.quality)["p"],
-            "training_seconds": aligned.training.seconds,
-            "texts": aligned.texts,
-            "history": aligned.training.history,
+            "system": name,
+            "text": "none",
+            "layers": systems[name].layers,
+            "kept": "all" if name == "teacher" else kept,
+            "ndcg@10": one.quality.mean(),
+            "share": 100 * one.quality.mean() / teacher.mean(),
+            "p": None if name == "teacher" else compare(one.quality, teacher)["p"],
         }
+        for name, one in measured.items()
     ]
+    trained = {"text": text, "training_seconds": aligned.training.seconds, "texts": aligned.texts}
+    rows[-1] |= {**trained, "history": aligned.training.history}
+    return rows
 
 
 def add_latencies(rows: list[dict[str, Any]], encoder: CachedTeacher, queries: list[str]) -> None:
@@ -152,7 +153,7 @@ def add_latencies(rows: list[dict[str, Any]], encoder: CachedTeacher, queries: l
 
     Weights don't matter to the clock, so untrained cuts stand for all students of their depth.
     """
-    depths = sorted({row["layers"] for row in rows})
+    depths = sorted({row["layers"] for row in rows if row["system"] != "teacher"})
     systems = {"teacher": teacher_system(encoder)}
     for depth in depths:
         cut = make_layered(encoder, tuple(range(depth)), [], folded=False) if depth else make_token_table(encoder)
@@ -160,8 +161,8 @@ def add_latencies(rows: list[dict[str, Any]], encoder: CachedTeacher, queries: l
     single = {name: (lambda text, system=system: system.encode([text])) for name, system in systems.items()}
     milliseconds = latency_ms(single, queries[:: max(1, len(queries) // 100)][:100])
     for row in rows:
-        row["teacher_ms"], row["encode_ms"] = milliseconds["teacher"], milliseconds[str(row["layers"])]
-        row["speedup"] = row["teacher_ms"] / row["encode_ms"]
+        row["encode_ms"] = milliseconds["teacher" if row["system"] == "teacher" else str(row["layers"])]
+        row["speedup"] = milliseconds["teacher"] / row["encode_ms"]
 
 
 if __name__ == "__main__":
