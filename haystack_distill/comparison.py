@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill.beir import Qrels
 from haystack_distill.evaluation import Quality, Run, compare, latency_ms, measure, ranking, search
 from haystack_distill.index import IndexView
+from haystack_distill.prompts import prompt_for
 from haystack_distill.students.cutting import find_stack
 from haystack_distill.students.token_table import is_table
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
@@ -78,9 +79,11 @@ def student_system(name: str, model: SentenceTransformer, training_seconds: floa
     :param training_seconds: What it cost to train.
     """
     layers = 0 if is_table(model) else len(find_stack(model))
+    prompt = prompt_for("query", model.prompts, model.default_prompt_name) or None
 
     def encode(texts: list[str]) -> np.ndarray:
-        return np.asarray(model.encode(texts, show_progress_bar=False, batch_size=64), dtype=np.float32)
+        vectors = model.encode(texts, prompt=prompt, show_progress_bar=False, batch_size=64)
+        return np.asarray(vectors, dtype=np.float32)
 
     return System(name, encode, layers, training_seconds)
 

@@ -27,6 +27,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, StaticEmbe
 from tokenizers import Tokenizer
 
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
+from haystack_distill.comparison import student_system
 from haystack_distill.dev_set import DevSet, dev_set_of_texts, write_dev_set
 from haystack_distill.serving import opening
 from haystack_distill.serving.exports import digest, read_export
@@ -69,6 +70,19 @@ class TestSameVectors:
         encoder = open_encoder(tmp_path / "student", "onnx")
         np.testing.assert_allclose(encoder.encode_batch(QUERIES), expected, atol=1e-4)
         np.testing.assert_allclose(np.stack([encoder.encode(query) for query in QUERIES]), expected, atol=1e-4)
+
+    def test_a_plain_encoder_is_asked_with_its_prompt_for_queries(self, bert, dev, tmp_path):
+        """As it is when it teaches and when it is judged; plain `encode` leaves such a prompt out."""
+        model = SentenceTransformer(bert, device="cpu")
+        model.prompts, model.default_prompt_name = {"query": "river stone: ", "document": "winter: "}, None
+        model.save(str(tmp_path / "plain"), create_model_card=False)
+        export(tmp_path / "plain", "onnx", "fp32", dev)
+        expected = BiEncoderTeacher.load(str(tmp_path / "plain"), device="cpu").encode_queries(QUERIES)
+        assert not np.allclose(model.encode(QUERIES), expected, atol=1e-2)
+        for backend in ("torch", "onnx"):
+            found = open_encoder(tmp_path / "plain", backend, device="cpu").encode_batch(QUERIES)
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+        np.testing.assert_allclose(student_system("plain", model).encode(QUERIES), expected, atol=1e-4)
 
     @pytest.mark.parametrize("pooling", ["cls", "lasttoken"])
     def test_other_poolings_and_cut_dimensions(self, make_encoder, pooling, passages, tmp_path):
@@ -329,18 +343,21 @@ class TestTablesOfOthers:
         model.save(str(folder), create_model_card=False)
         return str(folder)
 
-    @pytest.mark.parametrize("what", ["prompt", "dense", "truncated"])
+    @pytest.mark.parametrize("what", ["prompt", "prompt for queries", "dense", "truncated"])
     def test_what_changes_vectors_is_not_left_out(self, what, table, tmp_path):
         def change(model):
             if what == "prompt":
-                model.prompts, model.default_prompt_name = {"query": "river stone winter "}, "query"
+                model.prompts, model.default_prompt_name = {"any": "river stone winter "}, "any"
+            elif what == "prompt for queries":
+                model.prompts, model.default_prompt_name = {"query": "river stone winter "}, None
             elif what == "dense":
                 model.append(Dense(32, 8))
             else:
                 model.truncate_dim = 8
 
         folder = self.saved(table, tmp_path / "other", change)
-        expected = SentenceTransformer(folder, device="cpu").encode("bridge")
+        prompt = "river stone winter " if "prompt" in what else None
+        expected = SentenceTransformer(folder, device="cpu").encode("bridge", prompt=prompt)
         assert np.allclose(open_encoder(folder).encode("bridge"), expected, atol=1e-6)
 
     def test_tokens_that_mean_nothing(self, table, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from haystack_distill.prompts import prompt_for
 from haystack_distill.serving.encoder import Encoder
 from haystack_distill.serving.exports import WEIGHTS
 
@@ -42,7 +43,8 @@ def _changes_vectors(model: Path) -> bool:
     """A prompt before every text, or vectors that are cut: sentence-transformers itself serves such a table."""
     file = model / "config_sentence_transformers.json"
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return bool((config.get("prompts") or {}).get(config.get("default_prompt_name")) or config.get("truncate_dim"))
+    prompt = prompt_for("query", config.get("prompts") or {}, config.get("default_prompt_name"))
+    return bool(prompt or config.get("truncate_dim"))
 
 
 def table_encoder(model: Path) -> Encoder:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from haystack_distill.prompts import prompt_for
 from haystack_distill.serving.encoder import Encoder
 from haystack_distill.serving.exports import export_name
 
@@ -33,10 +34,13 @@ def torch_encoder(model: Path, precision: str = "fp32", device: str | None = Non
             raise ValueError(msg)
         student = _quantised(student)
 
+    prompt = prompt_for("query", student.prompts, student.default_prompt_name) or None
+
     def encode_batch(texts: list[str]) -> np.ndarray:
         # int8 activations share their scale with everything in the batch.
         size = 1 if precision == "int8" else 32
-        return np.asarray(student.encode(texts, batch_size=size, show_progress_bar=False), dtype=np.float32)
+        found = student.encode(texts, prompt=prompt, batch_size=size, show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)
 
     return Encoder(export_name("torch", precision), lambda text: encode_batch([text])[0], encode_batch)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from haystack_distill.dev_set import DevSet
 from haystack_distill.folders import published
+from haystack_distill.prompts import prompt_for
 from haystack_distill.serving.encoder import Encoder
 from haystack_distill.serving.exports import (
     CHECK,
@@ -101,7 +102,7 @@ def export(model: str | Path, backend: str, precision: str, dev: DevSet) -> Path
             backend,
             precision,
             digest(folder / WEIGHTS),
-            student.prompts.get(student.default_prompt_name or "") or "",
+            prompt_for("query", student.prompts, student.default_prompt_name),
             dev.texts[:CHECK_QUERIES],
             cosine=1.0,
             share=1.0,

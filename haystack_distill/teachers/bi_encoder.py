@@ -13,6 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill.index import IndexView
+from haystack_distill.prompts import prompt_for
 
 SAMPLE = 16
 """Stored texts that are embedded again to see whether the encoder made the index."""
@@ -67,13 +68,14 @@ class BiEncoderTeacher:
         model = SentenceTransformer(name, device=device, **model_arguments)
         model.eval()
         full = model.get_embedding_dimension()
+        own = {task: prompt_for(task, model.prompts, model.default_prompt_name) for task in ("query", "document")}
         if full is None or (dim and dim > full):
             msg = f"The encoder {name} has {full} dimensions, so {dim} can't be kept of them."
             raise ValueError(msg)
         return cls(
             model,
-            _prompt_of(model, "query") if query_prefix is None else query_prefix,
-            _prompt_of(model, "document") if document_prefix is None else document_prefix,
+            own["query"] if query_prefix is None else query_prefix,
+            own["document"] if document_prefix is None else document_prefix,
             normalize,
             dim or full,
         )
@@ -189,11 +191,6 @@ def bf16_where_fast(device: torch.device) -> torch.autocast:
     :param device: The device.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device))
-
-
-def _prompt_of(model: SentenceTransformer, task: str) -> str:
-    """The prompt that `encode_query` and `encode_document` would use."""
-    return model.prompts.get(task) or model.prompts.get(model.default_prompt_name or "") or ""
 
 
 def _mean_cosine(first: np.ndarray, second: np.ndarray) -> float:

@@ -28,7 +28,8 @@ class KaleQueryEncoder:
     Beside torch it runs on ONNX Runtime and OpenVINO, at fp32 and int8, from files that `haystack-distill export` or
     `KaleAligner` put beside the model. By default it takes the fastest of those that are there and that compute on
     this machine what they computed where they were made; the log says which. A token table is served with numpy. Only
-    the torch backend loads torch, and any folder that sentence-transformers can load will do for it.
+    the torch backend loads torch, and any folder that sentence-transformers can load will do for it; the model's own
+    prompt for queries, or its default prompt, is put before each.
 
     ### Usage example
 
