@@ -11,6 +11,7 @@ from typing import Any
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.core.serialization import import_class_by_name
 
+from haystack_distill.serving.hub import local_folder
 from haystack_distill.switching import Serving
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
@@ -62,7 +63,7 @@ class CurrentRetriever:
         """
         Open the index that serves.
 
-        :raises FileNotFoundError: If there is no pointer.
+        :raises FileNotFoundError: If there is no pointer, or no such encoder as it names.
         :raises ValueError: If it is no pointer, or the index that it names is empty.
         """
         self._current()
@@ -104,7 +105,7 @@ class CurrentRetriever:
             msg = f"The index that {self.pointer} names holds no documents: correct it, or write the one before again."
             raise ValueError(msg)
         kind: Any = import_class_by_name(self.retriever)
-        encoder = KaleQueryEncoder(serving.query_model)
+        encoder = KaleQueryEncoder(local_folder(serving.query_model))
         opened = DistilledRetriever(retriever=kind(document_store=store), query_encoder=encoder, top_k=self.top_k)
         opened.warm_up()
         return opened
