@@ -109,7 +109,7 @@ def measure_all(systems: list[System], index: IndexView, queries: dict[str, str]
     """
     ids = list(qrels)
     texts = [queries[query_id] for query_id in ids]
-    runs = {system.name: search(index, ids, system.encode(texts)) for system in systems}
+    runs = {system.name: search(index, ids, system.encode(texts), queries=queries) for system in systems}
     single = {system.name: _one_at_a_time(system) for system in systems}
     milliseconds = latency_ms(single, texts[:: max(1, len(texts) // LATENCY_QUERIES)][:LATENCY_QUERIES])
     return {
@@ -134,7 +134,8 @@ def measure_move(
     """
     measured = measure_all([before, after], moved, queries, qrels)
     if moved is not index:
-        run = search(index, list(qrels), before.encode([queries[query_id] for query_id in qrels]))
+        vectors = before.encode([queries[query_id] for query_id in qrels])
+        run = search(index, list(qrels), vectors, queries=queries)
         measured[before.name] = replace(measured[before.name], quality=measure(run, qrels), run=run)
     return measured
 

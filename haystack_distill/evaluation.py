@@ -59,26 +59,48 @@ class Quality:
         return {name: _with_interval(values, seed) for name, values in self.per_query.items()}
 
 
-def search(index: IndexView, query_ids: Sequence[str], query_vectors: np.ndarray, depth: int = DEPTH) -> Run:
+def search(
+    index: IndexView,
+    query_ids: Sequence[str],
+    query_vectors: np.ndarray,
+    depth: int = DEPTH,
+    queries: Mapping[str, str] | None = None,
+) -> Run:
     """
     Rank the documents of an index exactly, by inner product.
+
+    A query that is itself a document of the index, by id and text, does not find itself, as in BEIR's ArguAna.
 
     :param index: The index.
     :param query_ids: The ids of the queries.
     :param query_vectors: `[queries, dim]`.
     :param depth: How many documents to return for each.
+    :param queries: Query id -> text; without, no query is taken for a document.
     :returns: The run.
     """
     documents = np.asarray(index.ranking_vectors)
     depth = min(depth, len(index))
     run: Run = {}
+    own = _own_rows(index, query_ids, queries or {})
     batch = max(1, min(256, SCORES // len(index)))
     for start in range(0, len(query_ids), batch):
         scores = query_vectors[start : start + batch] @ documents.T
+        asked = query_ids[start : start + batch]
+        for row, query_id in enumerate(asked):
+            if query_id in own:
+                scores[row, own[query_id]] = -np.inf
         best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
-        for row, query_id in enumerate(query_ids[start : start + batch]):
-            run[query_id] = {index.ids[column]: float(scores[row, column]) for column in best[row]}
+        for row, query_id in enumerate(asked):
+            others = (column for column in best[row] if column != own.get(query_id))
+            run[query_id] = {index.ids[column]: float(scores[row, column]) for column in others}
     return run
+
+
+def _own_rows(index: IndexView, query_ids: Sequence[str], queries: Mapping[str, str]) -> dict[str, int]:
+    """Query id -> the row of the document that it is. Equal ids alone say nothing: both may have been counted."""
+    named = set(query_ids) & queries.keys()
+    rows = {document: row for row, document in enumerate(index.ids) if document in named}
+    return {query_id: row for query_id, row in rows.items() if queries[query_id].strip() in index.texts[row]}
 
 
 def ranking(scores: Mapping[str, float]) -> list[str]:

@@ -102,7 +102,7 @@ def judge(
     qualities = []
     for system, index in (old, new):
         vectors = np.asarray(system.encode([queries[query_id] for query_id in qrels]))
-        qualities.append(measure(search(index, list(qrels), vectors), qrels))
+        qualities.append(measure(search(index, list(qrels), vectors, queries=queries), qrels))
     before, after = qualities
     return {
         "old": before.summary(seed),

@@ -54,6 +54,21 @@ def test_search_is_a_brute_force_ranking(index):
         assert ranking(run[query_id]) == ranking(scores)[:5]
 
 
+def test_a_query_that_is_a_document_does_not_find_itself(index):
+    """By id and text: a title may stand before the text, and equal ids alone mean nothing."""
+    own, other = index.ids[3], index.ids[5]
+    queries = {own: index.texts[3][2:], other: "another text", "q": index.texts[7]}
+    vectors = np.stack([index.vectors[3], index.vectors[5], index.vectors[7]])
+    for depth in (4, len(index)):
+        run = search(index, list(queries), vectors, depth, queries)
+        everything = search(index, list(queries), vectors, len(index))
+        assert own in everything[own]
+        assert own not in run[own]
+        assert ranking(run[own]) == [one for one in ranking(everything[own]) if one != own][:depth]
+        assert other in run[other]
+        assert index.ids[7] in run["q"]
+
+
 def test_equal_systems_do_not_differ_and_better_ones_do():
     random = np.random.default_rng(0)
     values = random.random(200)
