@@ -44,10 +44,17 @@ def main(rows: Annotated[Path, typer.Argument()], picture: Annotated[Path, typer
                     panel.annotate(
                         depth, (row["encode_ms"], row["share"]), xytext=(4, 5), textcoords="offset points", fontsize=8
                     )
-        teacher = sum(row["teacher_ms"] for row in table if row["corpus"] == corpus) / len(
-            [row for row in table if row["corpus"] == corpus]
+        cuts = [row for row in table if row["corpus"] == corpus and row["system"].startswith("cut only")]
+        panel.plot(
+            [row["encode_ms"] for row in cuts],
+            [row["share"] for row in cuts],
+            "x",
+            color="#9ca3af",
+            label="cut only, not trained",
         )
-        panel.plot([teacher], [100], "*", color="black", markersize=11, label="teacher, 6 layers")
+        teacher = next(row for row in table if row["corpus"] == corpus and row["system"] == "teacher")
+        name = f"teacher, {teacher['layers']} layers"
+        panel.plot([teacher["encode_ms"]], [100], "*", color="black", markersize=11, label=name)
         panel.set_xscale("log")
         panel.set_xticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
         panel.minorticks_off()
@@ -58,7 +65,7 @@ def main(rows: Annotated[Path, typer.Argument()], picture: Annotated[Path, typer
     panels[0].set_ylabel("% of the teacher's nDCG@10")
     panels[0].set_ylim(0, 5 + max(100, *(row["share"] for row in table)))
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     with mpl.rc_context({"svg.hashsalt": "picture"}):
         figure.savefig(picture, metadata={"Date": None} if picture.suffix == ".svg" else None)
 

@@ -14,7 +14,7 @@ import pytest
 from haystack import Document
 from haystack.components.preprocessors import RecursiveDocumentSplitter
 
-from benchmarks import common, kale
+from benchmarks import common, kale, kale_picture
 from benchmarks.kale_limits import HERE, preference, shuffled
 from demo.__main__ import write_questions
 from demo.corpus import python_documentation
@@ -95,6 +95,8 @@ def test_the_kale_benchmark_runs_and_goes_on_where_it_was(beir, bert, tmp_path, 
     assert sorted(cuts) == sorted({row["kept"] for row in rows if row["layers"] == 1 and row["text"] != "none"})
     assert all(row["encode_ms"] > 0 for row in rows)
     assert rows[0]["share"] == 100
+    kale_picture.main(rows_file, tmp_path / "picture.svg")
+    assert "<!-- teacher, 6 layers -->" in (tmp_path / "picture.svg").read_text()
     monkeypatch.setattr(kale, "rows_of", lambda *_: pytest.fail("a finished row was run again"))
     kale.main(**arguments, quick=True, paper=True)
 
