@@ -13,7 +13,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill.beir import Qrels
-from haystack_distill.evaluation import Quality, Run, compare, latency_ms, measure, ranking, search
+from haystack_distill.evaluation import Quality, Run, compare, latency_ms, measure, own_rows, ranking, search
 from haystack_distill.index import IndexView
 from haystack_distill.prompts import prompt_for
 from haystack_distill.students.cutting import find_stack
@@ -109,7 +109,8 @@ def measure_all(systems: list[System], index: IndexView, queries: dict[str, str]
     """
     ids = list(qrels)
     texts = [queries[query_id] for query_id in ids]
-    runs = {system.name: search(index, ids, system.encode(texts), queries=queries) for system in systems}
+    own = own_rows(index, queries, qrels)
+    runs = {system.name: search(index, ids, system.encode(texts), own=own) for system in systems}
     single = {system.name: _one_at_a_time(system) for system in systems}
     milliseconds = latency_ms(single, texts[:: max(1, len(texts) // LATENCY_QUERIES)][:LATENCY_QUERIES])
     return {
@@ -135,7 +136,7 @@ def measure_move(
     measured = measure_all([before, after], moved, queries, qrels)
     if moved is not index:
         vectors = before.encode([queries[query_id] for query_id in qrels])
-        run = search(index, list(qrels), vectors, queries=queries)
+        run = search(index, list(qrels), vectors, own=own_rows(index, queries, qrels))
         measured[before.name] = replace(measured[before.name], quality=measure(run, qrels), run=run)
     return measured
 

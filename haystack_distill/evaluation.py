@@ -64,24 +64,22 @@ def search(
     query_ids: Sequence[str],
     query_vectors: np.ndarray,
     depth: int = DEPTH,
-    queries: Mapping[str, str] | None = None,
+    own: Mapping[str, int] | None = None,
 ) -> Run:
     """
     Rank the documents of an index exactly, by inner product.
-
-    A query that is itself a document of the index, by id and text, does not find itself, as in BEIR's ArguAna.
 
     :param index: The index.
     :param query_ids: The ids of the queries.
     :param query_vectors: `[queries, dim]`.
     :param depth: How many documents to return for each.
-    :param queries: Query id -> text; without, no query is taken for a document.
+    :param own: Query id -> the row of a document that it must not find: see `own_rows`.
     :returns: The run.
     """
     documents = np.asarray(index.ranking_vectors)
     depth = min(depth, len(index))
     run: Run = {}
-    own = _own_rows(index, query_ids, queries or {})
+    own = own or {}
     batch = max(1, min(256, SCORES // len(index)))
     for start in range(0, len(query_ids), batch):
         scores = query_vectors[start : start + batch] @ documents.T
@@ -96,11 +94,22 @@ def search(
     return run
 
 
-def _own_rows(index: IndexView, query_ids: Sequence[str], queries: Mapping[str, str]) -> dict[str, int]:
-    """Query id -> the row of the document that it is. Equal ids alone say nothing: both may have been counted."""
-    named = set(query_ids) & queries.keys()
-    rows = {document: row for row, document in enumerate(index.ids) if document in named}
-    return {query_id: row for query_id, row in rows.items() if queries[query_id].strip() in index.texts[row]}
+def own_rows(index: IndexView, queries: Mapping[str, str], qrels: Qrels) -> dict[str, int]:
+    """
+    The queries that are documents of the index themselves, as in BEIR's ArguAna, and should not find themselves.
+
+    :param index: The index.
+    :param queries: Query id -> text.
+    :param qrels: Judgments: a document that is judged relevant to the query may be found.
+    :returns: Query id -> row, where the ids are equal and the query is the text or, after a title, its end. Equal ids
+        alone say nothing: both may have been counted.
+    """
+    rows = {document: row for row, document in enumerate(index.ids) if document in qrels}
+    return {
+        query_id: row
+        for query_id, row in rows.items()
+        if query_id not in qrels[query_id] and f" {index.texts[row]}".endswith(f" {queries[query_id].strip()}")
+    }
 
 
 def ranking(scores: Mapping[str, float]) -> list[str]:

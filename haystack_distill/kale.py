@@ -102,6 +102,7 @@ class Aligned:
     :param searched: What the search measured: layers -> dev nDCG@10.
     :param texts: How many texts it was trained on, by kind.
     :param training: What happened in training.
+    :param stays_untrained: Whether training made it worse on dev, so that the student is the untrained one.
     :param dev: What it was selected on, for those who export it.
     """
 
@@ -111,6 +112,7 @@ class Aligned:
     searched: dict[str, float]
     texts: dict[str, int]
     training: TrainingSummary
+    stays_untrained: bool
     dev: DevSet
 
 
@@ -166,7 +168,7 @@ def align(
     # Computed once for a run and its continuations.
     vectors = stored_vectors(
         workspace / "teacher_vectors.npy",
-        [json.dumps(made_by), *texts],
+        [index.fingerprint, json.dumps(made_by), *texts],
         lambda: teacher.encode_targets(texts, progress=progress),
     )
     vectors = toward_own_passages(vectors, texts, material.places, index, settings.passage_weight)
@@ -181,7 +183,8 @@ def align(
     untrained = evaluator(student)[METRIC]
     training = train(student, texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress)
     trained = max((entry["dev_ndcg@10"] for entry in training.history), default=untrained)
-    if trained < untrained:
+    stays_untrained = trained < untrained
+    if stays_untrained:
         logger.warning(
             "Training made the student worse on dev (nDCG@10 %.4f, before %.4f), so it stays untrained: give a lower "
             "learning rate, or let it keep fewer layers.",
@@ -192,7 +195,7 @@ def align(
     dev = make_dev_set(index, material.dev, qrels, found)
     of_queries = min(material.queries, len(texts))
     counts = {"queries": of_queries, "index_texts": len(texts) - of_queries}
-    return Aligned(student, cut_only, kept, searched, counts, training, dev)
+    return Aligned(student, cut_only, kept, searched, counts, training, stays_untrained, dev)
 
 
 class _Material(NamedTuple):

@@ -253,6 +253,7 @@ def _provenance(
         "layer_search": aligned.searched,
         "settings": json.loads(json.dumps(asdict(settings))),
         "history": aligned.training.history,
+        "stays_untrained": aligned.stays_untrained,
     }
 
 
@@ -308,8 +309,9 @@ def facts_of(figures: dict[str, Any]) -> dict[str, str]:
     whole = index.get("sampled_from", index["documents"])
     part = f" (a sample of {whole})" if whole > index["documents"] else ""
     losses = " + ".join(f"{factor:g} x {name}" for name, factor in settings["loss"].items())
-    weight = settings["passage_weight"]
+    weight = settings.get("passage_weight", 0)  # students of earlier versions have none
     moved = f", those of sentences moved by {weight:g} toward the passages they stand in"
+    left_out = "; worse on dev than untrained, so the student is untrained" if made.get("stays_untrained") else ""
     return {
         "Teacher": made["teacher"],
         "Layers kept": kept,
@@ -318,7 +320,7 @@ def facts_of(figures: dict[str, Any]) -> dict[str, str]:
         "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",
         "Loss": losses,
         "Targets": f"the teacher's vectors{moved if weight else ''}",
-        "Training": f"{figures['training_seconds']:.0f} s, seed {figures['seed']}",
+        "Training": f"{figures['training_seconds']:.0f} s, seed {figures['seed']}{left_out}",
         "Judged by": figures["judged_by"],
     }
 

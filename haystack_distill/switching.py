@@ -17,7 +17,7 @@ import numpy as np
 
 from haystack_distill.beir import Qrels
 from haystack_distill.comparison import System
-from haystack_distill.evaluation import compare, measure, search
+from haystack_distill.evaluation import compare, measure, own_rows, search
 from haystack_distill.folders import write_json
 from haystack_distill.index import IndexView
 
@@ -102,7 +102,7 @@ def judge(
     qualities = []
     for system, index in (old, new):
         vectors = np.asarray(system.encode([queries[query_id] for query_id in qrels]))
-        qualities.append(measure(search(index, list(qrels), vectors, queries=queries), qrels))
+        qualities.append(measure(search(index, list(qrels), vectors, own=own_rows(index, queries, qrels)), qrels))
     before, after = qualities
     return {
         "old": before.summary(seed),

@@ -11,6 +11,7 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json
+import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 import torch
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from huggingface_hub import constants
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -143,6 +145,21 @@ def documents(teacher, passages) -> list[Document]:
         Document(id=key, content=text, meta={"number": number}, embedding=vector)
         for number, ((key, text), vector) in enumerate(zip(passages.items(), vectors, strict=True))
     ]
+
+
+@pytest.fixture
+def on_the_hub(bert, tmp_path, monkeypatch):
+    """Puts the encoder where downloads from the hub are kept, for no hub is asked in tests."""
+
+    def named(name: str) -> str:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        model = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(bert, model / "snapshots" / "0a1b")
+        (model / "refs").mkdir()
+        (model / "refs" / "main").write_text("0a1b")
+        return name
+
+    return named
 
 
 @pytest.fixture

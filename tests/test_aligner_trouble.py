@@ -16,7 +16,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersTextEmbedder
 from sentence_transformers import SentenceTransformer
 
-from haystack_distill import KaleAligner, KaleQueryEncoder
+from haystack_distill import KaleAligner, KaleQueryEncoder, RetrievalEvaluator
 from haystack_distill.index import IndexView, read_index
 from haystack_distill.kale import KaleSettings, Queries, align
 from haystack_distill.proof import align_and_prove, given_queries
@@ -24,6 +24,7 @@ from haystack_distill.students.cutting import cut
 from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 from haystack_distill.texts import unseen
 from haystack_distill.training.alignment import TrainingSettings
+from haystack_integrations.components.distill.retrieval_evaluator import RESERVED
 from tests.conftest import sentences, write_beir
 
 
@@ -78,6 +79,26 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_can_be_run_otherwise(
     assert len(aligned.kept_layers) == 1
     with pytest.raises(ValueError, match="had other settings"):
         align(index, teacher, KaleSettings(layers=2, training=fast), tmp_path / "run", progress=False)
+
+
+def test_another_encoder_after_a_killed_run_is_its_own_teacher(index, teacher, make_encoder, tmp_path, monkeypatch):
+    """It has the same dimensions and no prompt either; only its index tells it from the one before."""
+    settings = KaleSettings(layers=0, passage_weight=0, training=TrainingSettings(epochs=1))
+    other = BiEncoderTeacher.load(make_encoder("bert", seed=9), device="cpu")
+    vectors = other.encode_documents(index.texts)
+    elsewhere = read_index([list(zip(index.ids, index.texts, vectors, strict=True))], tmp_path / "other", "cosine")
+    learnt = []
+
+    def killed(_, texts, vectors, *__, **___):
+        learnt.append((texts, vectors))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("haystack_distill.kale.train", killed)
+    for encoder, its_index in ((teacher, index), (other, elsewhere)):
+        with pytest.raises(KeyboardInterrupt):
+            align(its_index, encoder, settings, tmp_path / "run", progress=False)
+        texts, targets = learnt[-1]
+        np.testing.assert_allclose(targets, encoder.encode_queries(texts), atol=0.02)
 
 
 def test_a_continued_run_keeps_the_layers_that_were_found(index, teacher, tmp_path, monkeypatch):
@@ -231,6 +252,25 @@ def test_the_card_says_what_the_student_is(aligner, bert, beir):
         "moved by 0.2 toward the passages",
     ):
         assert fact in card, fact
+
+
+def test_a_student_that_training_made_worse_stays_untrained_and_says_so(aligner, bert, store, beir, tmp_path):
+    result = aligner(learning_rate=10.0, embedding_learning_rate=10.0).run()
+    assert result["metrics"]["provenance"]["stays_untrained"]
+    folder = Path(result["model_path"])
+    assert "worse on dev than untrained" in (folder / "README.md").read_text()
+    # As a student of an earlier version says it: not at all, and its sentences were not moved.
+    for file in (folder / "metrics.json", folder / "haystack_distill.json"):
+        figures = json.loads(file.read_text())
+        made = figures.get("provenance", figures)
+        del made["stays_untrained"], made["settings"]["passage_weight"]
+        file.write_text(json.dumps(figures))
+    evaluation = tmp_path / "evaluation"
+    arguments = {"document_store": store, "teacher": bert, "output": str(evaluation)}
+    found = RetrievalEvaluator(students={"one": str(folder)}, **arguments).run(queries=str(beir))["metrics"]
+    assert not found.keys() - RESERVED - {"one"}
+    with pytest.raises(ValueError, match="none of them queries, seed"):
+        RetrievalEvaluator(students={"queries": str(folder)}, **arguments)
 
 
 def test_a_card_does_not_speak_of_passages_that_were_left_out(aligner):

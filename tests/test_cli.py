@@ -17,6 +17,8 @@ from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
 from haystack_distill import KaleQueryEncoder
+from haystack_distill.beir import read_corpus
+from haystack_distill.serving.hub import local_folder
 from haystack_integrations.components.distill import cli
 from haystack_integrations.components.distill.cli import app
 
@@ -107,12 +109,20 @@ def test_students_that_are_called_alike(aligned, bert, tmp_path):
     assert "Two of the students are called alike" in result.output
 
 
+def test_documents_of_a_file_are_searched_with_an_encoder_of_the_hub(on_the_hub, passages, tmp_path):
+    on_the_hub("sentence-transformers/mini")
+    found = cli._retriever(passages, "mini", tmp_path / "questions", progress=False).run(query="river", top_k=3)
+    assert len(found["documents"]) == 3
+    with pytest.raises(FileNotFoundError, match="team/mistyped is no folder here"):
+        local_folder("team/mistyped")
+
+
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 def test_an_index_in_memory_ranks_as_the_encoder_is_meant_to(similarity, make_encoder, aligned, tmp_path):
     beir, _, _ = aligned
     encoder = SentenceTransformer(make_encoder("bert", normalize=False), device="cpu", similarity_fn_name=similarity)
     encoder.save(str(tmp_path / "encoder"), create_model_card=False)
-    store = cli._indexed(beir, str(tmp_path / "encoder"), tmp_path / "o", progress=False)
+    store = cli._indexed(read_corpus(beir / "corpus.jsonl"), str(tmp_path / "encoder"), tmp_path / "o", progress=False)
     assert store.embedding_similarity_function == {"dot": "dot_product"}.get(similarity, similarity)
 
 

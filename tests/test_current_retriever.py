@@ -4,11 +4,8 @@
 
 """What serves follows the pointer, forward and back, and no further than to an index that is there."""
 
-import shutil
-
 import pytest
 from haystack import Document
-from huggingface_hub import constants
 
 from haystack_distill import CurrentRetriever
 from haystack_distill.switching import Serving, write_pointer
@@ -29,16 +26,9 @@ def test_a_retriever_follows_the_pointer_and_survives_a_bad_one(place, documents
     assert [one.id for one in retriever.run(query="river")["documents"]] == ["only"]
 
 
-@pytest.mark.parametrize(
-    ("named", "stored"), [("team/encoder", "team--encoder"), ("mini", "sentence-transformers--mini")]
-)
-def test_an_encoder_may_be_named_as_on_the_hub(named, stored, place, documents, bert, monkeypatch):
-    """As the index's embedder usually is; no hub is asked, so it lies in the cache as a download would."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place / "hub"))
-    model = place / "hub" / f"models--{stored}"
-    shutil.copytree(bert, model / "snapshots" / "0a1b")
-    (model / "refs").mkdir()
-    (model / "refs" / "main").write_text("0a1b")
+def test_an_encoder_may_be_named_as_on_the_hub(place, documents, bert, on_the_hub):
+    """As the index's embedder usually is."""
+    named = on_the_hub("team/encoder")
     store = make_store("faiss", place / "store", documents)
     write_pointer(place / "current.json", Serving(named, named, store.to_dict()))
     retriever = CurrentRetriever(pointer="current.json", retriever=RETRIEVERS["faiss"], top_k=3)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haystack_distill.comparison import System, measure_all, metrics, wins_and_losses
-from haystack_distill.evaluation import Quality, compare, latencies, latency_ms, measure, ranking, search
+from haystack_distill.evaluation import Quality, compare, latencies, latency_ms, measure, own_rows, ranking, search
 from haystack_distill.report import write_report
 
 
@@ -57,16 +57,19 @@ def test_search_is_a_brute_force_ranking(index):
 def test_a_query_that_is_a_document_does_not_find_itself(index):
     """By id and text: a title may stand before the text, and equal ids alone mean nothing."""
     own, other = index.ids[3], index.ids[5]
-    queries = {own: index.texts[3][2:], other: "another text", "q": index.texts[7]}
-    vectors = np.stack([index.vectors[3], index.vectors[5], index.vectors[7]])
+    judged = index.ids[9]
+    queries = {own: index.texts[3].split(" ", 1)[1], other: "another text", "q": index.texts[7], judged: index.texts[9]}
+    vectors = index.vectors[[3, 5, 7, 9]]
+    qrels = {query_id: {judged: 1} for query_id in queries}
     for depth in (4, len(index)):
-        run = search(index, list(queries), vectors, depth, queries)
+        run = search(index, list(queries), vectors, depth, own_rows(index, queries, qrels))
         everything = search(index, list(queries), vectors, len(index))
         assert own in everything[own]
         assert own not in run[own]
         assert ranking(run[own]) == [one for one in ranking(everything[own]) if one != own][:depth]
         assert other in run[other]
         assert index.ids[7] in run["q"]
+        assert judged in run[judged]
 
 
 def test_equal_systems_do_not_differ_and_better_ones_do():

@@ -79,7 +79,10 @@ def test_a_heavy_student_takes_small_steps_unless_it_is_told_otherwise(teacher, 
     monkeypatch.setattr(alignment, "HEAVY", 1)
     assert rates(student) == pytest.approx([1e-4, 1e-3])
     assert rates(student, learning_rate=5e-5, embedding_learning_rate=2e-5) == [5e-5, 2e-5]
-    assert rates(make_token_table(teacher)) == [1e-2]
+    table = make_token_table(teacher)
+    assert rates(table) == [1e-2]
+    assert rates(table, embedding_learning_rate=1e-3) == [1e-3]
+    assert rates(table, learning_rate=2e-3, embedding_learning_rate=1e-3) == [2e-3]
 
 
 def test_the_layers_that_are_named_stay(index, teacher, tmp_path):

@@ -49,9 +49,10 @@ class TrainingSettings:
 
     :param epochs: Passes over the texts; by default as many as fit the token budget, and one over a part of the texts
         where not even one fits.
-    :param batch_size: Texts a step.
+    :param batch_size: Texts a step; a token table takes twice as many.
     :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
     :param embedding_learning_rate: The same for the token embeddings, which are rarely updated and need larger steps.
+        A token table is nothing else, and takes it where no `learning_rate` is given.
     :param seed: Of order and sampling.
     """
 
@@ -112,7 +113,7 @@ def _arguments(
 def _rates(student: SentenceTransformer, settings: TrainingSettings) -> tuple[float, float]:
     """Of all weights, and of the token embeddings where they have a rate of their own."""
     if is_table(student):
-        return settings.learning_rate or 1e-2, 0.0
+        return settings.learning_rate or settings.embedding_learning_rate or 1e-2, 0.0
     share = HEAVY_SHARE if _weights(student) >= HEAVY else 1.0
     return settings.learning_rate or share * 1e-3, settings.embedding_learning_rate or share * 1e-2
 

@@ -231,21 +231,33 @@ def _values(inputs: list[str], sockets: dict[str, Any]) -> dict[str, Any]:
 def _store(file: Path | None, folder: Path, model: str, output: Path, progress: bool) -> Any:
     """The document store that a YAML describes, or one that is made of the folder."""
     if file is None:
-        return _indexed(folder, model, output, progress)
+        return _indexed(read_corpus(folder / "corpus.jsonl"), model, output, progress)
     read_corpus(folder / "corpus.jsonl")  # a folder that is not there must not pass for one without queries
     described = {"document_store": yaml.safe_load(file.read_text(encoding="utf-8"))}
     deserialize_component_inplace(described, "document_store")
     return described["document_store"]
 
 
-def _indexed(folder: Path, model: str, output: Path, progress: bool) -> InMemoryDocumentStore:
-    """Embed a BEIR corpus into memory; a killed run finds the vectors again."""
+def _retriever(documents: dict[str, str], model: str, output: Path, progress: bool) -> Any:
+    """Search documents with an encoder; their vectors are kept beside a folder of their own name."""
+    from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
+
+    from haystack_distill.serving.hub import local_folder
+    from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
+    from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
+
+    store = _indexed(documents, model, output.with_name(f"{output.name}.index"), progress)
+    encoder = KaleQueryEncoder(model=local_folder(model))
+    return DistilledRetriever(retriever=InMemoryEmbeddingRetriever(store), query_encoder=encoder)
+
+
+def _indexed(documents: dict[str, str], model: str, output: Path, progress: bool) -> InMemoryDocumentStore:
+    """Embed documents into memory; a killed run finds the vectors again."""
     from haystack_distill.folders import workspace_for
     from haystack_distill.index import stored_vectors
     from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
     workspace = workspace_for(output)
-    documents = read_corpus(folder / "corpus.jsonl")
     teacher = BiEncoderTeacher.load(model)
     texts = list(documents.values())
     vectors = stored_vectors(

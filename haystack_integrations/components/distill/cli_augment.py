@@ -117,19 +117,16 @@ def _retriever(name: str | None, source: Path, output: Path, progress: bool) -> 
     if name is None:
         return None
     from haystack import Document
-    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
+    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
     from haystack.document_stores.in_memory import InMemoryDocumentStore
 
     from haystack_distill.generation.modes import read_documents
 
+    documents = read_documents(source)
     if name == "bm25":
         store = InMemoryDocumentStore()
-        documents = read_documents(source)
         store.write_documents([Document(id=key, content=text) for key, text in documents.items() if text])
         return InMemoryBM25Retriever(store)
-    from haystack_integrations.components.distill.cli import _indexed
-    from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
-    from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
+    from haystack_integrations.components.distill.cli import _retriever as embedding_retriever
 
-    store = _indexed(source, name, output.with_name(f"{output.name}.index"), progress)
-    return DistilledRetriever(retriever=InMemoryEmbeddingRetriever(store), query_encoder=KaleQueryEncoder(model=name))
+    return embedding_retriever(documents, name, output, progress)

@@ -31,6 +31,9 @@ def distill(
         str | None, typer.Option(help="The query encoder to train, such as one that `align` made; default: --model.")
     ] = None,
     signal: Annotated[str, typer.Option(help="What labels: question, pdist, dkrr, ..., see `label`.")] = "question",
+    heads: Annotated[
+        str | None, typer.Option(help="For the signal heads: what `haystack-distill heads` wrote.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="How often at most; it ends when dev stops improving.")] = 1,
     update: Annotated[
         str, typer.Option(help="query leaves the documents' vectors as they are, both does not.")
@@ -60,19 +63,19 @@ def distill(
 
     def job() -> dict[str, Any]:
         with first_process_first(cpu=ComponentDevice.resolve_device(None).to_torch_str() == "cpu"):
-            store = _indexed(folder, model, output.with_name(f"{output.name}.index"), progress)
+            documents = read_beir(folder).documents
+            store = _indexed(documents, model, output.with_name(f"{output.name}.index"), progress)
         first = None
         if bm25:
             words = InMemoryDocumentStore()
-            texts = read_beir(folder).documents
-            words.write_documents([Document(id=key, content=text) for key, text in texts.items() if text])
+            words.write_documents([Document(id=key, content=text) for key, text in documents.items() if text])
             first = InMemoryBM25Retriever(words)
         training: dict[str, Any] = {"update": update, "loss": weights, "epochs": epochs, "seed": seed}
         training |= {"batch_size": batch_size, "learning_rate": learning_rate}
         loop = DistillationLoop(
             retriever=InMemoryEmbeddingRetriever(store),
             model=student or model,
-            scorer=scorer_of(reader, signal, dtype=dtype) if reader else None,
+            scorer=scorer_of(reader, signal, heads, dtype=dtype) if reader else None,
             output=str(output),
             rounds=rounds,
             first_retriever=first,

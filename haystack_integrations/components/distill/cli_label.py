@@ -156,25 +156,19 @@ def scorer_of(
 
 
 def _builder(data: Path, output: Path, model: str | None, split: str, top_k: int, progress: bool) -> Any:
-    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
+    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 
     from haystack_distill.beir import read_beir
-    from haystack_integrations.components.distill.cli import _indexed
-    from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
-    from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
+    from haystack_integrations.components.distill.cli import _retriever
     from haystack_integrations.components.distill.training_set_builder import TrainingSetBuilder
 
+    documents = read_beir(data).documents
     if model is None:
         store = InMemoryDocumentStore()
-        documents = read_beir(data).documents
         store.write_documents([Document(id=key, content=text) for key, text in documents.items() if text])
         retriever: Any = InMemoryBM25Retriever(store)
     else:
-        # Its documents' vectors are kept beside a folder of its own name, so that a killed run finds them again.
-        store = _indexed(data, model, output.with_name(f"{output.name}.index"), progress)
-        retriever = DistilledRetriever(
-            retriever=InMemoryEmbeddingRetriever(store), query_encoder=KaleQueryEncoder(model=model)
-        )
+        retriever = _retriever(documents, model, output, progress)
     return TrainingSetBuilder(retriever=retriever, top_k=top_k, split=split, output=str(output), progress_bar=progress)
 
 

@@ -20,11 +20,12 @@ class KaleAligner:
 
     It reads the vectors already in a document store, cuts layers out of the encoder that made them (or keeps none: a
     token table), and aligns what is left with the encoder's own query vectors, on queries or on the text of the index
-    alone. Nothing is embedded again and nothing is written to the store. The result is a plain sentence-transformers
-    folder with `metrics.json` and `report.html` beside the weights.
+    alone; those of the index's sentences are first moved a little toward the passages they stand in
+    (`passage_weight`). Nothing is embedded again and nothing is written to the store. The result is a plain
+    sentence-transformers folder with `metrics.json` and `report.html` beside the weights.
 
     After KALE (arXiv 2304.01016). Beyond the paper: the layers that stay are measured, dropped lower layers are folded
-    into the token embeddings, and training compares rankings of the index besides vectors.
+    into the token embeddings, training compares rankings of the index besides vectors, and it knows the passages.
 
     ### Usage example
 

@@ -13,6 +13,9 @@ from haystack.utils import ComponentDevice
 
 from haystack_integrations.components.distill.stores import index_of, init_parameters, teacher_of
 
+RESERVED = frozenset({"teacher", "share_of_teacher", "speedup", "significance", "queries", "seed", "versions"})
+"""Keys of `metrics.json`, where each student has one of its own."""
+
 
 @component
 class RetrievalEvaluator:
@@ -72,10 +75,10 @@ class RetrievalEvaluator:
         :param similarity: How the store ranks; None finds out.
         :param device: Where encoders run; None takes the default device.
         :param seed: Of the resampling.
-        :raises ValueError: If no student is named, or one is called `teacher`.
+        :raises ValueError: If no student is named, or one has a name that `metrics.json` has another use for.
         """
-        if not students or "teacher" in students:
-            msg = "Name at least one student, and none of them `teacher`: that is the encoder of the index."
+        if not students or not RESERVED.isdisjoint(students):
+            msg = f"Name at least one student, and none of them {', '.join(sorted(RESERVED))}: metrics.json uses these."
             raise ValueError(msg)
         self.document_store = document_store
         self.teacher = teacher
