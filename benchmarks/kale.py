@@ -121,12 +121,12 @@ def rows_of(
     shutil.rmtree(work)
     gc.collect()  # trainers are full of cycles, and one with a deep teacher holds a gigabyte
     judged = read_beir(folder)
-    systems = {
-        "teacher": teacher_system(encoder),
-        f"cut only, {settings.layers}": student_system(f"cut only, {settings.layers}", aligned.cut_only),
-        system: student_system(system, aligned.student),
-    }
-    measured = measure_all(list(systems.values()), index, judged.queries, judged.qrels["test"])
+    systems = [
+        teacher_system(encoder),
+        student_system(f"cut only, {settings.layers}", aligned.cut_only),
+        student_system(system, aligned.student),
+    ]
+    measured = measure_all(systems, index, judged.queries, judged.qrels["test"])
     teacher = measured["teacher"].quality
     kept = " ".join(map(str, aligned.kept_layers)) or "table"
     rows = [
@@ -134,7 +134,7 @@ def rows_of(
             "corpus": corpus,
             "system": name,
             "text": "none",
-            "layers": systems[name].layers,
+            "layers": one.system.layers,
             "kept": "all" if name == "teacher" else kept,
             "ndcg@10": one.quality.mean(),
             "share": 100 * one.quality.mean() / teacher.mean(),
@@ -142,8 +142,12 @@ def rows_of(
         }
         for name, one in measured.items()
     ]
-    trained = {"text": text, "training_seconds": aligned.training.seconds, "texts": aligned.texts}
-    rows[-1] |= {**trained, "history": aligned.training.history}
+    rows[-1] |= {
+        "text": text,
+        "training_seconds": aligned.training.seconds,
+        "texts": aligned.texts,
+        "history": aligned.training.history,
+    }
     return rows
 
 

@@ -97,6 +97,20 @@ def teacher_system(teacher: BiEncoderTeacher) -> System:
     return System("teacher", teacher.encode_queries, len(find_stack(teacher.model)))
 
 
+def run_of(system: System, index: IndexView, queries: dict[str, str], qrels: Qrels) -> Run:
+    """
+    What a system finds for the judged queries.
+
+    :param system: The system.
+    :param index: The index.
+    :param queries: Query id -> text.
+    :param qrels: Judgments; only judged queries are asked.
+    :returns: The run; a query that is a document of the index is not in its own (see `own_rows`).
+    """
+    vectors = np.asarray(system.encode([queries[query_id] for query_id in qrels]))
+    return search(index, list(qrels), vectors, own=own_rows(index, queries, qrels))
+
+
 def measure_all(systems: list[System], index: IndexView, queries: dict[str, str], qrels: Qrels) -> dict[str, Measured]:
     """
     Measure systems on the same queries; latencies one query at a time, in turn.
@@ -107,10 +121,8 @@ def measure_all(systems: list[System], index: IndexView, queries: dict[str, str]
     :param qrels: Judgments; only judged queries are used.
     :returns: Name -> what was measured.
     """
-    ids = list(qrels)
-    texts = [queries[query_id] for query_id in ids]
-    own = own_rows(index, queries, qrels)
-    runs = {system.name: search(index, ids, system.encode(texts), own=own) for system in systems}
+    texts = [queries[query_id] for query_id in qrels]
+    runs = {system.name: run_of(system, index, queries, qrels) for system in systems}
     single = {system.name: _one_at_a_time(system) for system in systems}
     milliseconds = latency_ms(single, texts[:: max(1, len(texts) // LATENCY_QUERIES)][:LATENCY_QUERIES])
     return {
@@ -135,8 +147,7 @@ def measure_move(
     """
     measured = measure_all([before, after], moved, queries, qrels)
     if moved is not index:
-        vectors = before.encode([queries[query_id] for query_id in qrels])
-        run = search(index, list(qrels), vectors, own=own_rows(index, queries, qrels))
+        run = run_of(before, index, queries, qrels)
         measured[before.name] = replace(measured[before.name], quality=measure(run, qrels), run=run)
     return measured
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from haystack_distill.beir import Qrels
-from haystack_distill.comparison import System
-from haystack_distill.evaluation import compare, measure, own_rows, search
+from haystack_distill.comparison import System, run_of
+from haystack_distill.evaluation import compare, measure
 from haystack_distill.folders import write_json
 from haystack_distill.index import IndexView
 
@@ -99,11 +97,7 @@ def judge(
     :returns: `old` and `new` (measure -> `value`, `low`, `high`), `difference` (see `compare`), `queries`, and
         `not_worse`.
     """
-    qualities = []
-    for system, index in (old, new):
-        vectors = np.asarray(system.encode([queries[query_id] for query_id in qrels]))
-        qualities.append(measure(search(index, list(qrels), vectors, own=own_rows(index, queries, qrels)), qrels))
-    before, after = qualities
+    before, after = (measure(run_of(system, index, queries, qrels), qrels) for system, index in (old, new))
     return {
         "old": before.summary(seed),
         "new": after.summary(seed),

@@ -111,8 +111,8 @@ def test_students_that_are_called_alike(aligned, bert, tmp_path):
 
 def test_documents_of_a_file_are_searched_with_an_encoder_of_the_hub(on_the_hub, passages, tmp_path):
     on_the_hub("sentence-transformers/mini")
-    found = cli._retriever(passages, "mini", tmp_path / "questions", progress=False).run(query="river", top_k=3)
-    assert len(found["documents"]) == 3
+    retriever = cli._embedding_retriever(passages, "mini", tmp_path / "questions", progress=False)
+    assert len(retriever.run(query="river", top_k=3)["documents"]) == 3
     with pytest.raises(FileNotFoundError, match="team/mistyped is no folder here"):
         local_folder("team/mistyped")
 

@@ -96,26 +96,27 @@ def _arguments(
 ) -> SentenceTransformerTrainingArguments:
     table = is_table(student)
     batch_size = settings.batch_size * (2 if table else 1)
-    rate, embedding_rate = _rates(student, settings)
+    rate, others = _rates(student, settings)
     return SentenceTransformerTrainingArguments(
         **common_arguments(student, checkpoints, settings.seed, progress),
         num_train_epochs=settings.epochs or max(1, min(MAX_EPOCHS, math.floor(_passes(student, texts)))),
         per_device_train_batch_size=batch_size,
         batch_sampler=LengthBatchSampler,
         learning_rate=rate,
-        learning_rate_mapping={} if table else {_embedding_name(student): embedding_rate},
+        learning_rate_mapping=others,
         warmup_steps=0.05,
         bf16=not table and bf16_is_fast(student.device),
         prompts=student.prompts.get("query") or None,
     )
 
 
-def _rates(student: SentenceTransformer, settings: TrainingSettings) -> tuple[float, float]:
-    """Of all weights, and of the token embeddings where they have a rate of their own."""
+def _rates(student: SentenceTransformer, settings: TrainingSettings) -> tuple[float, dict[str, float]]:
+    """The learning rate, and that of weights which have one of their own, by their name."""
     if is_table(student):
-        return settings.learning_rate or settings.embedding_learning_rate or 1e-2, 0.0
+        return settings.learning_rate or settings.embedding_learning_rate or 1e-2, {}
     share = HEAVY_SHARE if _weights(student) >= HEAVY else 1.0
-    return settings.learning_rate or share * 1e-3, settings.embedding_learning_rate or share * 1e-2
+    embedding_rate = settings.embedding_learning_rate or share * 1e-2
+    return settings.learning_rate or share * 1e-3, {_embedding_name(student): embedding_rate}
 
 
 def texts_within_budget(student: SentenceTransformer, texts: list[str], settings: TrainingSettings) -> int:

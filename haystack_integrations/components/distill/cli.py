@@ -230,15 +230,25 @@ def _values(inputs: list[str], sockets: dict[str, Any]) -> dict[str, Any]:
 
 def _store(file: Path | None, folder: Path, model: str, output: Path, progress: bool) -> Any:
     """The document store that a YAML describes, or one that is made of the folder."""
+    # With a store too: a folder that is not there must not pass for one without queries.
+    documents = read_corpus(folder / "corpus.jsonl")
     if file is None:
-        return _indexed(read_corpus(folder / "corpus.jsonl"), model, output, progress)
-    read_corpus(folder / "corpus.jsonl")  # a folder that is not there must not pass for one without queries
+        return _indexed(documents, model, output, progress)
     described = {"document_store": yaml.safe_load(file.read_text(encoding="utf-8"))}
     deserialize_component_inplace(described, "document_store")
     return described["document_store"]
 
 
-def _retriever(documents: dict[str, str], model: str, output: Path, progress: bool) -> Any:
+def _bm25_retriever(documents: dict[str, str]) -> Any:
+    """Search documents by words."""
+    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
+
+    store = InMemoryDocumentStore()
+    store.write_documents([Document(id=key, content=text) for key, text in documents.items() if text])
+    return InMemoryBM25Retriever(store)
+
+
+def _embedding_retriever(documents: dict[str, str], model: str, output: Path, progress: bool) -> Any:
     """Search documents with an encoder; their vectors are kept beside a folder of their own name."""
     from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 

@@ -116,17 +116,10 @@ def _examples(file: Path | None) -> list[dict[str, str]] | None:
 def _retriever(name: str | None, source: Path, output: Path, progress: bool) -> Any:
     if name is None:
         return None
-    from haystack import Document
-    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
-    from haystack.document_stores.in_memory import InMemoryDocumentStore
-
     from haystack_distill.generation.modes import read_documents
+    from haystack_integrations.components.distill.cli import _bm25_retriever, _embedding_retriever
 
     documents = read_documents(source)
     if name == "bm25":
-        store = InMemoryDocumentStore()
-        store.write_documents([Document(id=key, content=text) for key, text in documents.items() if text])
-        return InMemoryBM25Retriever(store)
-    from haystack_integrations.components.distill.cli import _retriever as embedding_retriever
-
-    return embedding_retriever(documents, name, output, progress)
+        return _bm25_retriever(documents)
+    return _embedding_retriever(documents, name, output, progress)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from haystack import Document, Pipeline
-from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack import Pipeline
 from haystack.utils import ComponentDevice
 from rich.console import Console
 from rich.table import Table
@@ -50,11 +49,17 @@ def distill(
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Let a reader, or judgments, say which passages answer the train queries, and train the retriever on them."""
-    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
+    from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 
     from haystack_distill.beir import read_beir
     from haystack_distill.training.processes import first_process_first, process_number
-    from haystack_integrations.components.distill.cli import _explained, _indexed, _show_progress, _weights
+    from haystack_integrations.components.distill.cli import (
+        _bm25_retriever,
+        _explained,
+        _indexed,
+        _show_progress,
+        _weights,
+    )
     from haystack_integrations.components.distill.cli_label import scorer_of
     from haystack_integrations.components.distill.distillation_loop import DistillationLoop
 
@@ -65,11 +70,6 @@ def distill(
         with first_process_first(cpu=ComponentDevice.resolve_device(None).to_torch_str() == "cpu"):
             documents = read_beir(folder).documents
             store = _indexed(documents, model, output.with_name(f"{output.name}.index"), progress)
-        first = None
-        if bm25:
-            words = InMemoryDocumentStore()
-            words.write_documents([Document(id=key, content=text) for key, text in documents.items() if text])
-            first = InMemoryBM25Retriever(words)
         training: dict[str, Any] = {"update": update, "loss": weights, "epochs": epochs, "seed": seed}
         training |= {"batch_size": batch_size, "learning_rate": learning_rate}
         loop = DistillationLoop(
@@ -78,7 +78,7 @@ def distill(
             scorer=scorer_of(reader, signal, heads, dtype=dtype) if reader else None,
             output=str(output),
             rounds=rounds,
-            first_retriever=first,
+            first_retriever=_bm25_retriever(documents) if bm25 else None,
             top_k=top_k,
             distiller=training,
             progress_bar=progress,

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from haystack import Document, Pipeline
-from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack import Pipeline
 from rich.console import Console
 from rich.table import Table
 
@@ -156,19 +155,15 @@ def scorer_of(
 
 
 def _builder(data: Path, output: Path, model: str | None, split: str, top_k: int, progress: bool) -> Any:
-    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
-
     from haystack_distill.beir import read_beir
-    from haystack_integrations.components.distill.cli import _retriever
+    from haystack_integrations.components.distill.cli import _bm25_retriever, _embedding_retriever
     from haystack_integrations.components.distill.training_set_builder import TrainingSetBuilder
 
     documents = read_beir(data).documents
     if model is None:
-        store = InMemoryDocumentStore()
-        store.write_documents([Document(id=key, content=text) for key, text in documents.items() if text])
-        retriever: Any = InMemoryBM25Retriever(store)
+        retriever = _bm25_retriever(documents)
     else:
-        retriever = _retriever(documents, model, output, progress)
+        retriever = _embedding_retriever(documents, model, output, progress)
     return TrainingSetBuilder(retriever=retriever, top_k=top_k, split=split, output=str(output), progress_bar=progress)
 
 
