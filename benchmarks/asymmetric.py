@@ -23,11 +23,11 @@ import typer
 from datasets import Dataset
 
 from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
-from haystack_distill.asymmetric import AsymmetricSettings, measure_pair, rows_of_qrels, train_asymmetric
-from haystack_distill.beir import BeirFolder, Qrels
-from haystack_distill.evaluation import compare, latencies, measure, search
-from haystack_distill.index import IndexView
-from haystack_distill.training.asymmetric import AsymmetricTraining
+from haystack_distill.data.beir import BeirFolder, Qrels
+from haystack_distill.data.index import IndexView
+from haystack_distill.distill.pair import AsymmetricSettings, measure_pair, rows_of_qrels, train_asymmetric
+from haystack_distill.distill.pair_training import AsymmetricTraining
+from haystack_distill.evaluation.quality import compare, latencies, measure, search
 
 WORK = Path("benchmark_output/asymmetric")
 QUICK_ROWS, QUICK_QUERIES = 320, 60

@@ -28,7 +28,9 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
 from benchmarks.labels import smollm2
-from haystack_distill.evaluation import Quality, compare, measure, ranking, search
+from haystack_distill.data.index import IndexView
+from haystack_distill.data.training_set import Row, write_training_set
+from haystack_distill.evaluation.quality import Quality, compare, measure, ranking, search
 from haystack_distill.generation.filters import (
     Candidate,
     Filters,
@@ -42,10 +44,8 @@ from haystack_distill.generation.job import candidates_of, generated
 from haystack_distill.generation.local import LocalGenerator, Sampling
 from haystack_distill.generation.modes import questions
 from haystack_distill.generation.prompts import order_of
-from haystack_distill.index import IndexView
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.teachers.readers import load_reader
-from haystack_distill.training_set import Row, write_training_set
 
 WORK = Path("benchmark_output/cold_start")
 DEPTH = 8
@@ -152,7 +152,7 @@ def gold_pairs(queries: dict[str, str], qrels: dict[str, dict[str, int]], most: 
 
 def train(
     material: list[tuple[str, str]], encoder: CachedTeacher, index: IndexView, name: str, epochs: int
-) -> BiEncoderTeacher:
+) -> BiEncoder:
     """The query side, trained on questions with their documents against what the retriever finds for them."""
     from haystack_integrations.components.distill.retriever_distiller import RetrieverDistiller
 
@@ -179,7 +179,7 @@ def train(
         epochs=epochs,
         batch_size=min(32, max(2, len(rows) // 4)),
     )
-    return BiEncoderTeacher.load(distiller.run(training_set=str(labelled.folder))["model_path"], device="cpu")
+    return BiEncoder.load(distiller.run(training_set=str(labelled.folder))["model_path"], device="cpu")
 
 
 def training_rows(material: list[tuple[str, str]], encoder: CachedTeacher, index: IndexView) -> list[Row]:
@@ -213,7 +213,7 @@ class _Test:
     def __init__(self, queries: dict[str, str], qrels: dict[str, dict[str, int]], index: IndexView) -> None:
         self.queries, self.qrels, self.index = queries, qrels, index
 
-    def quality(self, encoder: BiEncoderTeacher) -> Quality:
+    def quality(self, encoder: BiEncoder) -> Quality:
         ids = list(self.qrels)
         vectors = encoder.encode_queries([self.queries[one] for one in ids])
         return measure(search(self.index, ids, vectors), self.qrels)

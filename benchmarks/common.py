@@ -17,10 +17,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from haystack_distill.beir import BeirFolder, read_beir
-from haystack_distill.index import IndexView, open_index, read_index
-from haystack_distill.progress import progress_bar
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.data.beir import BeirFolder, read_beir
+from haystack_distill.data.index import IndexView, open_index, read_index
+from haystack_distill.files.progress import progress_bar
+from haystack_distill.students.bi_encoder import BiEncoder
 
 CACHE = Path("benchmark_output/cache")
 
@@ -28,7 +28,7 @@ SHARD = 256
 """Texts whose vectors go into one file of the cache: what a stopped run loses at most."""
 
 
-class CachedTeacher(BiEncoderTeacher):
+class CachedTeacher(BiEncoder):
     """A teacher that embeds a text once for all tables, and goes on where it was stopped."""
 
     def _encode(self, texts: list[str], prefix: str, batch_size: int, progress: bool) -> np.ndarray:
@@ -81,7 +81,7 @@ def minilm() -> str:
 
 def load_teacher(name: str) -> CachedTeacher:
     """A teacher on the CPU, where all timings are taken."""
-    loaded = BiEncoderTeacher.load(name, device="cpu", local_files_only=True)
+    loaded = BiEncoder.load(name, device="cpu", local_files_only=True)
     return CachedTeacher(**{field.name: getattr(loaded, field.name) for field in fields(loaded)})
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import typer
 
-from haystack_distill.dialogues import Context, contexts_of, read_dialogues
+from haystack_distill.data.dialogues import Context, contexts_of, read_dialogues
 
 PIECE = 8
 

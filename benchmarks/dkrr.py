@@ -31,17 +31,17 @@ from sentence_transformers import SentenceTransformer
 
 from benchmarks.common import CACHE, CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
 from benchmarks.labels import HEAD_QUESTIONS, read_answers, smollm2, teacher_for
-from haystack_distill.beir import BeirFolder
-from haystack_distill.distillation import DistillationSettings, distill
-from haystack_distill.distillation_proof import open_student
-from haystack_distill.evaluation import Run, measure, ranking, search
-from haystack_distill.index import IndexView
-from haystack_distill.kale import KaleSettings, Queries, align
-from haystack_distill.labelling import label, one_after_the_other
+from haystack_distill.align.job import KaleSettings, Queries, align
+from haystack_distill.data.beir import BeirFolder
+from haystack_distill.data.index import IndexView
+from haystack_distill.data.training_set import RECIPROCAL_RANK, Row, TrainingSet, write_training_set
+from haystack_distill.distill.job import DistillationSettings, distill
+from haystack_distill.distill.proof import open_student
+from haystack_distill.distill.training import RetrieverTraining
+from haystack_distill.evaluation.quality import Run, measure, ranking, search
+from haystack_distill.teachers.labelling import label, one_after_the_other
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates
-from haystack_distill.training.distillation import RetrieverTraining
-from haystack_distill.training_set import RECIPROCAL_RANK, Row, TrainingSet, write_training_set
 
 COLUMNS = (
     ("data", "data", ""),

@@ -39,21 +39,22 @@ from benchmarks.common import minilm, print_rows, read_rows, write_rows
 from benchmarks.dialogues import chitchat, contexts_in, some_dialogues, spread
 from benchmarks.labels import smollm2
 from benchmarks.replies import add_gains, diversity, in_whole_set, quality_of
-from haystack_distill.dev_set import dev_set_of_texts
-from haystack_distill.dialogues import Context, format_context
-from haystack_distill.evaluation import latencies
-from haystack_distill.g2r import distill_responses
-from haystack_distill.labelling import label, one_after_the_other
-from haystack_distill.responses import response_set, write_responses
+from haystack_distill.data.dialogues import Context, format_context
+from haystack_distill.data.training_set import TrainingSet
+from haystack_distill.evaluation.dev_set import dev_set_of_texts
+from haystack_distill.evaluation.quality import latencies
+from haystack_distill.responses.building import write_responses
+from haystack_distill.responses.evaluator import ranks_among
+from haystack_distill.responses.job import distill_responses
+from haystack_distill.responses.rows import response_set
+from haystack_distill.responses.training import NEED_SCORES, G2RSettings
+from haystack_distill.serving.export import export
 from haystack_distill.serving.opening import open_encoder
-from haystack_distill.students.export import export
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.students.bi_encoder import BiEncoder
+from haystack_distill.teachers.labelling import label, one_after_the_other
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates
-from haystack_distill.training.response_evaluator import ranks_among
-from haystack_distill.training.responses import NEED_SCORES, G2RSettings
-from haystack_distill.training_set import TrainingSet
 
 WORK = Path("benchmark_output/g2r")
 SAMPLING = {"temperature": 0.7, "top_k": 20}
@@ -349,9 +350,7 @@ class Bench:
         folder = self.work / "served"
         if not (folder / "onnx-fp32").exists():
             model.save(str(folder), create_model_card=False)
-            export(
-                folder, "onnx", "fp32", dev_set_of_texts(self.pool(), BiEncoderTeacher.load(str(folder), device="cpu"))
-            )
+            export(folder, "onnx", "fp32", dev_set_of_texts(self.pool(), BiEncoder.load(str(folder), device="cpu")))
         return folder
 
     def _write(self, context: Context) -> str:

@@ -21,16 +21,16 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
-from haystack_distill.beir import read_beir
-from haystack_distill.comparison import measure_all, student_system, teacher_system
-from haystack_distill.evaluation import compare, latency_ms
-from haystack_distill.index import IndexView
-from haystack_distill.kale import KaleSettings, Queries, align
-from haystack_distill.proof import given_queries
+from haystack_distill.align.job import KaleSettings, Queries, align
+from haystack_distill.align.proof import given_queries
+from haystack_distill.align.training import TrainingSettings
+from haystack_distill.data.beir import read_beir
+from haystack_distill.data.index import IndexView
+from haystack_distill.evaluation.comparison import measure_all, student_system, teacher_system
+from haystack_distill.evaluation.quality import compare, latency_ms
 from haystack_distill.students.cutting import KALE_LAYERS, find_stack
 from haystack_distill.students.layer_search import make_layered
 from haystack_distill.students.token_table import make_token_table
-from haystack_distill.training.alignment import TrainingSettings
 
 CORPORA = ("squadshifts/new_wiki", "squadshifts/amazon", "scifact")
 WORK = Path("benchmark_output/kale")

@@ -27,13 +27,13 @@ import numpy as np
 import typer
 
 from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, write_rows
-from haystack_distill.beir import BeirFolder, Qrels
-from haystack_distill.comparison import System, student_system, teacher_system
-from haystack_distill.evaluation import measure, search
-from haystack_distill.index import IndexView
-from haystack_distill.kale import KaleSettings, Queries, align
-from haystack_distill.proof import given_queries
-from haystack_distill.training.alignment import TrainingSettings
+from haystack_distill.align.job import KaleSettings, Queries, align
+from haystack_distill.align.proof import given_queries
+from haystack_distill.align.training import TrainingSettings
+from haystack_distill.data.beir import BeirFolder, Qrels
+from haystack_distill.data.index import IndexView
+from haystack_distill.evaluation.comparison import System, student_system, teacher_system
+from haystack_distill.evaluation.quality import measure, search
 
 HOME, AWAY = "squadshifts/new_wiki", "squadshifts/amazon"
 HERE = Path(__file__).parent

@@ -29,7 +29,7 @@ import typer
 from scipy import stats
 
 from benchmarks.common import load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
-from haystack_distill.evaluation import ranking, search
+from haystack_distill.evaluation.quality import ranking, search
 from haystack_distill.teachers.attention_signals import NEED_ANSWERS as ATTENTION_ANSWERS
 from haystack_distill.teachers.attention_signals import AttentionTeacher, head_examples
 from haystack_distill.teachers.causal import CausalReader

@@ -22,11 +22,11 @@ import typer
 from benchmarks.common import CACHE, minilm, print_rows, read_rows, write_rows
 from benchmarks.dkrr import Bench
 from benchmarks.labels import smollm2
-from haystack_distill.distillation import DistillationSettings, distill
-from haystack_distill.distillation_proof import open_student
-from haystack_distill.evaluation import measure
+from haystack_distill.distill.job import DistillationSettings, distill
+from haystack_distill.distill.proof import open_student
+from haystack_distill.distill.training import RetrieverTraining
+from haystack_distill.evaluation.quality import measure
 from haystack_distill.teachers.readers import load_reader
-from haystack_distill.training.distillation import RetrieverTraining
 
 LOSSES: tuple[tuple[str, dict[str, float], float | str, float, int], ...] = (
     ("kl, as published (temperature 1)", {"kl": 1.0}, 1.0, 0.3, 0),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from haystack_distill.evaluation import Quality, compare
+from haystack_distill.evaluation.quality import Quality, compare
 
 
 def in_whole_set(
@@ -57,6 +57,6 @@ def add_gains(rows: list[dict[str, Any]], step_before: dict[str, str]) -> None:
 
 
 def quality_of(values: dict[str, Any]) -> Quality:
-    """Figures of contexts as `haystack_distill.evaluation` has those of queries."""
+    """Figures of contexts as `haystack_distill.evaluation.quality` has those of queries."""
     measured = {name: np.asarray(of_contexts, dtype=np.float64) for name, of_contexts in values.items()}
     return Quality(measured, [str(number) for number in range(len(next(iter(measured.values()))))])

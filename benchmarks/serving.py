@@ -32,9 +32,9 @@ from benchmarks.serving_parts import (
     prepared,
     stock_embedder,
 )
-from haystack_distill.beir import BeirFolder
-from haystack_distill.evaluation import latencies, measure, search
-from haystack_distill.index import IndexView
+from haystack_distill.data.beir import BeirFolder
+from haystack_distill.data.index import IndexView
+from haystack_distill.evaluation.quality import latencies, measure, search
 from haystack_distill.serving.encoder import Encoder
 from haystack_distill.serving.opening import open_encoder
 

@@ -25,14 +25,14 @@ from sentence_transformers import SentenceTransformer
 
 from benchmarks.common import CachedTeacher, minilm
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
-from haystack_distill.dev_set import write_dev_set
-from haystack_distill.index import IndexView
-from haystack_distill.kale import KaleSettings, align
-from haystack_distill.proof import given_queries
+from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.proof import given_queries
+from haystack_distill.align.training import TrainingSettings
+from haystack_distill.data.index import IndexView
+from haystack_distill.evaluation.dev_set import write_dev_set
+from haystack_distill.serving.export import export
 from haystack_distill.serving.exports import split_name
 from haystack_distill.students.cutting import cut
-from haystack_distill.students.export import export
-from haystack_distill.training.alignment import TrainingSettings
 
 HOME = "squadshifts/new_wiki"
 WORK = Path("benchmark_output/serving")

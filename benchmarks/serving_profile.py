@@ -30,8 +30,8 @@ from benchmarks.common import load_teacher, minilm, open_corpus, print_rows, wri
 from benchmarks.serving import short_queries
 from benchmarks.serving_parts import HOME, path_pipelines, prepared
 from haystack_distill import KaleQueryEncoder
-from haystack_distill.evaluation import latencies
-from haystack_distill.index import IndexView
+from haystack_distill.data.index import IndexView
+from haystack_distill.evaluation.quality import latencies
 from haystack_distill.serving.exports import GRAPH, TOKENIZER
 from haystack_distill.serving.token_table import STATIC, module_folders
 

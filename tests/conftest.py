@@ -42,12 +42,12 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from haystack_distill.dev_set import DevSet, dev_set_of_texts, write_dev_set
-from haystack_distill.index import IndexView, read_index
+from haystack_distill.data.index import IndexView, read_index
+from haystack_distill.evaluation.dev_set import DevSet, dev_set_of_texts, write_dev_set
+from haystack_distill.serving.export import export
+from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import cut
-from haystack_distill.students.export import export
 from haystack_distill.students.token_table import make_token_table
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
 WORDS = (
     "river bridge stone winter market garden letter engine doctor harbour lantern copper velvet thunder meadow "
@@ -121,8 +121,8 @@ def bert(make_encoder) -> str:
 
 
 @pytest.fixture(scope="session")
-def teacher(bert) -> BiEncoderTeacher:
-    return BiEncoderTeacher.load(bert, device="cpu")
+def teacher(bert) -> BiEncoder:
+    return BiEncoder.load(bert, device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -192,7 +192,7 @@ def minilm_table(minilm, tmp_path_factory) -> str:
     from haystack_distill.students.token_table import make_token_table
 
     folder = str(tmp_path_factory.mktemp("table") / "table")
-    make_token_table(BiEncoderTeacher.load(minilm, device="cpu")).save(folder, create_model_card=False)
+    make_token_table(BiEncoder.load(minilm, device="cpu")).save(folder, create_model_card=False)
     return folder
 
 
@@ -266,7 +266,7 @@ def dev(teacher, passages) -> DevSet:
 def student(bert, dev, tmp_path) -> Path:
     """A small student with an ONNX export."""
     folder = tmp_path / "student"
-    cut(BiEncoderTeacher.load(bert, device="cpu"), (0, 1)).save(str(folder), create_model_card=False)
+    cut(BiEncoder.load(bert, device="cpu"), (0, 1)).save(str(folder), create_model_card=False)
     write_dev_set(folder, dev)
     export(folder, "onnx", "fp32", dev)
     return folder

@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from haystack_distill.folders import alone, claim, published, workspace_for, write_json
+from haystack_distill.files.folders import alone, claim, published, workspace_for, write_json
+from haystack_distill.files.journal import Journal
+from haystack_distill.files.progress import progress_bar
 from haystack_distill.generation.cleaning import clean
 from haystack_distill.generation.filters import Candidate, Filters, apply, counts
 from haystack_distill.generation.requests import Generator, Reply, Request, Text
-from haystack_distill.journal import Journal
-from haystack_distill.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 

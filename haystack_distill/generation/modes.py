@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from haystack_distill.beir import read_corpus
-from haystack_distill.dialogues import Context, contexts_of, read_dialogues
+from haystack_distill.data.beir import read_corpus
+from haystack_distill.data.dialogues import Context, contexts_of, read_dialogues
+from haystack_distill.data.questions import Question, read_questions
+from haystack_distill.data.training_set import MANIFEST, Row, TrainingSet, write_training_set
 from haystack_distill.generation.cleaning import neutral
 from haystack_distill.generation.filters import Candidate
 from haystack_distill.generation.job import Job, Write
 from haystack_distill.generation.prompts import CLOSED_BOOK, Order
-from haystack_distill.questions import Question, read_questions
-from haystack_distill.training_set import MANIFEST, Row, TrainingSet, write_training_set
 
 PASSAGES = 3
 """Passages of a training set that an answer may be taken from: more make a prompt long, and a small reader lost."""

@@ -19,10 +19,10 @@ from sentence_transformers.sentence_transformer.losses import (
 from sentence_transformers.util import dot_score, pairwise_dot_score
 from torch import Tensor, nn
 
+from haystack_distill.files.processes import process_count
 from haystack_distill.losses.emdr2 import emdr2_loss
 from haystack_distill.losses.listwise import listwise_loss
 from haystack_distill.losses.weights import DivergedError
-from haystack_distill.training.processes import process_count
 
 NAMES = ("kl", "listwise", "margin_mse", "emdr2", "contrastive")
 POOL = 16_384

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from haystack_distill.folders import write_json
+from haystack_distill.files.folders import write_json
 
 FORMAT = 1
 """Of export.json and of what a graph takes and gives; a reader refuses any other."""
@@ -20,7 +20,6 @@ FORMAT = 1
 BACKENDS, PRECISIONS = ("onnx", "openvino", "torch"), ("fp32", "int8")
 MANIFEST, GRAPH, TOKENIZER, CHECK = "export.json", "model.onnx", "tokenizer.json", "check.npy"
 WEIGHTS = "model.safetensors"
-PROVENANCE = "haystack_distill.json"
 """The file in a student's folder, and in its exports, that says what index it was made for."""
 
 

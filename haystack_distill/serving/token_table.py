@@ -11,9 +11,9 @@ import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from haystack_distill.prompts import prompt_for
 from haystack_distill.serving.encoder import Encoder
 from haystack_distill.serving.exports import WEIGHTS
+from haystack_distill.students.prompt import prompt_for
 
 STATIC, NORMALIZE = "StaticEmbedding", "Normalize"
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from haystack_distill.prompts import prompt_for
 from haystack_distill.serving.encoder import Encoder
 from haystack_distill.serving.exports import export_name
+from haystack_distill.students.prompt import prompt_for
 
 
 def torch_encoder(model: Path, precision: str = "fp32", device: str | None = None) -> Encoder:

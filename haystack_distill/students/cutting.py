@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from torch import eye, nn
 
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+from haystack_distill.students.bi_encoder import BiEncoder
 
 KALE_LAYERS = {
     12: {9: (0, 1, 3, 4, 5, 6, 7, 9, 11), 6: (0, 2, 4, 6, 8, 11), 3: (0, 5, 11), 2: (0, 11), 1: (0,)},
@@ -118,7 +118,7 @@ def kale_layers(depth: int, layers: int) -> tuple[int, ...]:
     return maps[layers]
 
 
-def cut(teacher: BiEncoderTeacher, keep: tuple[int, ...]) -> SentenceTransformer:
+def cut(teacher: BiEncoder, keep: tuple[int, ...]) -> SentenceTransformer:
     """
     Copy the teacher's query encoder with some of its layers only.
 
@@ -165,7 +165,7 @@ def _first_layer_differs(stack: LayerStack) -> bool:
     return len(kinds) > 1 and kinds[0] != kinds[1]
 
 
-def _finish(student: SentenceTransformer, teacher: BiEncoderTeacher) -> None:
+def _finish(student: SentenceTransformer, teacher: BiEncoder) -> None:
     """Build what the embedder of the index was configured with into the student."""
     width = student.get_embedding_dimension() or teacher.dim
     if width != teacher.dim:

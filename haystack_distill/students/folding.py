@@ -20,8 +20,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
+from haystack_distill.files.precision import bf16_where_fast
+from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import LayerStack, find_stack
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher, bf16_where_fast
 
 BATCH = 64
 
@@ -44,9 +45,7 @@ class TokenStates:
 
 
 @torch.no_grad()
-def token_states(
-    teacher: BiEncoderTeacher, layer: int, texts: list[str], tokens: set[int] | None = None
-) -> TokenStates:
+def token_states(teacher: BiEncoder, layer: int, texts: list[str], tokens: set[int] | None = None) -> TokenStates:
     """
     Average the hidden states with which tokens enter a layer, computed in bfloat16 where the device is fast at it.
 
@@ -109,7 +108,7 @@ def can_fold(stack: LayerStack) -> bool:
     return hasattr(embeddings, "LayerNorm") or hasattr(stack.model, "embed_tokens")
 
 
-def fold(student: SentenceTransformer, teacher: BiEncoderTeacher, layer: int, states: Tensor) -> None:
+def fold(student: SentenceTransformer, teacher: BiEncoder, layer: int, states: Tensor) -> None:
     """
     Replace the student's token embeddings by the states with which tokens enter its first layer in the teacher.
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import KALE_LAYERS, check_depth, check_keep, cut, find_stack, kale_layers
 from haystack_distill.students.folding import can_fold, fold, token_states
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
 
 MAX_CANDIDATES = 40
 """The search stops after this many; at 12 layers it ends before."""
@@ -36,7 +36,7 @@ class LayerSearch:
     :param scores: What has been measured: layers -> score.
     """
 
-    teacher: BiEncoderTeacher
+    teacher: BiEncoder
     measure: Measure
     texts: list[str]
     tokens: set[int]
@@ -109,7 +109,7 @@ def exchanges(keep: tuple[int, ...], depth: int) -> list[tuple[int, ...]]:
 
 
 def make_layered(
-    teacher: BiEncoderTeacher,
+    teacher: BiEncoder,
     keep: tuple[int, ...],
     texts: list[str],
     tokens: set[int] | None = None,
@@ -136,7 +136,7 @@ def make_layered(
 
 
 def _states(
-    teacher: BiEncoderTeacher, layer: int, texts: list[str], tokens: set[int] | None, known: dict[int, Tensor] | None
+    teacher: BiEncoder, layer: int, texts: list[str], tokens: set[int] | None, known: dict[int, Tensor] | None
 ) -> Tensor:
     """What to fold. Of a search only the rows of its tokens are kept: a vocabulary for each layer would fill memory."""
     if tokens is None or known is None:

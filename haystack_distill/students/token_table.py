@@ -12,13 +12,14 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 from tokenizers import Tokenizer
 
+from haystack_distill.files.precision import bf16_where_fast
+from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import find_stack
 from haystack_distill.students.folding import single_tokens, token_states
-from haystack_distill.teachers.bi_encoder import BiEncoderTeacher, bf16_where_fast
 
 
 @torch.no_grad()
-def make_token_table(teacher: BiEncoderTeacher) -> SentenceTransformer:
+def make_token_table(teacher: BiEncoder) -> SentenceTransformer:
     """
     Build a token table whose rows are the teacher's vectors of each token alone.
 
@@ -43,7 +44,7 @@ def make_token_table(teacher: BiEncoderTeacher) -> SentenceTransformer:
 
 
 @torch.no_grad()
-def average_over(table: SentenceTransformer, teacher: BiEncoderTeacher, texts: list[str]) -> SentenceTransformer:
+def average_over(table: SentenceTransformer, teacher: BiEncoder, texts: list[str]) -> SentenceTransformer:
     """
     Fill a table with what the teacher makes of each token on average, where the teacher averages its tokens.
 
@@ -63,7 +64,7 @@ def average_over(table: SentenceTransformer, teacher: BiEncoderTeacher, texts: l
     return averaged
 
 
-def _alone(teacher: BiEncoderTeacher, vocabulary: int) -> torch.Tensor:
+def _alone(teacher: BiEncoder, vocabulary: int) -> torch.Tensor:
     """The teacher's vectors of single tokens, before they are normalised. `[vocabulary, dim]`."""
     rows = torch.zeros(vocabulary, teacher.dim)
     start = 0
@@ -78,14 +79,14 @@ def _alone(teacher: BiEncoderTeacher, vocabulary: int) -> torch.Tensor:
     return rows
 
 
-def _averages_tokens(teacher: BiEncoderTeacher) -> bool:
+def _averages_tokens(teacher: BiEncoder) -> bool:
     """Whether vectors are plain means of hidden states, so that a mean of rows can stand for them."""
     modules = [module for module in teacher.model if not isinstance(module, Normalize)]
     plain = len(modules) == 2 and isinstance(modules[1], Pooling) and modules[1].pooling_mode == "mean"
     return plain and teacher.dim == teacher.model.get_embedding_dimension()
 
 
-def _normalizes(teacher: BiEncoderTeacher) -> bool:
+def _normalizes(teacher: BiEncoder) -> bool:
     return teacher.normalize or any(isinstance(module, Normalize) for module in teacher.model)
 
 

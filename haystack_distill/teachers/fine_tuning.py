@@ -24,15 +24,15 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from haystack_distill.comparison import versions
-from haystack_distill.folders import claim, published, workspace_for, write_json
+from haystack_distill.data.training_set import Row, TrainingSet
+from haystack_distill.files.folders import claim, published, workspace_for, write_json
+from haystack_distill.files.layout import versions
+from haystack_distill.teachers.answers import AnswerSettings, train_reader
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import FusionReader
 from haystack_distill.teachers.prompts import Prompt, UnscorableError
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.training.adapters import check_lora
-from haystack_distill.training.answers import AnswerSettings, train_reader
-from haystack_distill.training_set import Row, TrainingSet
 
 logger = logging.getLogger(__name__)
 

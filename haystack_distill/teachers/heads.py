@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from haystack_distill.folders import write_json
+from haystack_distill.files.folders import write_json
 
 METHODS = ("core", "qr")
 TEMPERATURE = 1.0

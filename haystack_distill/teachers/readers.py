@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from haystack_distill.teachers.bi_encoder import bf16_is_fast
+from haystack_distill.files.precision import bf16_is_fast
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import FusionReader
 from haystack_distill.teachers.prompts import MAX_PASSAGE_TOKENS

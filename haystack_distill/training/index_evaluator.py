@@ -12,8 +12,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import dot_score
 
-from haystack_distill.beir import Qrels
-from haystack_distill.index import IndexView
+from haystack_distill.data.beir import Qrels
+from haystack_distill.data.index import IndexView
 
 METRIC = "dev_dot_ndcg@10"
 """The key of the measure in what the evaluator returns."""

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from haystack import Pipeline
 
-DOCS = Path(__file__).parent.parent.parent / "docs" / "stores.md"
+DOCS = Path(__file__).parents[2] / "docs" / "stores.md"
 FRAME, *RETRIEVERS = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
 
 

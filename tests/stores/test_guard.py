@@ -12,7 +12,7 @@ import shutil
 import pytest
 
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
-from haystack_distill.similarity import rank_alike
+from haystack_distill.data.similarity import rank_alike
 
 QUERY = "river bridge stone winter"
 

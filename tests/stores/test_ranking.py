@@ -7,7 +7,7 @@
 import numpy as np
 import pytest
 
-from haystack_distill.similarity import scores
+from haystack_distill.data.similarity import scores
 from haystack_integrations.components.distill.stores import ranking_of
 from haystack_integrations.components.distill.stores.opening import verified_similarity
 from haystack_integrations.components.distill.stores.ranking import search_of

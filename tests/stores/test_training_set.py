@@ -9,7 +9,7 @@ import json
 import numpy as np
 
 from haystack_distill import KaleQueryEncoder, TrainingSetBuilder
-from haystack_distill.training_set import TrainingSet
+from haystack_distill.data.training_set import TrainingSet
 
 
 def test_candidates_of_every_store(backend, filled, bert, teacher, documents, tmp_path):

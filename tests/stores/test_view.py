@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from haystack_distill.index import Sample, read_index
+from haystack_distill.data.index import Sample, read_index
 from haystack_integrations.components.distill.stores import index_of, pages_of
 
 STORES = "haystack_integrations.components.distill.stores"

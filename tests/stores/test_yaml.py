@@ -14,7 +14,7 @@ from haystack import Pipeline
 
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys
 from haystack import Pipeline

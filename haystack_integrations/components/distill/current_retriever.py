@@ -11,11 +11,11 @@ from typing import Any
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.core.serialization import import_class_by_name
 
+from haystack_distill.evaluation.switching import Serving
 from haystack_distill.serving.hub import local_folder
-from haystack_distill.switching import Serving
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
-from haystack_integrations.components.distill.reembedding import open_store, serving_now
+from haystack_integrations.components.distill.parts.reembedding import open_store, serving_now
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 from haystack import component, default_from_dict, default_to_dict
 from haystack.dataclasses import ChatMessage, ChatRole
 
-from haystack_distill.dialogues import HISTORY, check_history, format_context
-from haystack_distill.serving.exports import PROVENANCE
+from haystack_distill.data.dialogues import HISTORY, check_history, format_context
+from haystack_distill.files.layout import PROVENANCE
 
 
 @component

@@ -128,7 +128,7 @@ class DistillationLoop:
             `report_path`: of the last round; `rounds`: one row a round.
         :raises ValueError: See `TrainingSetBuilder`, `TeacherLabeller` and `RetrieverDistiller`.
         """
-        from haystack_distill.folders import claim, write_json
+        from haystack_distill.files.folders import claim, write_json
         from haystack_integrations.components.distill.distillation_round import Round
 
         folder = Path(self.output)

@@ -15,7 +15,7 @@ from haystack.core.serialization import component_from_dict, component_to_dict
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_distill.training.processes import first_process_first, process_number
+from haystack_distill.files.processes import first_process_first, process_number
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
 from haystack_integrations.components.distill.retriever_distiller import RetrieverDistiller
@@ -62,8 +62,8 @@ class Round:
 
         :returns: The folder of the model.
         """
-        from haystack_distill.distillation_proof import open_student
-        from haystack_distill.folders import published
+        from haystack_distill.distill.proof import open_student
+        from haystack_distill.files.folders import published
 
         model = self.folder / "model"
         with first_process_first(cpu=self._on_cpu()):
@@ -124,9 +124,9 @@ class Round:
         return builder.run(queries=queries)["training_set"]
 
     def _label(self, training_set: str, summary: Path) -> None:
-        from haystack_distill.folders import write_json
-        from haystack_distill.labelling import summary_of
-        from haystack_distill.training_set import TrainingSet
+        from haystack_distill.data.training_set import TrainingSet
+        from haystack_distill.files.folders import write_json
+        from haystack_distill.teachers.labelling import summary_of
 
         scorer = self.loop.scorer
         if scorer is None:
@@ -177,7 +177,7 @@ class Round:
         import numpy as np
         from sentence_transformers import SentenceTransformer
 
-        from haystack_distill.index import stored_vectors
+        from haystack_distill.data.index import stored_vectors
 
         view = index_of(self.distiller(current), self.folder / f"index-{process_number()}")
         encoder = SentenceTransformer(

@@ -10,7 +10,7 @@ from haystack.components.embedders.types import TextEmbedder
 from haystack.components.retrievers.types import EmbeddingRetriever
 from haystack.core.serialization import component_to_dict
 
-from haystack_integrations.components.distill.similarity_guard import check_fits
+from haystack_integrations.components.distill.parts.similarity_guard import check_fits
 from haystack_integrations.components.distill.stores import is_embedded, store_of
 
 

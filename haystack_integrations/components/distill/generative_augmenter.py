@@ -211,7 +211,7 @@ class GenerativeAugmenter:
             name = path.name if path.exists() else self.model  # kept with every text: where it lay tells nobody
             return LocalGenerator(reader, name, sampling, batch_size=self.batch_size)
         from haystack_distill.generation.asking import AskingGenerator
-        from haystack_integrations.components.distill.chat_asking import ask_with, identity_of, name_of
+        from haystack_integrations.components.distill.parts.chat_asking import ask_with, identity_of, name_of
 
         if hasattr(self.generator, "warm_up"):
             self.generator.warm_up()
@@ -249,8 +249,8 @@ class GenerativeAugmenter:
         return lambda candidates: likelihoods(self.likelihood_scorer.teacher(), candidates, self.mode)
 
     def _search(self, texts: Any) -> list[list[str]]:
-        from haystack_distill.questions import Question
-        from haystack_integrations.components.distill.candidates import Miner
+        from haystack_distill.data.questions import Question
+        from haystack_integrations.components.distill.parts.candidates import Miner
 
         miner = Miner(self.retriever, self.text_embedder, max(SEARCHED, self.round_trip_depth), None)
         questions = [Question(str(number), text, [], {}) for number, text in enumerate(texts)]

@@ -8,7 +8,7 @@ from haystack import component, default_from_dict, default_to_dict
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.reembedding import refuse_what_does_not_last
+from haystack_integrations.components.distill.parts.reembedding import refuse_what_does_not_last
 from haystack_integrations.components.distill.stores import init_parameters
 from haystack_integrations.components.distill.stores.reading import refuse_to_recreate
 
@@ -124,8 +124,8 @@ class IndexSwitcher:
         Make the new index, or what is left of it, and let it take over if it is not worse.
 
         :param queries: A BEIR folder whose judgments use the ids of the document store.
-        :returns: `switched`: whether the new index serves now. `metrics`: see `haystack_distill.switching.judge`; empty
-            if it did already. `pointer`: the file.
+        :returns: `switched`: whether the new index serves now. `metrics`: see
+            `haystack_distill.evaluation.switching.judge`; empty if it did already. `pointer`: the file.
         :raises BlockingIOError: If another run works on the same pointer.
         :raises DocumentStoreError: If a store can't be read to its end.
         :raises FileNotFoundError: If the queries are missing.
@@ -133,7 +133,7 @@ class IndexSwitcher:
             else, an encoder does not belong to its index, or judgments don't fit.
         """
         # Takes seconds to import, which a pipeline that is only loaded need not wait for.
-        from haystack_integrations.components.distill.reindexing import reindex
+        from haystack_integrations.components.distill.parts.reindexing import reindex
 
         return reindex(self, queries)
 

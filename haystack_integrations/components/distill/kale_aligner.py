@@ -156,14 +156,14 @@ class KaleAligner:
         :raises ImportError: If a package that an export needs is missing; found out before training.
         """
         # Training libraries take seconds to import: a query pipeline that only reads this module does not need them.
-        from haystack_distill.beir import judged_documents
-        from haystack_distill.dev_set import read_dev_set
-        from haystack_distill.folders import workspace_for
-        from haystack_distill.kale import DEFAULT_LOSS, KaleSettings
-        from haystack_distill.proof import align_and_prove
+        from haystack_distill.align.job import DEFAULT_LOSS, KaleSettings
+        from haystack_distill.align.proof import align_and_prove
+        from haystack_distill.align.training import TrainingSettings
+        from haystack_distill.data.beir import judged_documents
+        from haystack_distill.evaluation.dev_set import read_dev_set
+        from haystack_distill.files.folders import workspace_for
+        from haystack_distill.serving.export import check_can_export, export
         from haystack_distill.serving.exports import split_name
-        from haystack_distill.students.export import check_can_export, export
-        from haystack_distill.training.alignment import TrainingSettings
 
         workspace = workspace_for(self.output)
         check_can_export(self.export, self.layers if self.keep is None else 1)

@@ -7,7 +7,7 @@ from typing import Any
 from haystack import component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.teacher_ranking import plain_parameters
+from haystack_integrations.components.distill.parts.teacher_ranking import plain_parameters
 
 
 @component
@@ -95,8 +95,8 @@ class ReaderFineTuner:
         :raises ValueError: If no question can be used, the model can't be trained, or an unfinished run in the same
             place had other settings.
         """
+        from haystack_distill.teachers.answers import AnswerSettings
         from haystack_distill.teachers.fine_tuning import FineTuningSettings, fine_tune_reader
-        from haystack_distill.training.answers import AnswerSettings
 
         training = AnswerSettings(
             epochs=self.epochs,

@@ -16,7 +16,7 @@ class ReplySelector:
 
     Stores disagree on whether a score is a similarity or a distance. The order of the documents tells: where scores
     ascend, their negative counts, so that `score` and `threshold` are always higher for better replies. The threshold
-    is calibrated on dev dialogues, see `haystack_distill.calibration.threshold_for`.
+    is calibrated on dev dialogues, see `haystack_distill.responses.threshold.threshold_for`.
 
     ### Usage example
 

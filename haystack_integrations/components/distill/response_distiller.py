@@ -7,7 +7,7 @@ from typing import Any
 from haystack import component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.teacher_ranking import plain_parameters
+from haystack_integrations.components.distill.parts.teacher_ranking import plain_parameters
 
 
 @component
@@ -101,8 +101,8 @@ class ResponseDistiller:
         :raises ValueError: If there is too little to train on, scores are missing, or a setting does not fit.
         """
         # Training libraries take seconds to import: a pipeline that only reads this module does not need them.
-        from haystack_distill.g2r import distill_responses
-        from haystack_distill.training.responses import G2RSettings
+        from haystack_distill.responses.job import distill_responses
+        from haystack_distill.responses.training import G2RSettings
 
         settings = G2RSettings(
             recipe=self.recipe,

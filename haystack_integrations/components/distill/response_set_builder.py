@@ -7,7 +7,7 @@ from typing import Any
 from haystack import component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.teacher_ranking import plain_parameters
+from haystack_integrations.components.distill.parts.teacher_ranking import plain_parameters
 
 
 @component
@@ -68,7 +68,7 @@ class ResponseSetBuilder:
         :raises FileExistsError: If the output exists and is made of something else.
         :raises ValueError: If a line is no dialogue and no context with responses.
         """
-        from haystack_distill.responses import write_responses
+        from haystack_distill.responses.building import write_responses
 
         made = write_responses(
             responses,

@@ -107,8 +107,8 @@ class RetrievalEvaluator:
         :raises FileExistsError: If the output folder exists.
         :raises ValueError: If a student's vectors have other dimensions than the index, or judgments don't fit it.
         """
-        from haystack_distill.folders import refuse_existing
-        from haystack_distill.proof import evaluate_students
+        from haystack_distill.align.proof import evaluate_students
+        from haystack_distill.files.folders import refuse_existing
 
         refuse_existing(self.output)
         copy = Path(tempfile.mkdtemp(prefix="haystack-distill-"))

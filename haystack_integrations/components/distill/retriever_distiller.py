@@ -146,13 +146,13 @@ class RetrieverDistiller:
         :raises ValueError: If the set is not labelled, teaches nothing or belongs to other vectors, if a setting is
             wrong, or if the loss diverges at once.
         """
-        from haystack_distill.asymmetric_proof import train_and_prove_pair
-        from haystack_distill.beir import judged_documents
-        from haystack_distill.distillation_proof import distill_and_prove
-        from haystack_distill.folders import workspace_for
-        from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
-        from haystack_distill.training.processes import process_number
-        from haystack_distill.training_set import TrainingSet
+        from haystack_distill.data.beir import judged_documents
+        from haystack_distill.data.training_set import TrainingSet
+        from haystack_distill.distill.pair_proof import train_and_prove_pair
+        from haystack_distill.distill.proof import distill_and_prove
+        from haystack_distill.files.folders import workspace_for
+        from haystack_distill.files.processes import process_number
+        from haystack_distill.students.bi_encoder import BiEncoder
 
         workspace = workspace_for(self.output)
         settings = self.settings()
@@ -161,7 +161,7 @@ class RetrieverDistiller:
         copy = workspace / f"index-{process_number()}"
         shutil.rmtree(copy, ignore_errors=True)  # a killed run's copy: the store may have changed since
         index = index_of(self, copy, candidates | set(judged_documents(judged, judged)))
-        encoder: BiEncoderTeacher = teacher_of(self)
+        encoder: BiEncoder = teacher_of(self)
         prove: Any = train_and_prove_pair if self.asymmetric else distill_and_prove
         metrics = prove(
             encoder, self.model, opened, index, settings, Path(self.output), judged, progress=self.progress_bar
@@ -181,13 +181,13 @@ class RetrieverDistiller:
         """
         What the engine is told.
 
-        :returns: A `haystack_distill.distillation.DistillationSettings`, or `AsymmetricSettings` for two depths.
+        :returns: A `haystack_distill.distill.job.DistillationSettings`, or `AsymmetricSettings` for two depths.
         :raises ValueError: If a setting is wrong.
         """
-        from haystack_distill.asymmetric import AsymmetricSettings
-        from haystack_distill.distillation import DistillationSettings
-        from haystack_distill.training.asymmetric import AsymmetricTraining
-        from haystack_distill.training.distillation import RetrieverTraining
+        from haystack_distill.distill.job import DistillationSettings
+        from haystack_distill.distill.pair import AsymmetricSettings
+        from haystack_distill.distill.pair_training import AsymmetricTraining
+        from haystack_distill.distill.training import RetrieverTraining
 
         if self.asymmetric:
             if self.lora_rank:

@@ -9,7 +9,7 @@ from typing import Any
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.teacher_ranking import check_rank, plain_parameters, prompt_of, rank
+from haystack_integrations.components.distill.parts.teacher_ranking import check_rank, plain_parameters, prompt_of, rank
 
 
 @component

@@ -58,19 +58,19 @@ class TeacherLabeller:
         Label a training set, or what is left of it.
 
         :param training_set: Its folder.
-        :returns: `training_set`: the same folder. `summary`: see `haystack_distill.labelling.summary_of`.
+        :returns: `training_set`: the same folder. `summary`: see `haystack_distill.teachers.labelling.summary_of`.
         :raises FileNotFoundError: If the folder is no training set, or was removed.
         :raises ValueError: If it holds labels of another teacher, or no row could be labelled.
         :raises BlockingIOError: If another labeller works on it.
         :raises OSError: If the disk is full; what was labelled before is kept.
         """
-        from haystack_distill.labelling import label, one_after_the_other
+        from haystack_distill.teachers.labelling import label, one_after_the_other
         from haystack_distill.teachers.scores import ROWS_AT_ONCE
 
         teacher = self._own_teacher()
         scoring = one_after_the_other(teacher)
         if self.num_workers > 1:
-            from haystack_distill.ray_labelling import many_workers
+            from haystack_distill.teachers.ray_labelling import many_workers
 
             scoring = many_workers(partial(_teacher, component_to_dict(self.scorer, "scorer")), self.num_workers)
         rows = self.rows_at_once or int(getattr(teacher, "rows_at_once", ROWS_AT_ONCE))

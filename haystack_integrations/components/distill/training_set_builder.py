@@ -8,7 +8,7 @@ from typing import Any
 from haystack import component, default_from_dict, default_to_dict
 from haystack.core.serialization import component_to_dict
 
-from haystack_integrations.components.distill.candidates import Miner
+from haystack_integrations.components.distill.parts.candidates import Miner
 
 
 @component
@@ -87,8 +87,8 @@ class TrainingSetBuilder:
         :raises ValueError: If a query is empty or comes twice, a document comes twice, nothing is found at all, or an
             unfinished run in the same place had other settings; if judgments are the teacher and there are none.
         """
-        from haystack_distill.mining import build
-        from haystack_distill.questions import read_questions
+        from haystack_distill.data.building import build
+        from haystack_distill.data.questions import read_questions
 
         asked = read_questions(queries, self.split)
         if self.judgments:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from haystack.utils import ComponentDevice
 
-from haystack_distill.index import IndexView, Sample, read_index
+from haystack_distill.data.index import IndexView, Sample, read_index
 from haystack_integrations.components.distill.stores.ranking import ranking_of, search_of, similarity_of
 from haystack_integrations.components.distill.stores.reading import pages_of
 
 if TYPE_CHECKING:
-    from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+    from haystack_distill.students.bi_encoder import BiEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _empty(store: Any) -> str:
     )
 
 
-def teacher_of(component: Any) -> "BiEncoderTeacher":
+def teacher_of(component: Any) -> "BiEncoder":
     """
     Load the encoder of the index that a component is about, with the settings of its document embedder.
 
@@ -108,9 +108,9 @@ def teacher_of(component: Any) -> "BiEncoderTeacher":
     :returns: The teacher.
     """
     # Takes seconds to import, which a query pipeline need not wait for.
-    from haystack_distill.teachers.bi_encoder import BiEncoderTeacher
+    from haystack_distill.students.bi_encoder import BiEncoder
 
-    return BiEncoderTeacher.load(
+    return BiEncoder.load(
         component.teacher,
         query_prefix=component.query_prefix,
         document_prefix=component.document_prefix,

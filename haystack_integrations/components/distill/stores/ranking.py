@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from haystack import Document
 
-from haystack_distill.similarity import SIMILARITIES, Found, has_length_one, recognise, shares_in_order
+from haystack_distill.data.similarity import SIMILARITIES, Found, has_length_one, recognise, shares_in_order
 from haystack_integrations.components.distill.stores import faiss
 
 logger = logging.getLogger(__name__)

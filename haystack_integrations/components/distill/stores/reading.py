@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from haystack.document_stores.errors import DocumentStoreError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from haystack_distill.index import Page
+from haystack_distill.data.index import Page
 from haystack_integrations.components.distill.stores import chroma, faiss, in_memory, milvus, pgvector, qdrant
 from haystack_integrations.components.distill.stores.row import Reader, Row
 

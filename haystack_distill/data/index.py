@@ -1,0 +1,300 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is already in an index: ids, texts and vectors, read once into a memory-mapped matrix and never written back."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from haystack_distill.data.similarity import SIMILARITIES, has_length_one
+from haystack_distill.files.folders import published
+
+logger = logging.getLogger(__name__)
+
+Page = list[tuple[str, str | None, list[float] | np.ndarray | None]]
+"""Some of an index: (id, text, vector); a text or a vector may be missing."""
+
+Similarity = str | Callable[[np.ndarray], str]
+"""`cosine`, `dot_product` or `euclidean`, or a function that finds it out once the vectors are read."""
+
+NAMED = 10
+"""How many documents without a vector are named."""
+
+
+@dataclass(frozen=True)
+class IndexView:
+    """
+    The vectors of an index as they are, with the ids and the texts they belong to.
+
+    :param ids: The ids in the store.
+    :param texts: The texts, empty where a document has none.
+    :param vectors: `[documents, dim]`, float32.
+    :param similarity: How the store ranks: `cosine`, `dot_product` or `euclidean`.
+    :param fingerprint: Over ids and vectors of the whole index, in whatever order: changes when the index does.
+    :param without_vector: How many documents were left out because they have no vector.
+    :param without_vector_ids: The first of them.
+    :param sampled_from: How many documents with a vector the index has; the view may hold a sample of them.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    vectors: np.ndarray
+    similarity: str
+    fingerprint: str
+    without_vector: int = 0
+    without_vector_ids: tuple[str, ...] = ()
+    sampled_from: int = 0
+
+    def __len__(self) -> int:
+        """The number of documents with a vector."""
+        return len(self.ids)
+
+    @property
+    def dim(self) -> int:
+        """The length of a vector."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def normalized(self) -> bool:
+        """Whether all vectors have length 1 (to 1e-3), looked at on up to 2,000 of them."""
+        return has_length_one(self.vectors[:: max(1, len(self) // 2000)])
+
+    @property
+    def ranking_vectors(self) -> np.ndarray:
+        """The vectors in the form whose inner product with a query ranks as the store does. `[documents, dim]`."""
+        if self.similarity == "cosine" and not self.normalized:
+            return self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        return self.vectors
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    Which documents of a large index a view holds: chosen by their ids, so that the same index gives the same sample.
+
+    :param share: Of the documents, between 0 and 1.
+    :param always: Ids that are held in any case, such as judged ones.
+    """
+
+    share: float = 1.0
+    always: frozenset[str] = frozenset()
+
+    def holds(self, document_id: str) -> bool:
+        """
+        Whether a document belongs to the sample.
+
+        :param document_id: Its id.
+        """
+        if self.share >= 1 or document_id in self.always:
+            return True
+        return int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:8]) < self.share * 2**64
+
+
+def read_index(
+    pages: Iterable[Page], folder: str | Path, similarity: Similarity, sample: Sample | None = None
+) -> IndexView:
+    """
+    Copy an index, page by page, into a folder that appears only when all of it was read.
+
+    :param pages: The documents; memory holds one page at a time.
+    :param folder: The folder to make.
+    :param similarity: How the store ranks, or a function that finds out.
+    :param sample: Which documents to hold; None holds all. All are read, checked and counted in the fingerprint.
+    :returns: The view, its vectors memory-mapped.
+    :raises ValueError: If there is no document or no vector, if two vectors differ in dimension, if a vector is
+        all zeros or holds a value that is not finite, if two documents share an id, or if vectors of different
+        lengths are ranked by euclidean distance.
+    """
+    if isinstance(similarity, str):
+        _check_similarity(similarity)
+    with published(folder) as unfinished:
+        copy = _Copy(unfinished, sample or Sample())
+        with copy:
+            for page in pages:
+                copy.add(page)
+        summary = copy.summary()
+        if callable(similarity):
+            similarity = similarity(_map_vectors(unfinished, len(copy.ids)))
+            _check_similarity(similarity)
+        (unfinished / "index.json").write_text(json.dumps(summary | {"similarity": similarity}), encoding="utf-8")
+    return open_index(folder)
+
+
+def open_index(folder: str | Path) -> IndexView:
+    """
+    Open a folder that `read_index` made.
+
+    :param folder: The folder.
+    :returns: The view, its vectors memory-mapped.
+    :raises FileNotFoundError: If a part is missing.
+    :raises ValueError: If a part is truncated or changed, or the vectors can't be ranked as the store claims to.
+    """
+    path = Path(folder)
+    summary = json.loads((path / "index.json").read_text(encoding="utf-8"))
+    ids, texts = [], []
+    with (path / "documents.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            ids.append(row["id"])
+            texts.append(row["text"])
+    vectors = _map_vectors(path, len(ids))
+    if len(ids) != summary["documents"] or _sum_of(ids, vectors) != int(summary.get("held", "0"), 16):
+        msg = f"The copy of the index in {path} is truncated or was changed: delete the folder and run again."
+        raise ValueError(msg)
+    view = IndexView(
+        ids,
+        texts,
+        vectors,
+        summary["similarity"],
+        summary["fingerprint"],
+        summary["without_vector"],
+        tuple(summary["without_vector_ids"]),
+        summary["sampled_from"],
+    )
+    if view.similarity == "euclidean" and not view.normalized:
+        msg = (
+            "The store ranks by euclidean distance and its vectors are not normalised, so inner products, which all "
+            "losses here use, would rank otherwise: index normalised vectors, or use cosine or dot product."
+        )
+        raise ValueError(msg)
+    return view
+
+
+def _check_similarity(similarity: str) -> None:
+    if similarity not in SIMILARITIES:
+        msg = f"The similarity {similarity!r} is not known: expected one of {', '.join(SIMILARITIES)}."
+        raise ValueError(msg)
+
+
+def _map_vectors(folder: Path, documents: int) -> np.ndarray:
+    flat = np.memmap(folder / "vectors.f32", dtype=np.float32, mode="r")
+    if flat.size % max(1, documents):
+        msg = f"The copy of the index in {folder} is truncated or was changed: delete the folder and run again."
+        raise ValueError(msg)
+    return flat.reshape(documents, -1)
+
+
+class _Copy:
+    """The files of a view while they are written."""
+
+    def __init__(self, folder: Path, sample: Sample) -> None:
+        self.ids: list[str] = []
+        self._texts = (folder / "documents.jsonl").open("w", encoding="utf-8")
+        self._vectors = (folder / "vectors.f32").open("wb")
+        self._sample = sample
+        self._known: set[str] = set()
+        self._dim: int | None = None
+        self._missing_ids: list[str] = []
+        self._missing = self._all = self._held = 0
+
+    def __enter__(self) -> "_Copy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._texts.close()
+        self._vectors.close()
+
+    def add(self, page: Page) -> None:
+        for document_id, text, vector in page:
+            if document_id in self._known:
+                msg = f"The document store returned the document {document_id!r} twice; its ids must be unique."
+                raise ValueError(msg)
+            self._known.add(document_id)
+            if vector is None:
+                self._missing += 1
+                self._missing_ids += [document_id] if self._missing <= NAMED else []
+                continue
+            row = np.asarray(vector, dtype=np.float32)
+            self._dim = self._dim or len(row)
+            _check_vector(document_id, row, self._dim)
+            mark = _mark(document_id, row)
+            self._all += mark
+            if self._sample.holds(document_id):
+                self._held += mark
+                self.ids.append(document_id)
+                self._texts.write(json.dumps({"id": document_id, "text": text or ""}, ensure_ascii=False) + "\n")
+                self._vectors.write(row.tobytes())
+
+    def summary(self) -> dict[str, object]:
+        embedded = len(self._known) - self._missing
+        if not embedded:
+            how = f"all {self._missing} documents lack an embedding" if self._missing else "it holds no documents"
+            msg = f"The document store can't be aligned with: {how}. Run the indexing pipeline first."
+            raise ValueError(msg)
+        if not self.ids:
+            msg = f"None of the {embedded} documents falls into a sample of {self._sample.share:.2g}: ask for more."
+            raise ValueError(msg)
+        if self._missing:
+            more = " and others" if self._missing > NAMED else ""
+            logger.warning(
+                "%d of %d documents have no vector and are left out: %s%s.",
+                self._missing,
+                len(self._known),
+                ", ".join(map(repr, self._missing_ids)),
+                more,
+            )
+        return {
+            "documents": len(self.ids),
+            "without_vector": self._missing,
+            "without_vector_ids": self._missing_ids,
+            "sampled_from": embedded,
+            "fingerprint": _hex(self._all),
+            "held": _hex(self._held),
+        }
+
+
+def _check_vector(document_id: str, vector: np.ndarray, dim: int) -> None:
+    if len(vector) != dim:
+        fault = f"has {len(vector)} dimensions and the ones before it have {dim}"
+    elif not np.all(np.isfinite(vector)):
+        fault = "holds NaN or infinite values"
+    elif not np.any(vector):
+        fault = "is all zeros"
+    else:
+        return
+    msg = f"The vector of the document {document_id!r} {fault}: embed this document again, or delete it from the store."
+    raise ValueError(msg)
+
+
+def _mark(document_id: str, vector: np.ndarray) -> int:
+    """
+    What a document adds to a fingerprint.
+
+    Sums of SHA-256 don't depend on the order, so that pages can come as a store likes and nothing need be sorted.
+    """
+    return int.from_bytes(hashlib.sha256(document_id.encode() + b"\0" + vector.tobytes()).digest())
+
+
+def _sum_of(ids: list[str], vectors: np.ndarray) -> int:
+    return int(_hex(sum(_mark(document_id, row) for document_id, row in zip(ids, vectors, strict=True))), 16)
+
+
+def _hex(total: int) -> str:
+    return f"{total % 2**256:064x}"
+
+
+def stored_vectors(file: Path, texts: list[str], encode: Callable[[], np.ndarray]) -> np.ndarray:
+    """
+    Embed texts once: a file beside the vectors tells whether they belong to these texts.
+
+    :param file: Where the vectors are kept, `.npy`.
+    :param texts: What the vectors depend on.
+    :param encode: Makes the vectors.
+    :returns: The vectors, memory-mapped.
+    """
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    mark = file.with_suffix(".sha256")
+    if not (file.exists() and mark.exists() and mark.read_text() == digest):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        mark.unlink(missing_ok=True)
+        np.save(file, encode())
+        mark.write_text(digest)
+    vectors: np.ndarray = np.load(file, mmap_mode="r")
+    return vectors

@@ -1,0 +1,330 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The one data contract: a training set is a folder of Parquet shards and a `training_set.json`.
+
+One row a query. Shards are written to a temporary name and moved into place, so a folder holds whole shards or none.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from haystack_distill.files.folders import published, write_json
+
+VERSION = 1
+MANIFEST = "training_set.json"
+RECIPROCAL_RANK = "reciprocal_rank"
+"""The `similarity` of a set whose candidates were found by words, not vectors."""
+
+SCHEMA = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("query", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("document_ids", pa.list_(pa.string())),
+        ("documents", pa.list_(pa.string())),
+        ("retriever_scores", pa.list_(pa.float64())),
+        ("teacher_scores", pa.list_(pa.float64())),
+        ("labels", pa.list_(pa.int64())),
+    ]
+)
+SHARD_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A query and its candidates.
+
+    :param query_id: Its id.
+    :param query: Its text.
+    :param answers: Reference answers, may be empty.
+    :param document_ids: Ids in the store, in the retriever's order.
+    :param documents: Their texts, so that a teacher needs no store.
+    :param retriever_scores: From vectors; the reciprocal rank where the retriever has none (`similarity` says so).
+    :param teacher_scores: None until labelled.
+    :param labels: Judgments, where the user has any.
+    """
+
+    query_id: str
+    query: str
+    answers: list[str]
+    document_ids: list[str]
+    documents: list[str]
+    retriever_scores: list[float]
+    teacher_scores: list[float] | None = None
+    labels: list[int] | None = None
+
+    def check(self) -> None:
+        """
+        Refuse a row that breaks the contract.
+
+        :raises ValueError: If columns differ in length, an id comes twice, or a score is no number.
+        """
+        columns = ("documents", "retriever_scores", "teacher_scores", "labels")
+        for name in columns:
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.document_ids):
+                msg = f"The query {self.query_id!r} has {len(self.document_ids)} document ids and {len(values)} {name}."
+                raise ValueError(msg)
+        seen: set[str] = set()
+        for document_id in self.document_ids:
+            if document_id in seen:
+                msg = f"The document {document_id!r} comes twice for the query {self.query_id!r}: give each once."
+                raise ValueError(msg)
+            seen.add(document_id)
+        for name in ("retriever_scores", "teacher_scores"):
+            if any(not math.isfinite(score) for score in getattr(self, name) or []):
+                msg = f"The {name} of the query {self.query_id!r} are not all numbers: {getattr(self, name)}."
+                raise ValueError(msg)
+
+
+class TrainingSet:
+    """
+    A training set on disk.
+
+    ```python
+    from haystack_distill.data.training_set import TrainingSet
+
+    training_set = TrainingSet.open("training_set")
+    print(training_set.manifest["teacher"])
+    for row in training_set.labelled():
+        print(row.query, row.teacher_scores)
+    ```
+
+    :param folder: The folder.
+    :param manifest: What `training_set.json` holds: `version`, `source`, `retriever`, `similarity`, `teacher` (None
+        until labelled), `shards` (file name -> `rows`, and what labelling found) and `rows`.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "TrainingSet":
+        """
+        Open a training set.
+
+        :param folder: The folder.
+        :returns: The training set.
+        :raises FileNotFoundError: If the folder, its manifest or a shard is missing.
+        :raises ValueError: If the manifest is broken or of another version.
+        """
+        path = Path(folder)
+        file = path / MANIFEST
+        if not file.is_file():
+            msg = f"{path} is no training set (no {MANIFEST} in it): make one with TrainingSetBuilder."
+            raise FileNotFoundError(msg)
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            version, shards = manifest["version"], list(manifest["shards"])
+        except (ValueError, KeyError, TypeError) as error:
+            msg = f"{file} is broken ({error!r}): restore it, or build the training set again."
+            raise ValueError(msg) from error
+        if version != VERSION:
+            msg = f"{path} is of version {version}, this package reads version {VERSION}: build the set again."
+            raise ValueError(msg)
+        missing = [name for name in shards if not (path / name).is_file()]
+        if missing:
+            msg = f"{path} lacks its shard {missing[0]} ({len(missing)} of {len(shards)} are missing)."
+            raise FileNotFoundError(msg)
+        return cls(path, manifest)
+
+    @property
+    def shards(self) -> list[str]:
+        """The file names of the shards, in order."""
+        return list(self.manifest["shards"])
+
+    def read_shard(self, name: str) -> list[Row]:
+        """
+        Read a shard.
+
+        :param name: Its file name.
+        :returns: Its rows.
+        :raises ValueError: If the file has not the contract's columns.
+        """
+        table = parquet.read_table(self.folder / name)
+        lacking = sorted(set(SCHEMA.names) - set(table.column_names))
+        if lacking:
+            msg = f"The shard {self.folder / name} lacks the column {lacking[0]!r}."
+            raise ValueError(msg)
+        return [Row(**row) for row in table.select(SCHEMA.names).to_pylist()]
+
+    def write_shard(self, name: str, rows: Iterable[Row]) -> None:
+        """
+        Write a shard in one step.
+
+        :param name: Its file name.
+        :param rows: Its rows.
+        :raises ValueError: If a row breaks the contract.
+        """
+        write_shard(self.folder / name, rows)
+
+    def save_manifest(self) -> None:
+        """Write the manifest in one step."""
+        write_json(self.folder / MANIFEST, self.manifest)
+
+    def __iter__(self) -> Iterator[Row]:
+        """All rows, shard by shard."""
+        for name in self.shards:
+            yield from self.read_shard(name)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return sum(shard["rows"] for shard in self.manifest["shards"].values())
+
+    def labelled(self) -> Iterator[Row]:
+        """
+        The rows that have teacher scores; those that labelling set aside are left out.
+
+        :raises ValueError: If the set is not labelled to its end.
+        """
+        if self.manifest.get("teacher") is None:
+            msg = f"{self.folder} has no teacher scores: label it with TeacherLabeller, or `haystack-distill label`."
+            raise ValueError(msg)
+        unfinished = [name for name, shard in self.manifest["shards"].items() if "labelled" not in shard]
+        if unfinished:
+            msg = (
+                f"{self.folder} is labelled in part: {len(unfinished)} of {len(self.shards)} shards are left. Start "
+                "labelling again; it goes on where it was."
+            )
+            raise ValueError(msg)
+        return (row for row in self if row.teacher_scores is not None)
+
+    def without_labels(self, folder: str | Path) -> "TrainingSet":
+        """
+        Copy the set without its teacher scores, for another teacher.
+
+        :param folder: The new folder.
+        :returns: The copy.
+        :raises FileExistsError: If the folder exists.
+        """
+        return write_training_set(
+            folder,
+            (replace(row, teacher_scores=None) for row in self),
+            **{name: self.manifest[name] for name in ("source", "retriever", "similarity")},
+        )
+
+
+def write_training_set(
+    folder: str | Path,
+    rows: Iterable[Row],
+    *,
+    source: str = "",
+    retriever: str = "",
+    similarity: str = "",
+    teacher: dict[str, Any] | None = None,
+    shard_rows: int = SHARD_ROWS,
+) -> TrainingSet:
+    """
+    Write a training set.
+
+    :param folder: The new folder.
+    :param rows: The rows.
+    :param source: Where the queries come from.
+    :param retriever: What found the candidates.
+    :param similarity: What `retriever_scores` are.
+    :param teacher: The identity of the teacher, where rows carry its scores.
+    :param shard_rows: Rows a shard.
+    :returns: The training set.
+    :raises FileExistsError: If the folder exists.
+    :raises ValueError: If there are no rows, one breaks the contract, or two have one id.
+    """
+    with published(folder) as unfinished:
+        shards: dict[str, dict[str, Any]] = {}
+        seen: set[str] = set()
+        for number, chunk in enumerate(_chunks(rows, shard_rows)):
+            for row in chunk:
+                if row.query_id in seen:
+                    msg = f"The query id {row.query_id!r} comes twice: give each query an id of its own."
+                    raise ValueError(msg)
+                seen.add(row.query_id)
+            name = shard_name(number)
+            write_shard(unfinished / name, chunk)
+            shards[name] = {"rows": len(chunk)}
+            if teacher is not None:
+                shards[name]["labelled"] = sum(row.teacher_scores is not None for row in chunk)
+        if not shards:
+            msg = "There is no row to write: a training set needs at least one query."
+            raise ValueError(msg)
+        write_json(unfinished / MANIFEST, manifest_of(shards, source, retriever, similarity, teacher))
+    return TrainingSet.open(folder)
+
+
+def manifest_of(
+    shards: dict[str, dict[str, Any]],
+    source: str,
+    retriever: str,
+    similarity: str,
+    teacher: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """
+    What `training_set.json` holds.
+
+    :param shards: File name -> `rows`.
+    :param source: Where the queries come from.
+    :param retriever: What found the candidates.
+    :param similarity: What `retriever_scores` are.
+    :param teacher: The identity of the teacher.
+    :returns: The manifest.
+    """
+    return {
+        "version": VERSION,
+        "source": source,
+        "retriever": retriever,
+        "similarity": similarity,
+        "teacher": teacher,
+        "rows": sum(shard["rows"] for shard in shards.values()),
+        "shards": shards,
+    }
+
+
+def shard_name(number: int) -> str:
+    """
+    The file name of a shard.
+
+    :param number: From 0.
+    """
+    return f"shard-{number:05d}.parquet"
+
+
+def write_shard(file: Path, rows: Iterable[Row]) -> None:
+    """
+    Write rows to a Parquet file in one step.
+
+    :param file: The file.
+    :param rows: The rows.
+    :raises ValueError: If a row breaks the contract.
+    """
+    rows = list(rows)
+    for row in rows:
+        row.check()
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    try:
+        parquet.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA), unfinished)
+        os.replace(unfinished, file)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,107 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Which index serves: a pointer file that moves in one step, and only to an index that is not worse.
+
+Whoever reads the file sees the old index or the new one, never half of either.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from haystack_distill.data.beir import Qrels
+from haystack_distill.data.index import IndexView
+from haystack_distill.evaluation.comparison import System, run_of
+from haystack_distill.evaluation.quality import compare, measure
+from haystack_distill.files.folders import write_json
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Serving:
+    """
+    An index with the encoders that belong to it: what a pointer points at.
+
+    :param query_model: Embeds queries: folder or hub name.
+    :param document_model: Embedded the documents.
+    :param document_store: The serialised store: `type` and `init_parameters`.
+    """
+
+    query_model: str
+    document_model: str
+    document_store: dict[str, Any]
+
+
+def read_pointer(file: str | Path) -> Serving | None:
+    """
+    Read which index serves.
+
+    :param file: The pointer.
+    :returns: What it points at, or None if there is no such file yet.
+    :raises ValueError: If the file is no pointer.
+    """
+    path = Path(file)
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            msg = f"{path} is of version {content['version']}, this package reads version {VERSION}."
+            raise ValueError(msg)
+        return Serving(**{name: content[name] for name in Serving.__annotations__})
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        msg = f"{path} does not say which index serves ({error!r}): restore it, or delete it to start anew."
+        raise ValueError(msg) from error
+
+
+def write_pointer(file: str | Path, serving: Serving, previous: Serving | None = None, **facts: Any) -> None:
+    """
+    Move a pointer in one step.
+
+    :param file: The pointer.
+    :param serving: What is to serve from now on.
+    :param previous: What served before, kept in the file so that a person can go back.
+    :param facts: What else to write down, such as the figures that speak for it.
+    """
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = {"previous": vars(previous)} if previous else {}
+    write_json(path, {"version": VERSION, **vars(serving), **facts, **before})
+
+
+def judge(
+    old: tuple[System, IndexView],
+    new: tuple[System, IndexView],
+    queries: dict[str, str],
+    qrels: Qrels,
+    *,
+    max_loss: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """
+    Decide whether a new index may take over: its nDCG@10 on the same queries must not be below the old one's.
+
+    Both are searched exactly, so that no approximation of a store hides a difference.
+
+    :param old: The query encoder that serves now, and its index.
+    :param new: The candidates for both.
+    :param queries: Query id -> text.
+    :param qrels: Judgments; only judged queries are used.
+    :param max_loss: How much lower the new one's nDCG@10 may be.
+    :param seed: Of the resampling.
+    :returns: `old` and `new` (measure -> `value`, `low`, `high`), `difference` (see `compare`), `queries`, and
+        `not_worse`.
+    """
+    before, after = (measure(run_of(system, index, queries, qrels), qrels) for system, index in (old, new))
+    return {
+        "old": before.summary(seed),
+        "new": after.summary(seed),
+        "difference": compare(after, before, seed=seed),
+        "queries": len(qrels),
+        "not_worse": after.mean() >= before.mean() - max_loss,
+    }

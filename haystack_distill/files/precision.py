@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whether a device multiplies bfloat16 in hardware."""
+
+import torch
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """
+    Whether the device multiplies bfloat16 in hardware.
+
+    :param device: The device.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    return any(on and "bf16" in name for name, on in torch.cpu.get_capabilities().items())
+
+
+def bf16_where_fast(device: torch.device) -> torch.autocast:
+    """
+    A context that multiplies in bfloat16 where the device has hardware for it, and changes nothing elsewhere.
+
+    :param device: The device.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device))

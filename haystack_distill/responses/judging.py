@@ -1,0 +1,194 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+People judge replies without knowing whose they are: a page that hides the systems, and what the verdicts say of them.
+
+Each reply is judged sensible or not, and specific or not, as in SSA (sensibleness and specificity average, arXiv
+2001.09977); what is not sensible is not specific.
+"""
+
+import base64
+import binascii
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from haystack_distill.files.json_lines import read_json_lines
+from haystack_distill.responses.rows import turns_of
+
+MEASURES = ("sensible", "specific", "ssa")
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Replies:
+    """
+    What a system replied.
+
+    :param name: Of the system.
+    :param contexts: Context id -> its turns, oldest first.
+    :param replies: Context id -> the reply.
+    """
+
+    name: str
+    contexts: dict[str, list[str]]
+    replies: dict[str, str]
+
+
+def read_replies(file: str | Path) -> Replies:
+    """
+    Read the replies of a system.
+
+    :param file: JSON lines `{"_id", "context": [turns], "reply"}`; the file's name is the system's.
+    :returns: The replies.
+    :raises FileNotFoundError: If there is no such file.
+    :raises ValueError: If a line lacks a key, or an id comes twice.
+    """
+    path = Path(file)
+    contexts: dict[str, list[str]] = {}
+    replies: dict[str, str] = {}
+    form = '{"_id", "context": [...], "reply"}'
+    for number, row in read_json_lines(path, "replies are read from .jsonl files, one a system", form):
+        where = f"{path}, line {number}"
+        try:
+            key, turns, reply = str(row["_id"]), turns_of(row["context"]), row["reply"].strip()
+        except (KeyError, TypeError, AttributeError) as error:
+            msg = f"{where}: expected {form} ({error!r})."
+            raise ValueError(msg) from error
+        if key in replies:
+            msg = f"{where}: the id {key!r} comes twice; a system replies once to each context."
+            raise ValueError(msg)
+        contexts[key], replies[key] = turns, reply
+    return Replies(path.stem, contexts, replies)
+
+
+def write_sheet(systems: Sequence[Replies], output: str | Path, *, most: int = 100, seed: int = 0) -> int:
+    """
+    Write the page that people judge on.
+
+    Contexts are those that all systems replied to, in random order; for each, the systems are in another order. Who
+    said what is in the page, but not in a form that one reads by accident.
+
+    :param systems: At least two.
+    :param output: The `.html` file to write.
+    :param most: How many contexts at most.
+    :param seed: Of both orders.
+    :returns: How many contexts the page has.
+    :raises ValueError: If there are fewer than two systems, two have one name, they share no context, or they
+        disagree on what a context is.
+    """
+    names = [system.name for system in systems]
+    if len(names) < 2 or len(set(names)) < len(names):
+        msg = f"A comparison needs at least two systems with names of their own (those of their files), not {names}."
+        raise ValueError(msg)
+    shared = [key for key in systems[0].replies if all(key in system.replies for system in systems)]
+    if not shared:
+        msg = f"The systems {', '.join(names)} have no context in common: their replies must use the same ids."
+        raise ValueError(msg)
+    differing = [key for key in shared if any(one.contexts[key] != systems[0].contexts[key] for one in systems)]
+    if differing:
+        msg = (
+            f"The context {differing[0]!r} is not the same in all files: replies to other dialogues can't be compared."
+        )
+        raise ValueError(msg)
+    shuffled = random.Random(seed)  # noqa: S311 - an order, not a secret
+    chosen = shuffled.sample(shared, min(most, len(shared)))
+    orders = {key: shuffled.sample(range(len(systems)), len(systems)) for key in chosen}
+    items = [
+        {
+            "id": key,
+            "context": systems[0].contexts[key],
+            "replies": [systems[place].replies[key] for place in orders[key]],
+        }
+        for key in chosen
+    ]
+    page = _template().render(sheet=json.dumps({"items": items, "key": _hidden(names, orders)}).replace("</", "<\\/"))
+    Path(output).write_text(page, encoding="utf-8")
+    return len(items)
+
+
+def unblinded(files: Sequence[str | Path], seed: int = 0) -> dict[str, Any]:
+    """
+    What judges said of each system.
+
+    :param files: What the page saved, one a judge.
+    :param seed: Of the resampling.
+    :returns: `contexts` and `judges`; `systems`: name -> `sensible`, `specific` and `ssa`, each with `value`, `low` and
+        `high`, a 95 % bootstrap interval over the contexts; `differences`: the same for each later system minus the
+        first.
+    :raises FileNotFoundError: If a file is missing.
+    :raises ValueError: If a file holds no verdicts, or the files are of different pages.
+    """
+    judged: dict[str, dict[str, list[list[float]]]] = {}
+    names: list[str] = []
+    for file in files:
+        own, verdicts = _read_verdicts(Path(file))
+        if names and own != names:
+            msg = f"{file} is about {', '.join(own)}, the others about {', '.join(names)}: unblind them apart."
+            raise ValueError(msg)
+        names = own
+        for key, of_systems in verdicts.items():
+            for name, boxes in of_systems.items():
+                judged.setdefault(key, {}).setdefault(name, []).append(boxes)
+    # [contexts, systems, measures], the mean over the judges of a context.
+    values = np.array([[np.mean(of_systems[name], axis=0) for name in names] for of_systems in judged.values()])
+    values = np.concatenate([values, values.mean(axis=2, keepdims=True)], axis=2)
+    drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
+    systems = {name: _intervals(values[:, place], drawn) for place, name in enumerate(names)}
+    differences = {
+        name: _intervals(values[:, place] - values[:, 0], drawn) for place, name in enumerate(names) if place
+    }
+    return {"contexts": len(values), "judges": len(files), "systems": systems, "differences": differences}
+
+
+def _intervals(values: np.ndarray, drawn: np.ndarray) -> dict[str, dict[str, float]]:
+    """Of `[contexts, measures]`."""
+    found = {}
+    for column, measure in enumerate(MEASURES):
+        means = values[:, column][drawn].mean(axis=1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        found[measure] = {"value": float(values[:, column].mean()), "low": float(low), "high": float(high)}
+    return found
+
+
+def _read_verdicts(file: Path) -> tuple[list[str], dict[str, dict[str, list[float]]]]:
+    """Names of the systems, and context -> system -> sensible, specific."""
+    if not file.is_file():
+        msg = f"The verdicts {file} are missing: the page saves them as a .json file."
+        raise FileNotFoundError(msg)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        key = json.loads(base64.b64decode(content["key"]))
+        names, orders = list(key["systems"]), key["orders"]
+        verdicts = {
+            context: {
+                names[place]: [float(box["sensible"]), float(box["sensible"] and box["specific"])]
+                for place, box in zip(orders[context], boxes, strict=True)
+            }
+            for context, boxes in content["verdicts"].items()
+        }
+    except (ValueError, KeyError, TypeError, IndexError, binascii.Error) as error:
+        msg = f"{file} holds no verdicts of a comparison page ({error!r}): save them again from the page."
+        raise ValueError(msg) from error
+    if not verdicts:
+        msg = f"{file} holds no verdict yet: judge at least one context."
+        raise ValueError(msg)
+    return names, verdicts
+
+
+def _hidden(names: Sequence[str], orders: Mapping[str, Sequence[int]]) -> str:
+    return base64.b64encode(json.dumps({"systems": list(names), "orders": orders}).encode()).decode()
+
+
+def _template() -> jinja2.Template:
+    text = resources.files("haystack_distill.responses").joinpath("judging.html.j2").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)

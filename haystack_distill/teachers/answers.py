@@ -1,0 +1,249 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is handed to transformers' `Trainer` to teach a reader answers: teacher forcing, all but the answer masked."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+)
+
+from haystack_distill.files.precision import bf16_is_fast
+from haystack_distill.teachers.causal import CausalReader
+from haystack_distill.teachers.fusion_in_decoder import Fused, FusionReader
+from haystack_distill.teachers.prompts import Encoded
+from haystack_distill.training.adapters import with_adapters
+from haystack_distill.training.trainer import TrainingSummary, train_or_go_on
+
+MASKED = -100
+"""The label of a token that no loss is computed on."""
+
+PATIENCE = 2
+"""Training ends early when so many evaluations in a row were no better than the best."""
+
+FULL_RATE, LORA_RATE = 5e-5, 2e-4
+"""Peak learning rates: DKRR's (arXiv 2012.04584, the authors' code) where all weights move, LoRA's where few do."""
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """
+    How a reader is trained.
+
+    :param epochs: Passes over the questions at most; training ends early when the held-out loss stops falling.
+    :param batch_size: Prompts a step on one device; for Fusion-in-Decoder, questions with all their passages.
+    :param gradient_accumulation: Steps whose gradients are added up before the weights move.
+    :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
+    :param lora_rank: 0 moves all weights; above 0 only LoRA adapters of this rank, which are merged at the end.
+    :param seed: Of order and dropout.
+    """
+
+    epochs: int = 3
+    batch_size: int = 8
+    gradient_accumulation: int = 1
+    learning_rate: float | None = None
+    lora_rank: int = 0
+    seed: int = 0
+
+
+def train_reader(
+    reader: CausalReader | FusionReader,
+    prompts: Sequence[Any],
+    held_out: Sequence[Any],
+    checkpoints: Path,
+    settings: AnswerSettings,
+    *,
+    progress: bool = True,
+) -> TrainingSummary:
+    """
+    Train a reader in place; it ends as its best checkpoint on the held-out prompts.
+
+    The loss is the mean cross-entropy of the answers' tokens, and of the end token after each, so that the reader also
+    learns to stop.
+
+    :param reader: The reader, in float32.
+    :param prompts: Its prompts with a target.
+    :param held_out: The same, to choose the checkpoint by.
+    :param checkpoints: Where checkpoints are kept; a run that finds some goes on from the last complete one.
+    :param settings: How to train.
+    :param progress: Whether to show a progress bar.
+    :returns: What happened; the history has `epoch` and `held_out_loss`.
+    """
+    model: Any = with_adapters(reader.model, settings.lora_rank) if settings.lora_rank else reader.model
+    fused = isinstance(reader, FusionReader)
+    trainer = (_FusionTrainer if fused else Trainer)(
+        model=model,
+        args=_arguments(reader.model.device, checkpoints, settings, progress),
+        train_dataset=_rows(reader, prompts),
+        eval_dataset=_rows(reader, held_out),
+        data_collator=_FusedCollator(reader) if isinstance(reader, FusionReader) else _pad_causal,
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if progress:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(_Progress)
+    start = time.perf_counter()
+    train_or_go_on(trainer, checkpoints)
+    # The trainer leaves its bf16 context around `forward`; what is measured and saved must run as it will be loaded.
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    reader.model = model.merge_and_unload() if settings.lora_rank else model
+    reader.model.eval()
+    history = [
+        {"epoch": float(entry["epoch"]), "held_out_loss": float(entry["eval_loss"])}
+        for entry in trainer.state.log_history
+        if "eval_loss" in entry
+    ]
+    return TrainingSummary(time.perf_counter() - start, settings.epochs, history)
+
+
+class _Progress(ProgressCallback):
+    """The trainer's bar with its ETA, and one line an evaluation instead of every figure that was logged."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
+        if self.training_bar is not None and logs and "eval_loss" in logs:
+            self.training_bar.write(f"epoch {logs['epoch']:g}: held-out loss {logs['eval_loss']:.4f}")
+
+
+class _FusionTrainer(Trainer):
+    """Fusion-in-Decoder: passages are encoded alone, and the decoder reads the states of all of them."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.model_accepts_loss_kwargs = False  # the loss below is a mean: accumulated steps share it equally
+
+    def compute_loss(  # type: ignore[override]
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, **_: Any
+    ) -> Any:
+        """
+        The cross-entropy of the answers.
+
+        :param model: The model, perhaps wrapped for several devices.
+        :param inputs: What `_FusedCollator` made.
+        :param return_outputs: Whether to return the model's outputs too.
+        """
+        encoder = self.accelerator.unwrap_model(model).get_encoder()
+        with self.accelerator.autocast():
+            hidden = encoder(input_ids=inputs["passages"], attention_mask=inputs["mask"]).last_hidden_state
+            fused = FusionReader.fuse(
+                [
+                    torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+                    for rows, lengths in zip(
+                        hidden.split(inputs["counts"]), inputs["mask"].sum(1).split(inputs["counts"]), strict=True
+                    )
+                ]
+            )
+            outputs = model(**fused, decoder_input_ids=inputs["decoder"], labels=inputs["labels"], use_cache=False)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+def _rows(reader: CausalReader | FusionReader, prompts: Sequence[Any]) -> Any:
+    return _fused_rows(reader, prompts) if isinstance(reader, FusionReader) else _causal_rows(reader, prompts)
+
+
+def _causal_rows(reader: CausalReader, prompts: Sequence[Encoded]) -> list[dict[str, Any]]:
+    rows = []
+    end = reader.tokenizer.eos_token_id
+    for prompt in prompts:
+        ids = list(prompt.ids)
+        labels = [MASKED] * len(ids)
+        for place in prompt.target():
+            labels[place] = ids[place]
+        last = int(prompt.target()[-1]) + 1
+        if end is not None and last < reader.window:
+            ids, labels = [*ids[:last], end], [*labels[:last], end]
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows
+
+
+def _fused_rows(reader: FusionReader, prompts: Sequence[Fused]) -> list[dict[str, Any]]:
+    end = reader.tokenizer.eos_token_id
+    return [
+        {"passages": [one.ids for one in prompt.inputs], "labels": [*prompt.target, *([] if end is None else [end])]}
+        for prompt in prompts
+    ]
+
+
+def _pad_causal(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Prompts are padded at their end, as they are scored."""
+    ids, mask = _padded([row["input_ids"] for row in rows], 0)
+    labels, _ = _padded([row["labels"] for row in rows], MASKED)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+class _FusedCollator:
+    """
+    Batches for Fusion-in-Decoder.
+
+    :param reader: Knows the decoder's first token and the padding.
+    """
+
+    def __init__(self, reader: FusionReader) -> None:
+        self._start = reader.start_token
+        self._pad = reader.model.config.pad_token_id or 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """
+        Put questions together.
+
+        :param rows: The questions.
+        :returns: `passages` and `mask` `[all passages, tokens]`, `counts` (how many passages each question has),
+            `decoder` and `labels` `[questions, answer tokens]`.
+        """
+        passages, mask = _padded([ids for row in rows for ids in row["passages"]], self._pad)
+        labels, _ = _padded([row["labels"] for row in rows], MASKED)
+        decoder, _ = _padded([[self._start, *row["labels"][:-1]] for row in rows], self._pad)
+        counts = [len(row["passages"]) for row in rows]
+        return {"passages": passages, "mask": mask, "counts": counts, "decoder": decoder, "labels": labels}
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+    longest = max(len(row) for row in rows)
+    padded = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return padded, (torch.arange(longest) < lengths[:, None]).long()
+
+
+def _arguments(device: torch.device, checkpoints: Path, settings: AnswerSettings, progress: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate or (LORA_RATE if settings.lora_rank else FULL_RATE),
+        lr_scheduler_type="linear",
+        warmup_steps=0.05,
+        weight_decay=0.01,
+        optim="adamw_torch_fused",
+        bf16=bf16_is_fast(device),
+        use_cpu=device.type == "cpu",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,  # how long it has been patient
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        logging_steps=50,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        disable_tqdm=not progress,
+        dataloader_pin_memory=False,
+        report_to="none",
+    )

@@ -1,0 +1,142 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Candidates of queries out of any retriever, with scores from vectors where there are any."""
+
+from typing import Any
+
+import numpy as np
+from haystack import Document
+
+from haystack_distill.data.questions import Question
+from haystack_distill.data.training_set import RECIPROCAL_RANK, Row
+from haystack_integrations.components.distill.stores import similarity_of, store_of
+
+
+class Miner:
+    """
+    Asks a retriever and scores what it finds.
+
+    :param retriever: A text retriever, or an embedding retriever.
+    :param embedder: The query encoder of an embedding retriever.
+    :param top_k: How many documents a query gets.
+    :param similarity: How the store ranks, where it does not say.
+    :param judgments: Whether judged documents stand among the candidates, and their grades are the teacher's scores.
+    :raises ValueError: If an embedding retriever comes without its embedder, or judged documents can't be had.
+    """
+
+    def __init__(
+        self, retriever: Any, embedder: Any, top_k: int, similarity: str | None, *, judgments: bool = False
+    ) -> None:
+        # DistilledRetriever and Haystack's TextEmbeddingRetriever hold both: taken apart, the query vector is at hand.
+        inner = getattr(retriever, "retriever", None)
+        own = getattr(retriever, "query_encoder", None) or getattr(retriever, "text_embedder", None)
+        self.retriever, self.embedder = (inner, own) if inner is not None and own is not None else (retriever, embedder)
+        self.top_k = top_k
+        self.name = type(retriever).__name__
+        takes_vectors = "query_embedding" in self.retriever.__haystack_input__._sockets_dict
+        if takes_vectors and self.embedder is None:
+            msg = f"{self.name} searches with vectors: give its text_embedder, the query encoder of the index."
+            raise ValueError(msg)
+        if not takes_vectors:
+            self.embedder = None
+        self.documents = store_of(self.retriever)
+        self.store = self.documents if self.embedder is not None else None
+        self.judgments = judgments
+        if judgments and self.documents is None:
+            msg = f"{self.name} has no document store to take judged documents from: search with one that has."
+            raise ValueError(msg)
+        self.similarity = RECIPROCAL_RANK if self.store is None else similarity or similarity_of(self.store)
+
+    def candidates(self, questions: list[Question]) -> list[Row]:
+        """
+        Search for each question.
+
+        :param questions: The questions.
+        :returns: Rows; questions for which nothing is found are left out.
+        :raises ValueError: If a document comes twice, or a stored vector is missing.
+        """
+        found, vectors = [], []
+        for question in questions:
+            documents, vector = self._search(question.text)
+            found.append([document for document in documents if (document.content or "").strip()][: self.top_k])
+            vectors.append(vector)
+        if self.judgments:
+            found = self._with_judged(questions, found)
+        stored = self._stored([document for documents in found for document in documents])
+        return [
+            self._row(question, documents, self._scores(documents, vector, stored))
+            for question, documents, vector in zip(questions, found, vectors, strict=True)
+            if documents
+        ]
+
+    def _with_judged(self, questions: list[Question], found: list[list[Document]]) -> list[list[Document]]:
+        """The same with each query's relevant documents, in the place of the last ones where they were not found."""
+        lacking = []
+        for question, documents in zip(questions, found, strict=True):
+            there = {document.id for document in documents}
+            relevant = [key for key, grade in question.judged.items() if grade > 0 and key not in there]
+            lacking.append(relevant[: self.top_k])
+        wanted = sorted({key for keys in lacking for key in keys})
+        stored = {one.id: one for one in _by_id(self.documents, wanted) if (one.content or "").strip()}
+        added = [[stored[key] for key in keys if key in stored] for keys in lacking]
+        return [[*documents[: self.top_k - len(more)], *more] for documents, more in zip(found, added, strict=True)]
+
+    def _search(self, query: str) -> tuple[list[Document], list[float] | None]:
+        for part in (self.embedder, self.retriever):
+            if hasattr(part, "warm_up"):
+                part.warm_up()
+        if self.embedder is None:
+            return self.retriever.run(query=query, **self._top_k())["documents"], None
+        vector = self.embedder.run(text=query)["embedding"]
+        return self.retriever.run(query_embedding=vector, **self._top_k())["documents"], vector
+
+    def _top_k(self) -> dict[str, int]:
+        return {"top_k": self.top_k} if "top_k" in self.retriever.__haystack_input__._sockets_dict else {}
+
+    def _stored(self, documents: list[Document]) -> dict[str, list[float]]:
+        """The vectors of documents, asked of the store at once where the retriever did not return them."""
+        if self.store is None:
+            return {}
+        vectors = {one.id: one.embedding for one in documents if one.embedding is not None}
+        missing = sorted({one.id for one in documents} - vectors.keys())
+        vectors |= {one.id: one.embedding for one in _by_id(self.store, missing) if one.embedding is not None}
+        lacking = [document.id for document in documents if vectors.get(document.id) is None]
+        if lacking:
+            msg = f"The store returns no vector of the document {lacking[0]!r}: embed it, or use a text retriever."
+            raise ValueError(msg)
+        return vectors
+
+    def _scores(self, documents: list[Document], vector: list[float] | None, stored: dict[str, Any]) -> list[float]:
+        if self.store is None or vector is None or not documents:
+            return [1 / rank for rank in range(1, len(documents) + 1)]
+        query = np.asarray(vector, dtype=np.float64)
+        matrix = np.asarray([stored[document.id] for document in documents], dtype=np.float64)
+        if self.similarity == "euclidean":
+            return (-((matrix - query) ** 2).sum(1)).tolist()
+        if self.similarity == "cosine":
+            query = query / np.maximum(np.linalg.norm(query), 1e-12)
+            matrix = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
+        return (matrix @ query).tolist()
+
+    def _row(self, question: Question, documents: list[Document], scores: list[float]) -> Row:
+        labels = [question.judged.get(document.id, 0) for document in documents] if question.judged else None
+        return Row(
+            query_id=question.id,
+            query=question.text,
+            answers=question.answers,
+            document_ids=[document.id for document in documents],
+            documents=[document.content or "" for document in documents],
+            retriever_scores=scores,
+            teacher_scores=[float(label) for label in labels or []] if self.judgments else None,
+            labels=labels,
+        )
+
+
+def _by_id(store: Any, ids: list[str]) -> list[Document]:
+    """Documents of a store; it is not asked for none."""
+    if not ids:
+        return []
+    found: list[Document] = store.filter_documents(filters={"field": "id", "operator": "in", "value": ids})
+    return found

@@ -1,0 +1,363 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""A new index beside the one that serves: made, judged, and switched to, or not. Stores are real and on disk."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from haystack import Document, Pipeline
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from typer.testing import CliRunner
+
+from haystack_distill import CurrentRetriever, IndexSwitcher
+from haystack_distill.cli import app
+from haystack_distill.data.beir import read_beir
+from haystack_distill.evaluation.comparison import System
+from haystack_distill.evaluation.switching import Serving, judge, read_pointer, write_pointer
+from haystack_distill.files.folders import alone
+from haystack_distill.students.bi_encoder import BiEncoder
+from haystack_integrations.components.distill.parts import reembedding
+from tests.kills import kill_when
+
+FAISS = pytest.importorskip("haystack_integrations.document_stores.faiss", reason="faiss-haystack is not installed")
+QDRANT = pytest.importorskip("haystack_integrations.document_stores.qdrant", reason="qdrant-haystack is not installed")
+
+RETRIEVERS = {
+    "faiss": "haystack_integrations.components.retrievers.faiss.FAISSEmbeddingRetriever",
+    "qdrant": "haystack_integrations.components.retrievers.qdrant.QdrantEmbeddingRetriever",
+}
+
+
+def make_store(kind: str, path: Path, documents: list[Document] | None = None):
+    if kind == "faiss":
+        store = FAISS.FAISSDocumentStore(index_path=str(path), embedding_dim=32)
+    else:
+        store = QDRANT.QdrantDocumentStore(path=str(path), embedding_dim=32, similarity="cosine", progress_bar=False)
+    if documents:
+        store.write_documents(documents)
+        if kind == "faiss":
+            store.save(path)
+    return store
+
+
+def close(*stores) -> None:
+    """Embedded Qdrant locks its folder."""
+    for store in stores:
+        if hasattr(store, "close"):
+            store.close()
+
+
+@pytest.fixture(scope="module")
+def other(make_encoder) -> str:
+    """A new encoder: on this little corpus neither random one is right, so tests don't count on which is better."""
+    return make_encoder("bert", seed=8)
+
+
+def switcher(kind, place, documents, bert, new, **options) -> IndexSwitcher:
+    return IndexSwitcher(
+        document_store=make_store(kind, place / "old", documents),
+        teacher=bert,
+        new_document_store=make_store(kind, place / "new"),
+        model=new,
+        pointer=str(place / "current.json"),
+        progress_bar=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("kind", ["faiss", "qdrant"])
+def test_a_new_index_takes_over(kind, place, documents, bert, other, beir):
+    """What the pointer names, opened by a retriever in the state a query pipeline has it, finds by the new encoder."""
+    one = switcher(kind, place, documents, bert, other, max_loss=1.0)
+    result = one.run(queries=str(beir))
+    assert result["switched"]
+    content = json.loads((place / "current.json").read_text())
+    assert content["query_model"] == content["document_model"] == other
+    assert content["previous"]["query_model"] == bert
+    assert content["metrics"]["queries"] == 10
+    assert one.run(queries=str(beir)) == {"switched": True, "metrics": {}, "pointer": str(place / "current.json")}
+    close(one.document_store, one.new_document_store)
+    found = CurrentRetriever(pointer=str(place / "current.json"), retriever=RETRIEVERS[kind], top_k=60)
+    asked = "river bridge stone"
+    ids = [document.id for document in found.run(query=asked)["documents"]]
+    encoder = BiEncoder.load(other, device="cpu")
+    scores = encoder.encode_documents([one.content for one in documents]) @ encoder.encode_queries([asked])[0]
+    assert ids == [documents[number].id for number in np.argsort(-scores)]
+    assert asyncio.run(found.run_async(query=asked))["documents"][0].meta == {"number": int(np.argmax(scores))}
+    found.close()
+
+
+@pytest.mark.parametrize("kind", ["faiss", "qdrant"])
+def test_a_worse_index_does_not_take_over(kind, place, documents, bert, other, beir, monkeypatch):
+    """The pointer is made for the old index, and stays; the verdict says by how much the new one is worse."""
+    monkeypatch.setattr(BiEncoder, "encode_queries", worse(BiEncoder.encode_queries, other))
+    one = switcher(kind, place, documents, bert, other)
+    result = one.run(queries=str(beir))
+    assert not result["switched"]
+    assert result["metrics"]["difference"]["difference"] < 0
+    assert read_pointer(place / "current.json").query_model == bert
+    again = one.run(queries=str(beir))  # the new index is complete, so this only judges
+    assert again == result
+    close(one.document_store, one.new_document_store)
+
+
+def worse(encode, folder):
+    """Queries of the new encoder are turned round."""
+    first = next(BiEncoder.load(folder, device="cpu").model.parameters())
+
+    def encoded(self, texts):
+        vectors = encode(self, texts)
+        return -vectors if next(self.model.parameters()).equal(first) else vectors
+
+    return encoded
+
+
+def test_the_verdict_follows_the_figures(index, teacher, beir):
+    """Equal is not worse; lower is, unless that much is allowed."""
+    data = read_beir(beir)
+    good = System("good", teacher.encode_queries, 6)
+    bad = System("bad", lambda texts: -teacher.encode_queries(texts), 6)
+
+    def verdict(old, new, **options):
+        return judge((old, index), (new, index), data.queries, data.qrels["dev"], **options)
+
+    assert verdict(good, good)["not_worse"]
+    assert verdict(bad, good)["not_worse"]
+    assert not verdict(good, bad)["not_worse"]
+    assert verdict(good, bad, max_loss=1.0)["not_worse"]
+    assert verdict(bad, good)["difference"]["difference"] == pytest.approx(
+        -verdict(good, bad)["difference"]["difference"]
+    )
+
+
+def test_a_pair_of_encoders_serves_its_two_sides(place, documents, bert, other, beir):
+    """A folder with `query` and `document`: documents by the one, queries by the other."""
+    (place / "pair").mkdir()
+    (place / "pair" / "query").symlink_to(bert)
+    (place / "pair" / "document").symlink_to(other)
+    one = switcher("faiss", place, documents, bert, str(place / "pair"), max_loss=1.0)
+    assert one.run(queries=str(beir))["switched"]
+    serving = read_pointer(place / "current.json")
+    assert (serving.query_model, serving.document_model) == tuple(
+        str(place / "pair" / side) for side in ("query", "document")
+    )
+    stored = next(iter(make_store("faiss", place / "new").documents.values()))
+    expected = BiEncoder.load(other, device="cpu").encode_documents([stored.content])[0]
+    np.testing.assert_allclose(stored.embedding, expected, atol=1e-4)
+
+
+SCRIPT = """
+import sys, time
+from haystack_distill import IndexSwitcher
+from haystack_distill.data.beir import read_beir
+from haystack_distill.students.bi_encoder import BiEncoder
+from haystack_integrations.components.distill.parts import reembedding
+from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
+place, teacher, model, beir = sys.argv[1:]
+reembedding.WRITE = 5
+encode = BiEncoder.encode_documents
+BiEncoder.encode_documents = lambda self, texts, **k: (time.sleep(0.3), encode(self, texts, **k))[1]
+old, new = (
+    QdrantDocumentStore(path=f"{place}/{name}", embedding_dim=32, similarity="cosine", progress_bar=False)
+    for name in ("old", "new")
+)
+switcher = IndexSwitcher(
+    document_store=old, teacher=teacher, new_document_store=new, model=model, pointer=f"{place}/current.json",
+    progress_bar=False, max_loss=1.0,
+)
+switcher.run(queries=beir)
+"""
+
+
+def test_a_killed_switch_leaves_the_old_index_serving_and_goes_on(place, documents, bert, other, beir, monkeypatch):
+    """kill -9 while the new index is half written; the second run embeds only what is missing, then switches."""
+    close(make_store("qdrant", place / "old", documents))
+    run = subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, (place, bert, other, beir))])
+    database = place / "new" / "collection" / "Document" / "storage.sqlite"
+    kill_when(lambda: database.exists() and rows_in(database) >= 10, run)
+    serving = read_pointer(place / "current.json")
+    assert serving.query_model == bert
+    retriever = CurrentRetriever(pointer=str(place / "current.json"), retriever=RETRIEVERS["qdrant"], top_k=60)
+    assert len(retriever.run(query="river")["documents"]) == 60
+    retriever.close()
+    old, new = make_store("qdrant", place / "old"), make_store("qdrant", place / "new")
+    held = new.count_documents()
+    assert 10 <= held < 60
+    embedded = count_calls(monkeypatch)
+    one = IndexSwitcher(
+        document_store=old,
+        teacher=bert,
+        new_document_store=new,
+        model=other,
+        pointer=str(place / "current.json"),
+        progress_bar=False,
+        max_loss=1.0,
+    )
+    assert one.run(queries=str(beir))["switched"]
+    assert embedded == [60 - held]
+    close(old, new)
+
+
+def rows_in(database: Path) -> int:
+    import sqlite3
+
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            return connection.execute("select count(*) from points").fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+
+
+def count_calls(monkeypatch) -> list[int]:
+    """How many documents were embedded for the new index, call by call."""
+    calls, embed = [], reembedding._embedded
+
+    def counted(rows, *arguments):
+        calls.append(len(rows))
+        return embed(rows, *arguments)
+
+    monkeypatch.setattr(reembedding, "_embedded", counted)
+    return calls
+
+
+def test_documents_that_changed_meanwhile_are_embedded_again(place, documents, teacher, monkeypatch):
+    documents[59] = replace(documents[59], embedding=None)
+    source, target = make_store("faiss", place / "old", documents), make_store("faiss", place / "new")
+    reembedding.reembed(source, target, teacher, progress=False)
+    assert target.documents["d59"].embedding is None
+    source.documents["d3"] = replace(source.documents["d3"], content="another text")
+    calls = count_calls(monkeypatch)
+    assert reembedding.reembed(source, target, teacher, ["number"], progress=False) == 1
+    assert calls == [1]
+    expected = teacher.encode_documents(["3\nanother text"])[0]
+    np.testing.assert_allclose(target.documents["d3"].embedding, expected, atol=1e-5)
+    source.delete_documents(["d5"])
+    with pytest.raises(ValueError, match="1 documents that the old one lacks \\('d5'"):
+        reembedding.reembed(source, target, teacher, progress=False)
+
+
+def test_a_new_index_that_holds_something_else_is_refused_and_left_alone(place, documents, bert, other, beir):
+    one = switcher("faiss", place, documents, bert, other)
+    one.new_document_store.write_documents([Document(id="x", content="mine")])
+    with pytest.raises(ValueError, match="holds 1 documents that no unfinished run"):
+        one.run(queries=str(beir))
+    assert list(one.new_document_store.documents) == ["x"]
+    assert not (place / "current.json").exists()
+
+
+def test_a_half_made_index_is_not_gone_on_with_by_another_encoder(place, documents, bert, other, beir, monkeypatch):
+    one = switcher("faiss", place, documents, bert, other)
+    monkeypatch.setattr("haystack_integrations.components.distill.parts.reindexing.reembed", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        one.run(queries=str(beir))
+    one.model = bert
+    with pytest.raises(ValueError, match="had other new_index"):
+        one.run(queries=str(beir))
+    assert read_pointer(place / "current.json").query_model == bert
+
+
+def test_what_would_serve_nothing_or_something_else_is_refused(place, documents, bert, other, beir):
+    old = make_store("faiss", place / "old", documents)
+    common = {"document_store": old, "teacher": bert, "model": other, "pointer": "current.json"}
+    for store in (InMemoryDocumentStore(), FAISS.FAISSDocumentStore(), QDRANT.QdrantDocumentStore(":memory:")):
+        with pytest.raises(ValueError, match="keeps documents in memory only"):
+            IndexSwitcher(**common, new_document_store=store)
+    with pytest.raises(ValueError, match="is the index that serves"):
+        IndexSwitcher(**common, new_document_store=make_store("faiss", place / "old"))
+    one = IndexSwitcher(**common, new_document_store=make_store("faiss", place / "new"))
+    write_pointer(place / "current.json", Serving("elsewhere", bert, old.to_dict()))
+    with pytest.raises(ValueError, match="its query_model differ"):
+        one.run(queries=str(beir))
+    (place / "current.json").write_text("{")
+    with pytest.raises(ValueError, match="does not say which index serves"):
+        one.run(queries=str(beir))
+    (place / "current.json").write_text('{"version": 9}')
+    with pytest.raises(ValueError, match="of version 9"):
+        one.run(queries=str(beir))
+    with pytest.raises(FileNotFoundError, match=r"pointer nowhere.json is missing"):
+        CurrentRetriever(pointer="nowhere.json", retriever=RETRIEVERS["faiss"]).warm_up()
+
+
+def test_an_encoder_of_another_index_is_refused(place, documents, bert, other, beir):
+    """The comparison would be with something that nobody uses. Nothing is left behind that hinders the right one."""
+    with pytest.raises(ValueError, match="not made by this encoder"):
+        switcher("faiss", place, documents, other, other).run(queries=str(beir))
+    assert not (place / "current.json").exists()
+    assert not (place / "new.faiss").exists()
+    assert switcher("faiss", place, [], bert, other, max_loss=1.0).run(queries=str(beir))["switched"]
+
+
+@pytest.mark.parametrize("side", ["document_store", "new_document_store"])
+def test_stores_that_empty_themselves_are_refused(side, place, bert, other):
+    """The pointer would hand the setting on, and the first query would delete the index."""
+    stores = {name: make_store("qdrant", place / name) for name in ("document_store", "new_document_store")}
+    stores[side].recreate_index = True
+    with pytest.raises(ValueError, match="recreate_index=True"):
+        IndexSwitcher(**stores, teacher=bert, model=other, pointer="p.json")
+    made = {"type": f"{QDRANT.__name__}.document_store.QdrantDocumentStore"}
+    made["init_parameters"] = {"path": str(place / "x"), "recreate_index": True}
+    with pytest.raises(ValueError, match="recreate_index=True"):
+        reembedding.open_store(Serving(bert, bert, made))
+    close(*stores.values())
+
+
+def test_settings_that_a_pointer_would_lose_are_refused(place, bert, other):
+    stores = {name: make_store("faiss", place / name) for name in ("document_store", "new_document_store")}
+    for setting in ({"query_prefix": "query: "}, {"truncate_dim": 16}):
+        with pytest.raises(ValueError, match=f"`{next(iter(setting))}` would be lost to what serves"):
+            IndexSwitcher(**stores, teacher=bert, model=other, pointer="p.json", **setting)
+        IndexSwitcher(**stores, teacher=bert, model=other, pointer="p.json", query_model=bert, **setting)
+
+
+def test_the_yaml_runs_and_the_command_tells_the_outcome(place, documents, bert, other, beir):
+    """pipelines/reindex.yaml with its folders filled in, through `haystack-distill reindex`."""
+    content = yaml.safe_load((Path(__file__).parents[2] / "pipelines" / "reindex.yaml").read_text())
+    parameters = content["components"]["switcher"]["init_parameters"]
+    parameters |= {"teacher": bert, "model": other, "max_loss": 1.0, "progress_bar": False}
+    for name in ("document_store", "new_document_store"):
+        parameters[name]["init_parameters"] |= {"embedding_dim": 32, "progress_bar": False}
+    (place / "reindex.yaml").write_text(yaml.safe_dump(content))
+    close(make_store("qdrant", place / "index", documents))
+    done = CliRunner().invoke(app, ["reindex", "reindex.yaml", str(beir)])
+    assert done.exit_code == 0, done.output
+    assert "current.json names the new index now." in done.output
+    assert read_pointer("current.json").document_model == other
+
+
+def test_the_command_says_when_the_old_index_stays(monkeypatch):
+    figures = {measure: {"value": 0.5, "low": 0.4, "high": 0.6} for measure in ("ndcg@10", "recall@10", "mrr@10")}
+    metrics = {"old": figures, "new": figures, "difference": {"difference": -0.1, "p": 0.01}, "queries": 3}
+
+    class Loaded:
+        pipeline = Pipeline()
+
+        def run(self, **_):
+            return {"switched": False, "metrics": metrics, "pointer": "current.json"}
+
+    monkeypatch.setattr("haystack_integrations.components.distill.pipelines.load_pipeline", lambda _: Loaded())
+    done = CliRunner().invoke(app, ["reindex", "reindex.yaml", "questions"])
+    assert done.exit_code == 1
+    assert "stays: the new index is worse" in done.output
+
+
+def test_two_runs_do_not_work_on_one_pointer(place, documents, bert, other, beir):
+    one = switcher("faiss", place, documents, bert, other)
+    with alone(place / ".current.json.lock", ""), pytest.raises(BlockingIOError, match="Another run works on"):
+        one.run(queries=str(beir))
+    assert not (place / "current.json").exists()
+
+
+def test_both_components_survive_serialisation(place, documents, bert, other):
+    one = switcher("faiss", place, documents, bert, other, max_loss=0.02, query_model=bert)
+    assert IndexSwitcher.from_dict(one.to_dict()).to_dict() == one.to_dict()
+    retriever = CurrentRetriever(pointer="current.json", retriever=RETRIEVERS["faiss"], top_k=3)
+    assert CurrentRetriever.from_dict(retriever.to_dict()).to_dict() == retriever.to_dict()

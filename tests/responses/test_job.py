@@ -1,0 +1,376 @@
+# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""G2R: its loss against a plain computation, training sets of responses, every recipe, and runs that go on."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from benchmarks.dialogues import PIECE, contexts_in, some_dialogues
+from benchmarks.g2r import BEFORE
+from benchmarks.replies import add_gains, diversity, in_whole_set
+from haystack_distill.data.training_set import TrainingSet, write_training_set
+from haystack_distill.losses.temperature import entropy_temperature
+from haystack_distill.responses.building import write_responses
+from haystack_distill.responses.evaluator import METRIC, ResponseEvaluator, ranks_among
+from haystack_distill.responses.job import distill_responses, read_material
+from haystack_distill.responses.mining import NEAREST
+from haystack_distill.responses.rows import (
+    MINED,
+    human_ids,
+    human_reply,
+    query_text,
+    read_responses,
+    response_id,
+    response_set,
+)
+from haystack_distill.responses.training import RECIPES, G2RSettings, make_rows
+from tests.conftest import sentences
+
+
+def write_lines(file: Path, rows: list[dict]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture(scope="module")
+def augmented(tmp_path_factory) -> Path:
+    """Forty dialogues of one context each; replies begin with the last word of what they reply to."""
+    lines, rows = sentences(40, seed=3), []
+    random = np.random.default_rng(0)
+    for number, line in enumerate(lines):
+        word = line.rstrip(".").split()[-1]
+        replies = [f"{word} {word} {extra}" for extra in sentences(int(random.integers(1, 4)), seed=100 + number)]
+        responses = [{"text": text, "generated": place > 0} for place, text in enumerate(replies)]
+        rows.append({"_id": f"d{number}-1", "context": ["Hello there.", line], "responses": responses})
+    return write_lines(tmp_path_factory.mktemp("g2r") / "responses.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def labelled(augmented, tmp_path_factory) -> Path:
+    """With scores as a teacher gives them; a row is set aside."""
+    folder = tmp_path_factory.mktemp("sets")
+    rows = list(write_responses(augmented, folder / "bare"))
+    random = np.random.default_rng(1)
+    scored = [
+        replace(row, teacher_scores=None if number == 5 else random.normal(-3, 1, len(row.documents)).tolist())
+        for number, row in enumerate(rows)
+    ]
+    write_training_set(folder / "set", scored, source="test", teacher={"model": "test", "signal": "mi"})
+    return folder / "set"
+
+
+@pytest.fixture(scope="module")
+def mined(augmented, bert, tmp_path_factory) -> Path:
+    """With three responses of other contexts in each row, and scores for all."""
+    folder = tmp_path_factory.mktemp("mined")
+    made = write_responses(augmented, folder / "bare", miner=bert, mined=3, device="cpu")
+    random = np.random.default_rng(2)
+    scored = [replace(row, teacher_scores=random.normal(-3, 1, len(row.documents)).tolist()) for row in made]
+    write_training_set(folder / "set", scored, source="test", teacher={"model": "test", "signal": "response"})
+    return folder / "set"
+
+
+class TestTrainingSets:
+    def test_of_generated_responses(self, augmented, tmp_path):
+        made = list(write_responses(augmented, tmp_path / "set"))
+        given_rows = [json.loads(line) for line in augmented.read_text().splitlines()]
+        assert [row.query_id for row in made] == [row["_id"] for row in given_rows]
+        assert [row.documents for row in made] == [[one["text"] for one in row["responses"]] for row in given_rows]
+        assert all(row.labels == [1] + [0] * (len(row.documents) - 1) for row in made)
+        assert made[0].query.split("\n") == given_rows[0]["context"]
+        assert made[0].document_ids[0] == response_id(made[0].documents[0])
+        assert response_set(made) == {response_id(text): text for row in made for text in row.documents}
+
+    def test_of_dialogues(self, tmp_path):
+        file = write_lines(tmp_path / "d.jsonl", [{"_id": "a", "turns": ["one\n two", "three", "four"]}])
+        made = list(write_responses(file, tmp_path / "set"))
+        assert [(row.query_id, row.query, row.documents) for row in made] == [
+            ("a-1", "one two", ["three"]),
+            ("a-2", "one two\nthree", ["four"]),
+        ]
+        assert query_text(made[1].query) == "three | one two"
+        assert query_text(made[1].query, history=1) == "three"
+
+    def test_a_set_that_is_there_is_kept_if_it_is_of_the_same_file(self, augmented, tmp_path):
+        first = write_responses(augmented, tmp_path / "set")
+        assert write_responses(augmented, tmp_path / "set").manifest == first.manifest
+        other = write_lines(tmp_path / "o.jsonl", [{"turns": ["a", "b"]}])
+        with pytest.raises(FileExistsError):
+            write_responses(other, tmp_path / "set")
+
+    def test_duplicates_and_empty_responses_are_left_out(self, tmp_path):
+        responses = [{"text": t, "generated": t != "yes"} for t in ("yes", " yes ", "", "no")]
+        row = {"_id": "a-1", "context": ["hi"], "responses": responses}
+        found = read_responses(write_lines(tmp_path / "r.jsonl", [row]))[0]
+        assert (found.texts, found.human) == (["yes", "no"], [True, False])
+
+    def test_generated_replies_are_not_taken_for_human_ones(self, augmented, tmp_path):
+        """Where the human reply is missing, no other takes its place."""
+        row = {"_id": "a-1", "context": ["hi"], "responses": [{"text": "yes", "generated": True}]}
+        made = list(write_responses(write_lines(tmp_path / "r.jsonl", [row]), tmp_path / "one"))
+        assert human_reply(made[0]) is None
+        rows = list(write_responses(augmented, tmp_path / "set"))
+        assert human_ids(rows) == {row.document_ids[0] for row in rows}
+
+    @pytest.mark.parametrize(
+        ("row", "says"),
+        [
+            ({"_id": "a", "context": ["hi"], "responses": []}, "no response"),
+            ({"_id": "a", "context": [" "], "responses": [{"text": "x"}]}, "no context"),
+            ({"_id": "a", "context": ["hi"], "responses": ["x"]}, "expected"),
+            ({"_id": "a", "responses": [{"text": "x"}]}, "'context'"),
+        ],
+    )
+    def test_a_broken_line_is_named(self, tmp_path, row, says):
+        with pytest.raises(ValueError, match=f"line 1.*{says}"):
+            read_responses(write_lines(tmp_path / "r.jsonl", [row]))
+
+    def test_mined_responses_are_near_ones_of_other_contexts(self, augmented, bert, tmp_path):
+        plain = list(write_responses(augmented, tmp_path / "plain"))
+        made = write_responses(augmented, tmp_path / "mined", miner=bert, mined=3, device="cpu")
+        assert (made.manifest["retriever"], made.manifest["similarity"]) == (bert, "cosine")
+        model, everything = SentenceTransformer(bert, device="cpu"), response_set(plain)
+        for row, before in zip(made, plain, strict=True):
+            own = len(before.documents)
+            assert row.documents[:own] == before.documents
+            assert row.labels == [*before.labels, MINED, MINED, MINED]
+            assert not set(row.document_ids[own:]) & set(before.document_ids)
+            context, *found = model.encode([query_text(row.query), *row.documents], normalize_embeddings=True)
+            assert row.retriever_scores == pytest.approx([float(one @ context) for one in found], abs=1e-4)
+            others = [text for key, text in everything.items() if key not in before.document_ids]
+            scores = model.encode(others, normalize_embeddings=True) @ context
+            assert min(row.retriever_scores[own:]) >= sorted(scores, reverse=True)[:NEAREST][-1] - 1e-4
+        assert response_set(made) == everything
+        assert human_ids(made) == human_ids(plain)
+
+    def test_a_set_with_mined_responses_is_not_taken_for_one_without(self, augmented, bert, tmp_path):
+        first = write_responses(augmented, tmp_path / "set", miner=bert, mined=2, device="cpu")
+        again = write_responses(augmented, tmp_path / "set", miner=bert, mined=2, device="cpu")
+        assert again.manifest == first.manifest
+        with pytest.raises(FileExistsError):
+            write_responses(augmented, tmp_path / "set")
+        with pytest.raises(FileExistsError):  # before anything is embedded
+            write_responses(augmented, tmp_path / "set", miner="no such model", mined=2)
+
+    def test_where_there_are_few_responses_fewer_are_mined(self, bert, tmp_path):
+        file = write_lines(tmp_path / "d.jsonl", [{"turns": ["a", "yes", "no"]}])
+        made = list(write_responses(file, tmp_path / "set", miner=bert, mined=5, device="cpu"))
+        assert [row.documents for row in made] == [["yes", "no"], ["no", "yes"]]
+        assert all(row.labels == [1, MINED] for row in made)
+
+    def test_no_dialogue_is_trained_on_and_selected_on(self, labelled):
+        opened = TrainingSet.open(labelled)
+        material = read_material(opened, G2RSettings())
+        trained = {query_text(row.query) for row in material.rows}
+        assert len(material.dev) == 4
+        assert not trained & {context for context, _ in material.dev}
+        everything = read_material(opened, G2RSettings(recipe="data"))
+        assert everything.dev == material.dev  # the row without scores does not change what is selected on
+        assert len(everything.rows) >= len(material.rows)
+
+
+class TestEvaluator:
+    def test_ranks_are_those_of_a_full_sort(self):
+        random = np.random.default_rng(0)
+        contexts, replies = random.normal(size=(30, 4)), random.normal(size=(30, 4))
+        texts = [f"reply {number}" for number in range(30)]
+        ranks = ranks_among(contexts, replies, texts, candidates=30)
+        scores = contexts @ replies.T
+        assert ranks.tolist() == [int((scores[row] > scores[row, row]).sum()) for row in range(30)]
+
+    def test_the_same_words_are_no_rival(self):
+        vectors = np.eye(3)
+        replies = np.stack([vectors[0], vectors[0], vectors[2]])
+        assert ranks_among(replies, replies, ["yes", "yes", "no"]).tolist() == [0, 0, 0]
+
+    def test_a_model_that_says_the_same_of_all_hits_nothing(self):
+        same = np.ones((5, 2))
+        assert (ranks_among(same, same, list("abcde")) > 0).all()
+
+    def test_one_reply_can_t_be_ranked(self):
+        with pytest.raises(ValueError, match="no other"):
+            ranks_among(np.ones((2, 2)), np.ones((2, 2)), ["a", "a"])
+
+    def test_it_is_named_as_the_trainer_looks_for_it(self, bert):
+        lines = sentences(12)
+        found = ResponseEvaluator(lines, lines)(SentenceTransformer(bert, device="cpu"))
+        assert found[METRIC] == 1.0
+
+
+SMALL = {"negatives": 8, "batch_size": 8, "epochs": 2, "learning_rate": 1e-3}
+
+
+class TestRecipes:
+    @pytest.mark.parametrize("recipe", RECIPES)
+    def test_writes_a_model_that_learned(self, recipe, labelled, mined, bert, tmp_path):
+        training_set, chosen = mined if recipe == "strong" else labelled, G2RSettings(**{"recipe": recipe, **SMALL})
+        figures = distill_responses(training_set, bert, tmp_path / "model", chosen, device="cpu", progress=False)
+        model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+        before = SentenceTransformer(bert, device="cpu")
+        assert not np.allclose(model.encode("river"), before.encode("river"), atol=1e-3)
+        assert figures == json.loads((tmp_path / "model" / "metrics.json").read_text())
+        assert {"dev_hits@1", "dev_hits@1_before", "training_seconds"} <= figures.keys()
+        assert figures["provenance"]["settings"]["recipe"] == recipe
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+    def test_a_training_that_does_not_help_says_so(self, labelled, bert, tmp_path, caplog):
+        chosen = G2RSettings(recipe="dialogues", **{**SMALL, "epochs": 1, "learning_rate": 1e-9})
+        distill_responses(labelled, bert, tmp_path / "model", chosen, device="cpu", progress=False)
+        assert "not better on dev" in caplog.text
+
+    @pytest.mark.parametrize("recipe", ["data", "model"])
+    def test_training_finds_what_is_trained_on(self, recipe, augmented, labelled, make_encoder, tmp_path):
+        """Replies repeat the last word of their context."""
+        chosen = G2RSettings(recipe=recipe, **{**SMALL, "negatives": 32, "epochs": 12, "learning_rate": 1e-2})
+        figures = distill_responses(
+            labelled,
+            make_encoder("bert", layers=1),
+            tmp_path / "model",
+            chosen,
+            dev=augmented,
+            device="cpu",
+            progress=False,
+        )
+        assert figures["dev_contexts"] == 40
+        assert figures["dev_hits@1"] > figures["dev_hits@1_before"]
+
+    def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(self, labelled, bert, tmp_path, monkeypatch):
+        chosen = G2RSettings(recipe="model", **{**SMALL, "epochs": 3})
+        whole = distill_responses(labelled, bert, tmp_path / "whole", chosen, device="cpu", progress=False)
+        called = []
+        evaluate = ResponseEvaluator.__call__
+
+        def killed(self, *args, **kwargs):
+            called.append(1)
+            if len(called) == 3:  # before training, after the first epoch, after the second
+                raise KeyboardInterrupt
+            return evaluate(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ResponseEvaluator, "__call__", killed)
+            distill_responses(labelled, bert, tmp_path / "broken", chosen, device="cpu", progress=False)
+        assert not (tmp_path / "broken").exists()
+        again = distill_responses(labelled, bert, tmp_path / "broken", chosen, device="cpu", progress=False)
+        assert [entry["dev_hits@1"] for entry in again["history"]] == [
+            entry["dev_hits@1"] for entry in whole["history"]
+        ]
+        one, other = (SentenceTransformer(str(tmp_path / name), device="cpu") for name in ("whole", "broken"))
+        assert np.allclose(one.encode("river bridge"), other.encode("river bridge"), atol=1e-5)
+
+    def test_other_settings_don_t_go_on_from_it(self, labelled, bert, tmp_path, monkeypatch):
+        monkeypatch.setattr("haystack_distill.responses.job.run_trainer", _dies)
+        with pytest.raises(KeyboardInterrupt):
+            distill_responses(labelled, bert, tmp_path / "m", G2RSettings(**SMALL), device="cpu", progress=False)
+        (tmp_path / ".m.run" / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+        with pytest.raises(ValueError, match="other settings"):
+            distill_responses(
+                labelled, bert, tmp_path / "m", G2RSettings(alpha=0.5, **SMALL), device="cpu", progress=False
+            )
+
+    def test_scores_are_asked_for_where_they_are_needed(self, augmented, bert, tmp_path):
+        write_responses(augmented, tmp_path / "set")
+        with pytest.raises(ValueError, match="no teacher scores"):
+            distill_responses(tmp_path / "set", bert, tmp_path / "m", G2RSettings(recipe="strong"), progress=False)
+
+    def test_candidates_are_masked_and_limited(self, labelled, bert):
+        rows = [row for row in TrainingSet.open(labelled) if row.teacher_scores]
+        chosen = G2RSettings(max_candidates=2)
+        made, loss = make_rows(rows, SentenceTransformer(bert, device="cpu"), chosen)
+        assert set(made.column_names) == {"query", "document_1", "document_2", "label"}
+        assert loss.alpha == 0.1
+        for row, kept in zip(rows, made, strict=True):
+            there = [not math.isnan(score) for score in kept["label"]]
+            assert sum(there) == min(2, len(row.documents))
+            for number, real in enumerate(there):
+                text = kept[f"document_{number + 1}"]
+                assert (text == "") != real
+                if real:
+                    assert kept["label"][number] == pytest.approx(row.teacher_scores[row.documents.index(text)])
+
+    def test_strong_trains_on_mined_responses_in_the_unit_of_the_cosines(self, mined, bert):
+        rows = [row for row in TrainingSet.open(mined) if row.teacher_scores]
+        made, loss = make_rows(rows, SentenceTransformer(bert, device="cpu"), G2RSettings(recipe="strong"))
+        assert made.column_names == ["query", "human", "mined_1", "mined_2", "mined_3", "label"]
+        teacher = [row.teacher_scores[-3:] for row in rows]
+        temperature = entropy_temperature(teacher, 0.5)
+        for row, scores, kept in zip(rows, teacher, made, strict=True):
+            assert kept["human"] == row.documents[0]
+            texts = [kept[f"mined_{number}"] for number in (1, 2, 3)]
+            given_scores = dict(zip(row.documents[-3:], scores, strict=True))
+            assert sorted(texts) == sorted(given_scores)
+            assert given_scores[texts[0]] == max(scores)
+            assert kept["label"] == pytest.approx([given_scores[text] / temperature for text in texts])
+        assert loss.scale == 20
+
+    @pytest.mark.parametrize("recipe", ["data", "model"])
+    def test_mined_responses_are_no_positives(self, recipe, mined, bert):
+        rows = [row for row in TrainingSet.open(mined) if row.teacher_scores]
+        made, _ = make_rows(rows, SentenceTransformer(bert, device="cpu"), G2RSettings(recipe=recipe))
+        for row, kept in zip(rows, made, strict=True):
+            there = [kept[name] for name in made.column_names if name.startswith("document") and kept[name]]
+            assert there == row.documents[:-3]
+
+    def test_strong_needs_mined_responses(self, labelled, bert, tmp_path):
+        with pytest.raises(ValueError, match="give ResponseSetBuilder a `miner`"):
+            distill_responses(labelled, bert, tmp_path / "m", G2RSettings(recipe="strong"), progress=False)
+
+    def test_an_unknown_recipe_is_named(self):
+        with pytest.raises(ValueError, match="no recipe 'best'"):
+            G2RSettings(recipe="best")
+
+
+def _dies(*_args, **_kwargs):
+    raise KeyboardInterrupt
+
+
+class TestBenchmark:
+    def test_places_in_the_response_set_are_those_of_one_big_sort(self):
+        random = np.random.default_rng(0)
+        pool, replies = [f"p{n}" for n in range(40)], ["p3", *(f"t{n}" for n in range(8)), "t0"]
+        vectors = {text: random.normal(size=4) for text in {*pool, *replies}}
+        queries = random.normal(size=(len(replies), 4))
+        scores = queries @ np.stack([vectors[text] for text in pool]).T
+        found = np.argsort(-scores, axis=1)[:, :10]
+        own = np.stack([vectors[text] for text in replies])
+        places = in_whole_set(queries, own, replies, np.take_along_axis(scores, found, 1), pool, found)
+        for query, reply, place in zip(queries, replies, places, strict=True):
+            ordered = sorted({*pool, *replies}, key=lambda text: -(vectors[text] @ query))
+            assert min(10, ordered.index(reply)) == min(10, place)
+
+    def test_a_gain_is_over_the_step_before(self):
+        hits = {"data": [1, 0, 0, 0], "data+ll": [1, 1, 1, 0], "data+mi": [1, 1, 0, 0]}
+        rows = [
+            {"system": name, "per_context": {"hits@1": found, "generator_loglik": [-1.0, -2.0, -3.0, -4.0]}}
+            for name, found in hits.items()
+        ]
+        add_gains(rows, BEFORE)
+        data, ll, mi = rows
+        assert "gain" not in data  # the step before it is not in the table
+        assert (ll["gain"], mi["gain"]) == (0.5, 0.25)
+        assert mi["gain_low"] <= 0.25 <= mi["gain_high"]
+        assert mi["loglik_gain"] == 0
+
+    def test_distinct_n_grams_are_counted_over_all_replies(self):
+        found = diversity(["I like it.", "I like it!"])
+        assert found["dist2"] == 4 / 6  # i like, like it (twice each), it ., it !
+        assert found["dist3"] == 3 / 4
+        assert found["length"] == 4
+
+    def test_training_contexts_come_from_the_middle_of_many_dialogues(self, tmp_path):
+        long = [{"_id": f"l{number}", "turns": [f"{number} {turn}" for turn in range(30)]} for number in range(20)]
+        short = [{"_id": f"s{number}", "turns": [f"hi {number}", "bye"]} for number in range(20)]
+        source = write_lines(tmp_path / "train.jsonl", [*long, *short])
+        chosen = some_dialogues(source, 40, tmp_path / "some.jsonl")
+        lines = [json.loads(line) for line in chosen.read_text().splitlines()]
+        assert {line["_id"][0] for line in lines} == {"l", "s"}
+        assert all(line["turns"] == [f"{line['_id'][1:]} {turn}" for turn in range(11, 19)] for line in lines[:5])
+        assert max(len(line["turns"]) for line in lines) == PIECE
+        assert len(list(contexts_in(chosen, 4))) == pytest.approx(40, abs=7)
