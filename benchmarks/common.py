@@ -1,13 +1,9 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-"""What the benchmarks share: data sets, the packaged teachers, cached teacher vectors, rows in a file."""
+"""What the benchmarks share: data without what test asks, packaged teachers, cached vectors, rows in a file."""
 
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from rich.table import Table
 
 from haystack_distill.data.beir import BeirFolder, read_beir
 from haystack_distill.data.index import IndexView, open_index, read_index
+from haystack_distill.evaluation.held_out import Queries, given_queries, unseen
 from haystack_distill.files.progress import progress_bar
 from haystack_distill.students.bi_encoder import BiEncoder
 
@@ -34,7 +31,7 @@ class CachedTeacher(BiEncoder):
     def _encode(self, texts: list[str], prefix: str, batch_size: int, progress: bool) -> np.ndarray:
         if len(texts) < 200:
             return super()._encode(texts, prefix, batch_size, progress)
-        folder = CACHE / self._made_by(prefix)
+        folder = CACHE / self.made_by(prefix)
         folder.mkdir(parents=True, exist_ok=True)
         names = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
         known = _stored(folder)
@@ -49,7 +46,7 @@ class CachedTeacher(BiEncoder):
                 show(start + len(part))
         return np.stack([known[name] for name in names])
 
-    def _made_by(self, prefix: str) -> str:
+    def made_by(self, prefix: str) -> str:
         """What a vector depends on besides its text."""
         weights = next(iter(self.model.parameters())).detach().numpy().ravel()[:1000].tobytes()
         settings = [prefix, self.normalize, self.dim, torch.is_autocast_enabled("cpu")]
@@ -85,15 +82,40 @@ def load_teacher(name: str) -> CachedTeacher:
     return CachedTeacher(**{field.name: getattr(loaded, field.name) for field in fields(loaded)})
 
 
+def without_test(corpus: BeirFolder) -> BeirFolder:
+    """Leave out of train and dev every question that test asks, whatever its id: no figure is about a learnt one."""
+    test = corpus.texts_of("test")
+    qrels = {}
+    for split, judged in corpus.qrels.items():
+        left = set(corpus.texts_of(split) if split == "test" else unseen(corpus.texts_of(split), test))
+        qrels[split] = {query_id: grades for query_id, grades in judged.items() if corpus.queries[query_id] in left}
+    return replace(corpus, qrels=qrels)
+
+
+def queries_to_align(folder: Path, corpus: BeirFolder) -> Queries:
+    """
+    Queries to train and to select on, none of which test asks.
+
+    :param folder: A BEIR folder; one without a train split gives no queries to train on.
+    :param corpus: What `open_corpus` made of it.
+    """
+    if corpus.qrels.get("train"):
+        return given_queries(str(folder), 0)
+    dev = corpus.qrels.get("dev", {})
+    return Queries([], {query_id: corpus.queries[query_id] for query_id in dev}, dev).without(corpus.texts_of("test"))
+
+
 def open_corpus(folder: Path, teacher: CachedTeacher) -> tuple[BeirFolder, IndexView]:
-    """Read a BEIR folder and embed its documents as an index would hold them."""
-    data = read_beir(folder)
+    """Read a BEIR folder, `without_test`, and embed its documents as an index would hold them."""
+    data = without_test(read_beir(folder))
     vectors = teacher.encode_documents(list(data.documents.values()), progress=True)
-    key = hashlib.sha256(vectors.tobytes()).hexdigest()[:24]
+    key = hashlib.sha256(vectors.tobytes() + repr(data.titles).encode()).hexdigest()[:24]
     place = CACHE / f"index-{key}"
     if not place.exists():
-        pages = [list(zip(data.documents, data.documents.values(), vectors, strict=True))]
-        read_index(pages, place, "cosine")
+        rows = zip(data.documents.items(), vectors, strict=True)
+        titles = {document: (title,) for document, title in data.titles.items()}
+        page = [(document, text, vector, *titles.get(document, ())) for (document, text), vector in rows]
+        read_index([page], place, "cosine")
     return data, open_index(place)
 
 

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Dialogues for benchmarks: parts of files, and the conversations of the PyPI package chitchat-dataset."""
 
 import hashlib

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 G2R: replies out of a response set, from an encoder that was or was not taught by dialogues and by a generator.
 
@@ -38,7 +34,7 @@ from sentence_transformers import SentenceTransformer
 from benchmarks.common import minilm, print_rows, read_rows, write_rows
 from benchmarks.dialogues import chitchat, contexts_in, some_dialogues, spread
 from benchmarks.labels import smollm2
-from benchmarks.replies import add_gains, diversity, in_whole_set, quality_of
+from benchmarks.replies import CHOSEN, HITS, add_gains, diversity, in_whole_set, quality_of
 from haystack_distill.data.dialogues import Context, format_context
 from haystack_distill.data.training_set import TrainingSet
 from haystack_distill.evaluation.dev_set import dev_set_of_texts
@@ -80,35 +76,6 @@ BEFORE = {
     "strong": "data+mi",
 }
 """System -> the one that it should beat."""
-
-HITS = (
-    ("data", "data", ""),
-    ("system", "system", ""),
-    ("hits@1", "hits@1", ".3f"),
-    ("low", "ci_low", ".3f"),
-    ("high", "ci_high", ".3f"),
-    ("gain", "gain", "+.3f"),
-    ("low", "gain_low", "+.3f"),
-    ("high", "gain_high", "+.3f"),
-    ("hits@5", "hits@5", ".3f"),
-    ("recall@1", "recall@1", ".3f"),
-    ("recall@10", "recall@10", ".3f"),
-)
-CHOSEN = (
-    ("data", "data", ""),
-    ("system", "system", ""),
-    ("loglik", "generator_loglik", ".3f"),
-    ("gain", "loglik_gain", "+.3f"),
-    ("low", "loglik_gain_low", "+.3f"),
-    ("high", "loglik_gain_high", "+.3f"),
-    ("dist-2", "dist2", ".2f"),
-    ("dist-3", "dist3", ".2f"),
-    ("length", "length", ".1f"),
-    ("ms", "ms", ".1f"),
-    ("torch ms", "torch_ms", ".1f"),
-    ("generator ms", "generator_ms", ".0f"),
-    ("times as fast", "speedup", ".0f"),
-)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Query encoders cut from one teacher, each aligned with one corpus: quality, speed and training time side by side.
 
@@ -20,13 +16,22 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
-from haystack_distill.align.job import KaleSettings, Queries, align
-from haystack_distill.align.proof import given_queries
+from benchmarks.common import (
+    CachedTeacher,
+    load_teacher,
+    minilm,
+    open_corpus,
+    print_rows,
+    queries_to_align,
+    read_rows,
+    write_rows,
+)
+from haystack_distill.align.job import KaleSettings, align
 from haystack_distill.align.training import TrainingSettings
-from haystack_distill.data.beir import read_beir
+from haystack_distill.data.beir import BeirFolder, read_beir
 from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.comparison import measure_all, student_system, teacher_system
+from haystack_distill.evaluation.held_out import Queries
 from haystack_distill.evaluation.quality import compare, latency_ms
 from haystack_distill.students.cutting import KALE_LAYERS, find_stack
 from haystack_distill.students.layer_search import make_layered
@@ -67,12 +72,13 @@ def main(
     rows = read_rows(json)
     done = {_is(row)[:3] for row in rows}
     for name in corpus or (CORPORA[:1] if quick else CORPORA):
-        _, index = open_corpus(data / name, encoder)
+        judged, index = open_corpus(data / name, encoder)
         for depth in layers or ([0, 1] if quick else [0, 1, 2, 3]):
             for system, text, settings in recipes(encoder, depth, quick, paper, passage_weight):
                 if (name, system, text) in done:
                     continue
-                found = rows_of(name, system, text, settings, encoder, index, data / name)
+                given = Queries() if text == "index alone" else queries_to_align(data / name, judged)
+                found = rows_of(name, system, text, settings, encoder, index, judged, given)
                 before = {_is(row) for row in rows}
                 rows += [row for row in found if _is(row) not in before]
                 write_rows(json, rows)
@@ -96,31 +102,34 @@ def recipes(
     name = f"ours, {depth}" if weight == KaleSettings.passage_weight else f"ours, {depth}, weight {weight:g}"
     chosen = [(name, "train queries + index", ours), (name, "index alone", ours)]
     if paper and depth in KALE_LAYERS.get(len(find_stack(encoder.model)), {}):
-        published = KaleSettings(
-            layers=depth,
-            keep="kale",
-            loss={"kale": 1.0},
-            folded=False,
-            index_text=False,
-            passage_weight=0,
-            training=TrainingSettings(
-                epochs=1 if quick else 3, batch_size=32, learning_rate=5e-5, embedding_learning_rate=5e-5
-            ),
-        )
-        chosen.insert(0, (f"KALE as published, {depth}", "train queries", published))
+        chosen.insert(0, (f"KALE as published, {depth}", "train queries", published_settings(depth, 1 if quick else 3)))
     return chosen
 
 
+def published_settings(layers: int, epochs: int = 3) -> KaleSettings:
+    """The paper's recipe: its loss and its layers, not folded, on queries alone, at the paper's rate."""
+    training = TrainingSettings(epochs, batch_size=32, learning_rate=5e-5, embedding_learning_rate=5e-5)
+    return KaleSettings(
+        layers, keep="kale", loss={"kale": 1.0}, folded=False, index_text=False, passage_weight=0, training=training
+    )
+
+
 def rows_of(
-    corpus: str, system: str, text: str, settings: KaleSettings, encoder: CachedTeacher, index: IndexView, folder: Path
+    corpus: str,
+    system: str,
+    text: str,
+    settings: KaleSettings,
+    encoder: CachedTeacher,
+    index: IndexView,
+    judged: BeirFolder,
+    given: Queries,
 ) -> list[dict[str, Any]]:
     """Train one student and measure it beside its teacher and the plain cut of its layers: a row for each."""
     work = WORK / f"{corpus}-{system}-{text}".replace("/", "-").replace(" ", "_")
-    given = Queries() if text == "index alone" else given_queries(str(folder), 0)
-    aligned = align(index, encoder, settings, work, given)
+    asked = judged.texts_of("test")
+    aligned = align(index, encoder, settings, work, given, test=asked)
     shutil.rmtree(work)
     gc.collect()  # trainers are full of cycles, and one with a deep teacher holds a gigabyte
-    judged = read_beir(folder)
     systems = [
         teacher_system(encoder),
         student_system(f"cut only, {settings.layers}", aligned.cut_only),

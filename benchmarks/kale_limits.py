@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Where students break: the same students on queries that are harder for them than for their teacher.
 
@@ -26,13 +22,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, write_rows
-from haystack_distill.align.job import KaleSettings, Queries, align
-from haystack_distill.align.proof import given_queries
+from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, queries_to_align, write_rows
+from haystack_distill.align.job import KaleSettings, align
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.data.beir import BeirFolder, Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.comparison import System, student_system, teacher_system
+from haystack_distill.evaluation.held_out import Queries
 from haystack_distill.evaluation.quality import measure, search
 
 HOME, AWAY = "squadshifts/new_wiki", "squadshifts/amazon"
@@ -59,7 +55,8 @@ def main(
         KaleSettings(layers=layers, passage_weight=passage_weight, training=training)
         for layers in ([0] if quick else [0, 1, 2])
     ]
-    systems = [teacher_system(encoder), *students(index, encoder, wanted, given_queries(str(data / HOME), 0))]
+    given, asked = queries_to_align(data / HOME, home), home.texts_of("test")
+    systems = [teacher_system(encoder), *students(index, encoder, wanted, given, asked)]
     queries, qrels = home.queries, home.qrels["test"]
     rows = [retrieval("test queries", systems, index, queries, qrels)]
     rare = {query_id: qrels[query_id] for query_id in with_unknown_words(encoder, home)}
@@ -84,7 +81,7 @@ def main(
 
 
 def students(
-    index: IndexView, encoder: CachedTeacher, wanted: list[KaleSettings], given: Queries | None
+    index: IndexView, encoder: CachedTeacher, wanted: list[KaleSettings], given: Queries | None, test: list[str]
 ) -> list[System]:
     """Align a student for each of the settings."""
     systems = []
@@ -92,7 +89,7 @@ def students(
         shutil.rmtree(WORK, ignore_errors=True)
         gc.collect()  # trainers are full of cycles, and one with a deep teacher holds a gigabyte
         systems.append(
-            student_system(f"{settings.layers} layers", align(index, encoder, settings, WORK, given).student)
+            student_system(f"{settings.layers} layers", align(index, encoder, settings, WORK, given, test=test).student)
         )
     return systems
 
@@ -102,7 +99,10 @@ def later_documents(
 ) -> list[dict[str, Any]]:
     """What students aligned with every other document make of queries about those and about the others."""
     half = replace(index, ids=index.ids[::2], texts=index.texts[::2], vectors=index.vectors[::2])
-    systems = [teacher_system(encoder), *students(half, encoder, wanted, None)]
+    systems = [
+        teacher_system(encoder),
+        *students(half, encoder, wanted, None, [queries[query_id] for query_id in qrels]),
+    ]
     known = set(half.ids)
     about = {
         "half the index aligned with: about it": {key: judged for key, judged in qrels.items() if set(judged) <= known},
@@ -157,7 +157,10 @@ def shuffled(queries: dict[str, str]) -> dict[str, str]:
 
 
 def _row(what: str, count: int, systems: list[System], values: list[float]) -> dict[str, Any]:
-    shares = {system.name: 100 * value / values[0] for system, value in zip(systems[1:], values[1:], strict=True)}
+    shares = {
+        system.name: 100 * value / values[0] if values[0] else None
+        for system, value in zip(systems[1:], values[1:], strict=True)
+    }
     return {"what": what, "count": count, "teacher": values[0], **shares}
 
 

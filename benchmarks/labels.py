@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 How good a teacher's label is, before anything is trained on it.
 
@@ -16,9 +12,11 @@ writes, given the first passage alone, holds a reference answer; beside it the s
 A table that was stopped goes on when it is started again with the same `--json`.
 """
 
+import hashlib
 import json as json_lines
 import re
 import time
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,16 +26,19 @@ import torch
 import typer
 from scipy import stats
 
-from benchmarks.common import load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
+from benchmarks.common import CACHE, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
+from haystack_distill.data.training_set import Row, TrainingSet, write_training_set
 from haystack_distill.evaluation.quality import ranking, search
-from haystack_distill.teachers.attention_signals import NEED_ANSWERS as ATTENTION_ANSWERS
-from haystack_distill.teachers.attention_signals import AttentionTeacher, head_examples
+from haystack_distill.teachers.attention_signals import AttentionTeacher
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.heads import select_heads
-from haystack_distill.teachers.likelihood import NEED_ANSWERS, SIGNALS, LikelihoodTeacher
+from haystack_distill.teachers.in_context import head_examples
+from haystack_distill.teachers.labelling import label, one_after_the_other
+from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.prompts import ANSWER, UnscorableError
 from haystack_distill.teachers.readers import load_reader
-from haystack_distill.teachers.scores import Candidates, Teacher
+from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates, Teacher
+from haystack_distill.teachers.signals import LIKELIHOOD, SIGNALS
 
 DEPTH = 8
 HEAD_QUESTIONS = 32
@@ -106,6 +107,59 @@ def smollm2() -> str:
     return str(next(Path(found.submodule_search_locations[0]).glob("*.gguf")))
 
 
+class NamedReader:
+    """
+    A reader that is loaded when it is needed.
+
+    :param name: Folder, hub name or GGUF file.
+    :param dtype: `float32`, `bfloat16` or None for the default.
+    """
+
+    def __init__(self, name: str, dtype: str | None = None) -> None:
+        self.name, self.dtype, self.short = name, dtype, Path(name).name
+
+    @cached_property
+    def loaded(self) -> Any:
+        """The reader."""
+        return load_reader(self.name, dtype=self.dtype)
+
+    def identity(self, signal: str) -> dict[str, Any]:
+        """What scores of a signal depend on besides their rows."""
+        one, reader = SIGNALS[signal], self.loaded
+        prompt = one.prompt_for(reader.kind).fingerprint(reader.tokenizer)
+        scores = {"signal": signal, "revision": one.revision, "prompt": prompt}
+        return {"reader": self.short, "dtype": self.dtype, **scores, "passage_tokens": reader.max_passage_tokens}
+
+
+def labelled(
+    rows: list[Row], signal: str, reader: NamedReader, *, source: str, similarity: str = "cosine"
+) -> tuple[TrainingSet, float]:
+    """
+    Label rows, or find the labels that an earlier run gave the same rows, however it ended.
+
+    :param rows: The rows; the last of them serve to choose heads.
+    :param signal: The teacher's signal.
+    :param reader: What scores.
+    :param source: Where the rows come from.
+    :param similarity: Of the retriever that found their passages.
+    :returns: The labelled set, and the seconds of the run that made it.
+    """
+    texts = [(row.query_id, row.query, row.answers, row.document_ids, row.documents) for row in rows]
+    content = repr((texts, sorted(reader.identity(signal).items(), key=str), similarity))
+    folder = CACHE / f"labels-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
+    if not folder.exists():
+        write_training_set(folder, rows, source=source, similarity=similarity)
+    seconds = folder / "seconds.txt"
+    if not seconds.exists():
+        some = [Candidates(row.query, row.documents, row.answers) for row in rows[-HEAD_QUESTIONS:]]
+        scorer: Any = teacher_for(reader.loaded, signal, some, reader.short)
+        at_once = getattr(scorer, "rows_at_once", ROWS_AT_ONCE)
+        start = time.perf_counter()
+        label(folder, scorer.identity, one_after_the_other(scorer), rows_at_once=at_once)
+        seconds.write_text(str(time.perf_counter() - start), encoding="utf-8")
+    return TrainingSet.open(folder), float(seconds.read_text(encoding="utf-8"))
+
+
 def candidates(
     data: Path, split: str, count: int, retriever: str | None, *, to_choose_heads: bool = False
 ) -> list[tuple[Candidates, list[bool]]]:
@@ -145,13 +199,13 @@ def signals_for(reader: Any, asked: list[tuple[Candidates, list[bool]]]) -> list
     causal = isinstance(reader, CausalReader)
     signals = ["question", "pdist", "adist", "dkrr", *(("icr", "heads") if causal else ()), "loop"]
     if not all(row.answers for row, _ in asked):
-        signals = [one for one in signals if one not in NEED_ANSWERS | ATTENTION_ANSWERS]
+        signals = [one for one in signals if not SIGNALS[one].needs_answers]
     return signals
 
 
 def teacher_for(reader: Any, signal: str, choice: list[Candidates], name: str = "") -> Teacher:
     """The teacher of a signal; heads are chosen on pseudo-labelled questions."""
-    if signal in SIGNALS:
+    if SIGNALS[signal].reads == LIKELIHOOD:
         return LikelihoodTeacher(reader, signal, name=name)
     if signal != "heads":
         return AttentionTeacher(reader, signal, name=name)

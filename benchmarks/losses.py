@@ -1,15 +1,11 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 One labelled training set, each loss in turn, same seeds and budget: what the default rests on.
 
     python -m benchmarks.losses --data BEIR_FOLDER [--split dev] [--questions 1000] [--json FILE] [--quick]
 
 Labels are those of benchmarks.dkrr (and kept with them). Checkpoints are selected on held-out questions that the
-teacher judges; the table is measured on the dev split, never on test. A table that was stopped goes on when it is
-started again with the same `--json`.
+teacher judges; the table is measured on the dev split, never on test, and no question of either is trained on. A table
+that was stopped goes on when it is started again with the same `--json`.
 """
 
 import shutil
@@ -21,12 +17,11 @@ import typer
 
 from benchmarks.common import CACHE, minilm, print_rows, read_rows, write_rows
 from benchmarks.dkrr import Bench
-from benchmarks.labels import smollm2
+from benchmarks.labels import NamedReader, labelled, smollm2
 from haystack_distill.distill.job import DistillationSettings, distill
 from haystack_distill.distill.proof import open_student
 from haystack_distill.distill.training import RetrieverTraining
 from haystack_distill.evaluation.quality import measure
-from haystack_distill.teachers.readers import load_reader
 
 LOSSES: tuple[tuple[str, dict[str, float], float | str, float, int], ...] = (
     ("kl, as published (temperature 1)", {"kl": 1.0}, 1.0, 0.3, 0),
@@ -65,13 +60,13 @@ def main(
 ) -> None:
     """Print the table."""
     name = reader or smollm2()
-    bench = Bench(data, None, 4 if quick else top_k, epochs, lambda: load_reader(name, dtype=dtype), Path(name).name)
+    bench = Bench(data, None, 4 if quick else top_k, epochs, NamedReader(name, dtype))
     ids = sorted(bench.corpus.qrels["train"])
     np.random.default_rng(0).shuffle(ids)
     ids = ids[: 48 if quick else questions]
     first = bench.training_rows(bench.searched(bench.encoder.model, ids, bench.index, bench.top_k))
-    labels, _ = bench.labelled(first, teacher)
-    qrels = bench.corpus.qrels[split]
+    labels, _ = labelled(first, teacher, bench.reader, source=str(data))
+    qrels, asked = bench.corpus.qrels[split], bench.corpus.texts_of(split)
     rows = read_rows(json)
     if not rows:
         untouched = measure(bench.searched(bench.encoder.model, list(qrels), bench.index), qrels).summary()["ndcg@10"]
@@ -89,7 +84,7 @@ def main(
         )
         work = CACHE / "losses-run"
         shutil.rmtree(work, ignore_errors=True)
-        found = distill(student, labels, bench.index, settings, work)
+        found = distill(student, labels, bench.index, settings, work, test=asked)
         summary = measure(bench.searched(student, list(qrels), bench.index), qrels).summary()["ndcg@10"]
         made = {"temperature": found.teacher_temperature, "seconds": found.training.seconds}
         rows.append({"data": data.name, "loss": title, **_figures(summary), **made})

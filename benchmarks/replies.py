@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Figures of replies that were chosen from a response set, and what one system gained over another."""
 
 import re
@@ -10,6 +6,35 @@ from typing import Any
 import numpy as np
 
 from haystack_distill.evaluation.quality import Quality, compare
+
+HITS = (
+    ("data", "data", ""),
+    ("system", "system", ""),
+    ("hits@1", "hits@1", ".3f"),
+    ("low", "ci_low", ".3f"),
+    ("high", "ci_high", ".3f"),
+    ("gain", "gain", "+.3f"),
+    ("low", "gain_low", "+.3f"),
+    ("high", "gain_high", "+.3f"),
+    ("hits@5", "hits@5", ".3f"),
+    ("recall@1", "recall@1", ".3f"),
+    ("recall@10", "recall@10", ".3f"),
+)
+CHOSEN = (
+    ("data", "data", ""),
+    ("system", "system", ""),
+    ("loglik", "generator_loglik", ".3f"),
+    ("gain", "loglik_gain", "+.3f"),
+    ("low", "loglik_gain_low", "+.3f"),
+    ("high", "loglik_gain_high", "+.3f"),
+    ("dist-2", "dist2", ".2f"),
+    ("dist-3", "dist3", ".2f"),
+    ("length", "length", ".1f"),
+    ("ms", "ms", ".1f"),
+    ("torch ms", "torch_ms", ".1f"),
+    ("generator ms", "generator_ms", ".0f"),
+    ("times as fast", "speedup", ".0f"),
+)
 
 
 def in_whole_set(

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 From a query to its vector and to its documents: what cutting gains, what the backend gains, and both together.
 
@@ -97,7 +93,7 @@ def main(
 def short_queries(teacher: CachedTeacher, corpus: BeirFolder, count: int) -> list[str]:
     """Test queries of 8 to 16 tokens."""
     texts = [text for text in corpus.texts_of("test") if 8 <= len(teacher.model.tokenizer(text)["input_ids"]) <= 16]
-    return texts[:: len(texts) // count][:count]
+    return texts[:: max(1, len(texts) // count)][:count]
 
 
 def served(models: dict[str, Path], threads: int) -> dict[Key, Encoder]:

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 A load test over HTTP: the stock query pipeline and distilled ones under hayhooks, asked by sixteen clients of wrk.
 

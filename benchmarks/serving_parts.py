@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What `benchmarks.serving` times: students with their exports, the stock components, peers, and whole pipelines."""
 
 import shutil
@@ -23,15 +19,15 @@ from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 from model2vec import StaticModel
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.common import CachedTeacher, minilm
+from benchmarks.common import CachedTeacher, minilm, queries_to_align
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
 from haystack_distill.align.job import KaleSettings, align
-from haystack_distill.align.proof import given_queries
 from haystack_distill.align.training import TrainingSettings
+from haystack_distill.data.beir import read_beir
 from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.dev_set import write_dev_set
+from haystack_distill.serving.backends import split_name
 from haystack_distill.serving.export import export
-from haystack_distill.serving.exports import split_name
 from haystack_distill.students.cutting import cut
 
 HOME = "squadshifts/new_wiki"
@@ -47,7 +43,9 @@ def prepared(folder: Path, teacher: CachedTeacher, index: IndexView, *, quick: b
         model = models[f"layers-{layers}"] = place / f"layers-{layers}"
         if not model.exists():
             settings = KaleSettings(layers=layers, training=TrainingSettings(epochs=1 if quick else None))
-            aligned = align(index, teacher, settings, place / "run", given_queries(str(folder), 0))
+            corpus = read_beir(folder)
+            given, asked = queries_to_align(folder, corpus), corpus.texts_of("test")
+            aligned = align(index, teacher, settings, place / "run", given, test=asked)
             _publish(aligned.student, model, aligned.dev, EXPORTS if layers else ())
             shutil.rmtree(place / "run")
             dev = aligned.dev

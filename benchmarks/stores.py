@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 What an index costs as it grows: reading its view, aligning a student on it, and serving a query.
 
@@ -37,12 +33,12 @@ from haystack.document_stores.types import DuplicatePolicy
 
 from benchmarks.common import CACHE, load_teacher, minilm, print_rows, read_rows, write_rows
 from demo.corpus import python_documentation
-from haystack_distill import DistilledRetriever, KaleAligner, KaleQueryEncoder
+from haystack_distill import DistilledRetriever, KaleQueryEncoder
 from haystack_distill.align.job import KaleSettings, align
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.files.folders import published
 from haystack_distill.students.token_table import make_token_table
-from haystack_integrations.components.distill.stores import index_of
+from haystack_integrations.components.distill.stores import EmbedderSettings, index_of
 
 SIZES = {
     "faiss": (10_000, 100_000, 1_000_000),
@@ -123,9 +119,8 @@ def measure(name: str, number: int) -> dict[str, Any]:
     try:
         with watched(row, "fill"):
             fill(name, store, texts, vectors)
-        aligner = KaleAligner(document_store=store, teacher=minilm(), output=str(work / "student"))
         with watched(row, "view"):
-            view = index_of(aligner, work / "view")
+            view = index_of(store, EmbedderSettings(minilm()), work / "view", max_documents=100_000)
         row["held"] = len(view)
         teacher = load_teacher(minilm())
         if not TABLE.exists():
@@ -134,7 +129,7 @@ def measure(name: str, number: int) -> dict[str, Any]:
         if name in ALIGNED:
             settings = KaleSettings(layers=0, max_texts=500, training=TrainingSettings(epochs=1))
             with watched(row, "align"):
-                align(view, teacher, settings, work / "run", progress=False)
+                align(view, teacher, settings, work / "run", test=(), progress=False)
         encoder = KaleQueryEncoder(model=str(TABLE))
         served = DistilledRetriever(retriever=retriever, query_encoder=encoder, top_k=10)
         row["query_ms"] = query_ms(served, texts[:: max(1, len(texts) // 30)][:30], row)

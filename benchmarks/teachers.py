@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 What a teacher's score costs, beside the same reading without any scores and beside the straightforward way.
 
@@ -32,9 +28,10 @@ import typer
 from benchmarks.common import print_rows, write_rows
 from benchmarks.labels import smollm2
 from haystack_distill.teachers import prompts as default
-from haystack_distill.teachers.attention_signals import NO_QUESTION, AttentionTeacher
+from haystack_distill.teachers.attention_signals import AttentionTeacher
 from haystack_distill.teachers.causal import by_length
 from haystack_distill.teachers.heads import Heads
+from haystack_distill.teachers.in_context import NO_QUESTION
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 The main job on real input: the documentation of this Python, an index of it, and a query encoder cut to fit it.
 
@@ -10,7 +6,6 @@ The main job on real input: the documentation of this Python, an index of it, an
 Runs the three pipelines in `pipelines/` inside `demo_output/`, which is made anew each time.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -24,11 +19,9 @@ from haystack import Document, Pipeline
 from rich.console import Console
 from rich.table import Table
 
-from demo.corpus import python_documentation
+from demo.questions import PIPELINES, documents, write_questions
 from haystack_distill import load_pipeline
 
-HERE = Path(__file__).parent.resolve()
-PIPELINES = HERE.parent / "pipelines"
 OUTPUT = Path("demo_output").resolve()
 ASKED = (
     "how do I make a class attribute read-only?",
@@ -52,7 +45,7 @@ def main() -> None:
 
     console.rule("1  index the documentation of this Python (pipelines/indexing.yaml)")
     store_documents = index_documentation()
-    questions = write_questions(store_documents)
+    questions = write_questions(Path("questions"), store_documents)
     console.print(
         f"{len(store_documents)} passages indexed; {questions} questions written by hand have their passage among them"
     )
@@ -76,46 +69,13 @@ def main() -> None:
 
 def index_documentation() -> list[Document]:
     """Run the indexing pipeline and return what it stored."""
-    documents = [Document(content=text, meta={"source": source}) for source, text in python_documentation()]
     indexing = load_pipeline(PIPELINES / "indexing.yaml")
-    indexing.run(documents=documents)
+    indexing.run(documents=documents())
     store = indexing.pipeline.get_component("writer").document_store
     stored = store.filter_documents()
     indexing.pipeline.close()
     store.close()
     return stored
-
-
-def write_questions(stored: list[Document]) -> int:
-    """
-    Resolve the gold passages of the questions among what was stored, and write a BEIR folder.
-
-    A gold passage is named by its source and a phrase in it, because another Python cuts the text a little differently;
-    questions whose passage this Python lacks are left out and counted.
-    """
-    passages: dict[str, list[tuple[str, str]]] = {}
-    for document in stored:
-        passages.setdefault(document.meta["source"], []).append((document.id, " ".join(document.content.split())))
-    queries, judged = [], []
-    for line in (HERE / "questions.jsonl").read_text(encoding="utf-8").splitlines():
-        question = json.loads(line)
-        gold = {
-            document_id
-            for place in question["gold"]
-            for document_id, text in passages.get(place["source"], [])
-            if place["phrase"] in text
-        }
-        if gold:
-            queries.append({"_id": question["_id"], "text": question["text"]})
-            judged += [f"{question['_id']}\t{document_id}\t1" for document_id in sorted(gold)]
-    folder = Path("questions")
-    (folder / "qrels").mkdir(parents=True)
-    corpus = [{"_id": document.id, "text": document.content} for document in stored]
-    for name, rows in (("corpus", corpus), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    header = "query-id\tcorpus-id\tscore"
-    (folder / "qrels" / "test.tsv").write_text("\n".join([header, *judged]) + "\n", encoding="utf-8")
-    return len(queries)
 
 
 def align(changes: dict[str, Any]) -> None:

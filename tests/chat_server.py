@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """An OpenAI-compatible chat server on loopback that misbehaves when it is told to."""
 
 import json

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """A small OpenAI-compatible completions server over a real model, in both dialects of prompt log-probabilities."""
 
 import json

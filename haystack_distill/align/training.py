@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What is handed to `SentenceTransformerTrainer` to align a student with its teacher's vectors."""
 
 import math
@@ -15,12 +11,12 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 
+from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
 from haystack_distill.files.precision import bf16_is_fast
 from haystack_distill.losses.alignment import AlignmentLoss
 from haystack_distill.students.cutting import find_stack
 from haystack_distill.students.token_table import is_table
 from haystack_distill.training.batches import LengthBatchSampler
-from haystack_distill.training.index_evaluator import IndexRetrievalEvaluator
 from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
 
 LAYERED_TOKENS, TABLE_TOKENS = 1_200_000, 5_000_000
@@ -53,7 +49,6 @@ class TrainingSettings:
     :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
     :param embedding_learning_rate: The same for the token embeddings, which are rarely updated and need larger steps.
         A token table is nothing else, and takes it where no `learning_rate` is given.
-    :param seed: Of order and sampling.
     """
 
     epochs: float | None = None
@@ -77,15 +72,8 @@ def train(
     """
     Train a student in place; it ends as its best checkpoint on dev.
 
-    :param student: The student.
-    :param texts: Queries or text from the index.
     :param teacher_vectors: What the student should make of them, `[texts, dim]`.
-    :param loss: The loss.
-    :param evaluator: The dev measure.
     :param checkpoints: Where checkpoints are kept; a run that finds some goes on from the last complete one.
-    :param settings: How to train.
-    :param progress: Whether to show a progress bar.
-    :returns: What happened.
     """
     rows = Dataset.from_dict({"query": texts}).add_column("label", list(teacher_vectors))
     return run_trainer(student, rows, loss, evaluator, _arguments(student, texts, checkpoints, settings, progress))
@@ -123,9 +111,6 @@ def texts_within_budget(student: SentenceTransformer, texts: list[str], settings
     """
     How many texts training gets to: less than one pass is made over them where each costs much.
 
-    :param student: The student.
-    :param texts: Those that there are.
-    :param settings: How to train.
     :returns: At least 2; all of them if `epochs` is given.
     """
     passes = 1.0 if settings.epochs else _passes(student, texts)

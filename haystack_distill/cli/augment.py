@@ -1,49 +1,61 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """`haystack-distill augment`: text to train on, out of documents, questions or dialogues."""
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from haystack import Pipeline
-from rich.console import Console
-from rich.table import Table
 
-console = Console()
+from haystack_distill.cli import options
+from haystack_distill.cli.errors import explained
+from haystack_distill.cli.shared import plain_table, say, show, show_progress
+from haystack_distill.data.beir import Corpus, read_corpus
+
+filters = partial(typer.Option, rich_help_panel="What stays")
+server = partial(typer.Option, rich_help_panel="A server that writes")
 
 
 def augment(
     source: Annotated[Path, typer.Argument(help="A BEIR folder, documents, questions or dialogues as .jsonl.")],
     output: Annotated[Path, typer.Option(help="The folder to make.")],
     model: Annotated[str, typer.Option(help="What writes: folder, hub name, GGUF file, or its name on the server.")],
-    mode: Annotated[str, typer.Option(help="questions, answers or responses.")] = "questions",
+    mode: Annotated[options.Mode, typer.Option(help="What is written.")] = "questions",
     n: Annotated[int, typer.Option(help="Texts for each document, question or context.")] = 3,
-    api_base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible server that has the model.")] = None,
     examples: Annotated[
         Path | None, typer.Option(help="Your own pairs, a .jsonl file with `source` and `text`.")
     ] = None,
-    retriever: Annotated[
-        str | None, typer.Option(help="For questions: an encoder that must find their document, or bm25.")
-    ] = None,
-    keep_likeliest: Annotated[float | None, typer.Option(help="The share of texts that stay, by likelihood.")] = None,
-    without: Annotated[list[str] | None, typer.Option(help="A filter to leave out; can be given again.")] = None,
     history: Annotated[int, typer.Option(help="The most turns of a context.")] = 20,
-    concurrency: Annotated[int, typer.Option(help="Calls of a server at the same time.")] = 8,
-    requests_per_minute: Annotated[float | None, typer.Option(help="The most calls of a server.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Texts that a local model writes together.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of what is sampled.")] = 0,
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    retriever: Annotated[
+        str | None,
+        filters(help="For questions: an encoder that must find their document, or bm25."),
+    ] = None,
+    keep_likeliest: Annotated[float | None, filters(help="The share of texts that stay, by likelihood.")] = None,
+    without: Annotated[list[str] | None, filters(help="A filter to leave out; can be given again.")] = None,
+    api_base_url: Annotated[
+        str | None,
+        server(help="The URL of an OpenAI-compatible server that has the model."),
+    ] = None,
+    concurrency: Annotated[int, server(help="Calls at the same time.")] = 8,
+    requests_per_minute: Annotated[float | None, server(help="The most calls a minute.")] = None,
+    batch_size: Annotated[int, options.running(help="Texts that a local model writes together.")] = 16,
+    seed: options.Seed = 0,
+    progress: options.Progress = True,
 ) -> None:
-    """Let a generator write questions, answers or replies, filter them, and say what stayed."""
-    from haystack_distill.cli import _explained, _show_progress
-    from haystack_integrations.components.distill.generative_augmenter import GenerativeAugmenter
+    """
+    Let a generator write questions, answers or replies, filter them, and say what stayed.
 
-    _show_progress(progress)
+    Examples:
+      haystack-distill augment corpus.jsonl --model Qwen/Qwen3-0.6B --output questions
+      haystack-distill augment corpus.jsonl --model Qwen/Qwen3-0.6B --retriever bm25 --n 5 --output questions
+    """
+    with explained(output):
+        from haystack_distill.cli.indexing import text_retriever
+        from haystack_integrations.components.distill.generative_augmenter import GenerativeAugmenter
 
-    def job() -> dict[str, Any]:
+        show_progress(progress)
+        searched = _searched(source) if retriever else None  # while it is held, reading it again costs nothing
+        name = None if retriever == "bm25" else retriever
         augmenter = GenerativeAugmenter(
             output=str(output),
             mode=mode,
@@ -54,52 +66,41 @@ def augment(
             history=history,
             without=without,
             keep_likeliest=keep_likeliest,
-            retriever=_retriever(retriever, source, output, progress),
+            retriever=text_retriever(searched, name, output, progress) if searched else None,
             concurrency=concurrency,
             requests_per_minute=requests_per_minute,
             batch_size=batch_size,
             progress_bar=progress,
         )
-        pipeline = Pipeline()
-        pipeline.add_component("augmenter", augmenter)
-        return pipeline.run({"augmenter": {"source": str(source)}})["augmenter"]
+        result = augmenter.run(source=str(source))
+    summary = result["summary"]
+    show(plain_table(_counts(summary)))
+    for row in summary["set_aside"][:5]:
+        say(f"Set aside: {row['id']}: {row['reason']}")
+    say(f"What stayed is in {result['output']}")
 
-    result = _explained(job)
-    print_summary(result["summary"])
-    console.print(f"What stayed is in {result['output']}", highlight=False, soft_wrap=True)
 
-
-def print_summary(summary: dict[str, Any]) -> None:
-    """
-    Show what was generated and what became of it.
-
-    :param summary: See `haystack_distill.generation.job.augment`.
-    """
-    table = Table(show_header=False)
-    table.add_row("sources", str(summary["sources"]))
-    table.add_row("set aside", str(len(summary["set_aside"])))
-    table.add_row("generated", str(summary["generated"]))
-    for name, count in summary["filters"].items():
-        if count:
-            table.add_row(f"  {name.replace('_', ' ')}", f"-{count}")
-    table.add_row("kept", str(summary["kept"]))
-    table.add_row("sources with texts", str(summary["sources_with_texts"]))
-    for name, count in summary["usage"].items():
-        table.add_row(name.replace("_", " "), str(count))
-    console.print(table)
-    for one in summary["set_aside"][:5]:
-        console.print(f"Set aside: {one['id']}: {one['reason']}", highlight=False, soft_wrap=True)
+def _counts(summary: dict[str, Any]) -> dict[str, Any]:
+    """What was generated and what became of it, see `haystack_distill.generation.job.augment`."""
+    removed = {f"  {name.replace('_', ' ')}": f"-{count}" for name, count in summary["filters"].items() if count}
+    return {
+        "sources": summary["sources"],
+        "set aside": len(summary["set_aside"]),
+        "generated": summary["generated"],
+        **removed,
+        "kept": summary["kept"],
+        "sources with texts": summary["sources_with_texts"],
+        **{name.replace("_", " "): count for name, count in summary["usage"].items()},
+    }
 
 
 def _writer(model: str, api_base_url: str | None) -> dict[str, Any]:
     if api_base_url is None:
         return {"model": model}
-    import os
-
     from haystack.components.generators.chat import OpenAIChatGenerator
     from haystack.utils import Secret
 
-    # Servers of one's own want no key, and the client wants one.
+    # A server in one's own house wants no key, and the client wants one.
     key = Secret.from_env_var("OPENAI_API_KEY") if "OPENAI_API_KEY" in os.environ else Secret.from_token("none")
     return {"generator": OpenAIChatGenerator(api_key=key, model=model, api_base_url=api_base_url, max_retries=0)}
 
@@ -113,13 +114,9 @@ def _examples(file: Path | None) -> list[dict[str, str]] | None:
     return [row for _, row in read_json_lines(file, "examples are read from a .jsonl file", form)]
 
 
-def _retriever(name: str | None, source: Path, output: Path, progress: bool) -> Any:
-    if name is None:
-        return None
-    from haystack_distill.cli import _bm25_retriever, _embedding_retriever
+def _searched(source: Path) -> Corpus:
+    """The documents that questions are written for."""
     from haystack_distill.generation.modes import read_documents
 
-    documents = read_documents(source)
-    if name == "bm25":
-        return _bm25_retriever(documents)
-    return _embedding_retriever(documents, name, output, progress)
+    file = source / "corpus.jsonl" if source.is_dir() else source
+    return read_corpus(file) if file.is_file() else Corpus(read_documents(source), {})

@@ -1,19 +1,19 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Folders in BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/{train,dev,test}.tsv`."""
 
 import csv
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from haystack_distill.files.json_lines import read_json_lines
 
 Qrels = dict[str, dict[str, int]]
 """Relevance judgments: query id -> document id -> grade (above 0)."""
+
+GRADE = re.compile(r"\s*-?[0-9]{1,9}\s*")
 
 
 @dataclass(frozen=True)
@@ -21,61 +21,73 @@ class BeirFolder:
     """
     A corpus, its queries and its judgments.
 
-    :param documents: Document id -> title and text, joined by a space.
+    :param documents: Document id -> title and text, joined by a space: what is embedded.
     :param queries: Query id -> text, of all splits.
-    :param qrels: Split name -> judgments.
+    :param titles: Document id -> title, of the documents that have one.
     """
 
     documents: dict[str, str]
     queries: dict[str, str]
     qrels: dict[str, Qrels] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
 
     def texts_of(self, split: str) -> list[str]:
-        """
-        The texts of the queries of a split, in the order of its judgments.
-
-        :param split: `train`, `dev` or `test`.
-        """
+        """The texts of the queries of a split, in the order of its judgments."""
         return [self.queries[query_id] for query_id in self.qrels.get(split, {})]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents and titles, as `BeirFolder` has them."""
+
+    documents: dict[str, str]
+    titles: dict[str, str]
+
+
+_HELD: WeakValueDictionary[tuple[Path, int, int], Corpus] = WeakValueDictionary()
+"""Corpora that are in use: the steps of a job read the same file, and as long as one holds it, it is read once."""
 
 
 def read_beir(folder: str | Path) -> BeirFolder:
     """
-    Read a whole BEIR folder.
+    Read a whole BEIR folder; splits without a file are left out.
 
-    :param folder: The folder.
-    :returns: What it holds; splits without a file are left out.
     :raises FileNotFoundError: If the folder, its corpus or its queries are missing.
     :raises ValueError: If a line is not JSON, lacks a key or repeats an id, or a judgment names an unknown query or
         document.
     """
     path = Path(folder)
-    documents = read_corpus(path / "corpus.jsonl")
+    corpus = read_corpus(path / "corpus.jsonl")
     queries = {row["_id"]: row["text"] for row in _texts(path / "queries.jsonl")}
-    qrels = {
-        file.stem: read_qrels(file, queries.keys(), documents.keys()) for file in sorted((path / "qrels").glob("*.tsv"))
-    }
-    return BeirFolder(documents, queries, qrels)
+    qrels = {file.stem: read_qrels(file, queries, corpus.documents) for file in sorted((path / "qrels").glob("*.tsv"))}
+    return BeirFolder(corpus.documents, queries, qrels, corpus.titles)
 
 
-def read_corpus(file: str | Path) -> dict[str, str]:
+def read_corpus(file: str | Path) -> Corpus:
     """
-    Read documents.
+    Read the documents of a `corpus.jsonl`, or of a `.jsonl` file like it.
 
-    :param file: A `corpus.jsonl`, or a `.jsonl` file like it.
-    :returns: Document id -> title and text, joined by a space.
     :raises FileNotFoundError: If it is missing.
     :raises ValueError: If a line is not JSON, lacks a key or repeats an id.
     """
-    return {row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in _texts(file)}
+    path = Path(file).resolve()
+    key = (path, path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else (path, 0, 0)
+    if (held := _HELD.get(key)) is not None:
+        return held
+    corpus = Corpus({}, {})
+    for row in _texts(file):
+        title = str(row.get("title") or "")
+        corpus.documents[row["_id"]] = f"{title} {row['text']}".strip()
+        if title.strip():
+            corpus.titles[row["_id"]] = title.strip()
+    _HELD[key] = corpus
+    return corpus
 
 
 def check_judged(qrels: Qrels, document_ids: Iterable[str], what: str) -> None:
     """
     Make sure that judgments are about an index.
 
-    :param qrels: The judgments.
-    :param document_ids: The ids of the index.
     :param what: Whose judgments they are, to begin the message with.
     :raises ValueError: If they name a document that the index lacks.
     """
@@ -89,12 +101,7 @@ def check_judged(qrels: Qrels, document_ids: Iterable[str], what: str) -> None:
 
 
 def judged_documents(*paths: str | Path | None) -> Iterator[str]:
-    """
-    The documents that BEIR folders judge, read when they are asked for.
-
-    :param paths: The folders; anything else has no judgments.
-    :returns: Document ids.
-    """
+    """The ids of the documents that BEIR folders judge, read when they are asked for; other paths judge none."""
     for path in paths:
         if path is not None and Path(path).is_dir():
             yield from (key for qrels in read_beir(path).qrels.values() for judged in qrels.values() for key in judged)
@@ -102,10 +109,8 @@ def judged_documents(*paths: str | Path | None) -> Iterator[str]:
 
 def read_queries(file: str | Path) -> dict[str, str]:
     """
-    Read queries from JSON lines with the keys `_id` and `text`.
+    Read queries, id -> text, from JSON lines with the keys `_id` and `text`.
 
-    :param file: The file.
-    :returns: Query id -> text.
     :raises FileNotFoundError: If there is no such file.
     :raises ValueError: If a line is not JSON, lacks a key or repeats an id, or a query is empty.
     """
@@ -117,32 +122,46 @@ def read_queries(file: str | Path) -> dict[str, str]:
     return queries
 
 
-def read_qrels(file: Path, query_ids: Any, document_ids: Any) -> Qrels:
+def read_qrels(file: Path, query_ids: Container[str], document_ids: Container[str]) -> Qrels:
     """
-    Read judgments from a TSV file with a header line; grades of 0 are left out.
+    Read judgments from a TSV file; grades of 0 and below are left out.
 
-    :param file: The file.
-    :param query_ids: The known query ids.
-    :param document_ids: The known document ids.
-    :returns: The judgments.
-    :raises ValueError: If a line has not three columns or names something unknown.
+    :raises ValueError: If a line after the header has not three columns, or names something unknown.
     """
     qrels: Qrels = {}
-    with file.open(encoding="utf-8", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines, delimiter="\t"), start=1):
-            if number == 1:
-                continue
-            if len(row) != 3 or not row[2].strip().lstrip("-").isdigit():
-                msg = f"{file}, line {number}: expected query-id, corpus-id and a whole-number score, got {row}."
-                raise ValueError(msg)
-            query_id, document_id, grade = row
-            if query_id not in query_ids or document_id not in document_ids:
-                culprit = f"query {query_id!r}" if query_id not in query_ids else f"document {document_id!r}"
-                msg = f"{file}, line {number}: the {culprit} is judged but is not in the folder's JSON lines."
-                raise ValueError(msg)
-            if int(grade) > 0:
-                qrels.setdefault(query_id, {})[document_id] = int(grade)
+    for number, row in _columns(file):
+        query_id, document_id, grade = row
+        if query_id not in query_ids or document_id not in document_ids:
+            culprit = f"query {query_id!r}" if query_id not in query_ids else f"document {document_id!r}"
+            msg = f"{file}, line {number}: the {culprit} is judged but is not in the folder's JSON lines."
+            raise ValueError(msg)
+        if int(grade) > 0:
+            qrels.setdefault(query_id, {})[document_id] = int(grade)
     return qrels
+
+
+def _columns(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The judgments with their lines; a first line without a digit in its third column is the header."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        reader = csv.reader(lines, delimiter="\t")
+        try:
+            for place, row in enumerate(reader):
+                is_header = not place and len(row) == 3 and not any(letter.isdigit() for letter in row[2])
+                if len(row) == 3 and GRADE.fullmatch(row[2]):
+                    yield reader.line_num, row
+                elif row and not is_header:
+                    shown = [cell if len(cell) <= 40 else f"{cell[:40]}..." for cell in row]
+                    msg = (
+                        f"{file}, line {reader.line_num}: expected query-id, corpus-id and a whole-number score, got "
+                        f"{shown}."
+                    )
+                    raise ValueError(msg)
+        except UnicodeDecodeError as error:
+            msg = f"{file} is not UTF-8 text (after line {reader.line_num}: {error}): save it as UTF-8."
+            raise ValueError(msg) from error
+        except csv.Error as error:
+            msg = f"{file}, line {reader.line_num}: expected query-id, corpus-id and a whole-number score ({error})."
+            raise ValueError(msg) from error
 
 
 def _texts(file: str | Path) -> Iterator[dict[str, Any]]:

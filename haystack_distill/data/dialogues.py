@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Dialogues, the contexts in them, and the one way in which a context becomes a retriever's query.
 
@@ -28,9 +24,8 @@ class Dialogue:
     """
     A conversation of at least two turns.
 
-    :param id: Its id.
     :param turns: What was said; neighbouring turns are of different speakers.
-    :param roles: Who said each, where the source names roles; else empty, and speakers alternate.
+    :param roles: The speaker of each turn, where the source names roles; else empty, and speakers alternate.
     """
 
     id: str
@@ -41,11 +36,10 @@ class Dialogue:
 @dataclass(frozen=True)
 class Context:
     """
-    What was said before a reply, and the reply.
+    What was said before a response, and the response.
 
-    :param id: The dialogue's id and the place of the reply in it.
-    :param turns: The latest turns, oldest first; the last is what is replied to.
-    :param response: The human's reply.
+    :param id: The dialogue's id and the place of the response in it.
+    :param turns: The latest turns, oldest first; the last one is responded to.
     :param dropped: How many older turns did not fit into the history.
     """
 
@@ -57,13 +51,11 @@ class Context:
 
 def read_dialogues(source: str | Path) -> list[Dialogue]:
     """
-    Read dialogues.
+    Read dialogues from a `.jsonl` file, in their order.
 
     Turns of one role that follow each other are joined by a newline, and `system` turns are left out: they are no
-    part of a conversation.
+    part of a conversation. A line without `_id` takes its number, from 0, as its id.
 
-    :param source: A `.jsonl` file.
-    :returns: The dialogues in their order; a line without `_id` has its number, from 0, for one.
     :raises FileNotFoundError: If there is no such file.
     :raises ValueError: If a line is no dialogue of at least two turns, an id comes twice, or there is no dialogue.
     """
@@ -83,11 +75,10 @@ def read_dialogues(source: str | Path) -> list[Dialogue]:
 
 def contexts_of(dialogue: Dialogue, history: int = HISTORY) -> list[Context]:
     """
-    Every reply of a dialogue with what was said before it.
+    Every response of a dialogue with what was said before it, in order.
 
-    :param dialogue: The dialogue. Where it has a role `assistant`, only that role replies; else both speakers do.
+    :param dialogue: Where it has a role `assistant`, only that role responds; else both speakers do.
     :param history: The most turns of a context; the oldest are dropped.
-    :returns: The contexts, in order.
     :raises ValueError: If `history` is below 1.
     """
     check_history(history)
@@ -110,8 +101,7 @@ def format_context(turns: Sequence[str], history: int = HISTORY) -> str:
 
     The latest turn stands first: an encoder cuts the end of what is too long for it, which is then the oldest.
 
-    :param turns: What was said, oldest first; the last is what is replied to.
-    :param history: The most turns to keep.
+    :param turns: What was said, oldest first; the last one is responded to.
     :returns: The latest turns, newest first, each on one line.
     :raises ValueError: If there is no turn with a text, or `history` is below 1.
     """
@@ -125,12 +115,7 @@ def format_context(turns: Sequence[str], history: int = HISTORY) -> str:
 
 
 def check_history(history: int) -> None:
-    """
-    Refuse a history that keeps nothing.
-
-    :param history: The most turns of a context.
-    :raises ValueError: If it is below 1.
-    """
+    """Refuse, with a ValueError, a history that keeps no turn."""
     if history < 1:
         msg = f"history must be at least 1 turn, not {history}."
         raise ValueError(msg)

@@ -1,28 +1,26 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What is already in an index: ids, texts and vectors, read once into a memory-mapped matrix and never written back."""
 
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from haystack_distill.data.similarity import SIMILARITIES, has_length_one
-from haystack_distill.files.folders import published
+from haystack_distill.files.folders import published, written
+from haystack_distill.files.runs import fingerprint
 
 logger = logging.getLogger(__name__)
 
-Page = list[tuple[str, str | None, list[float] | np.ndarray | None]]
-"""Some of an index: (id, text, vector); a text or a vector may be missing."""
+Vector = list[float] | np.ndarray | None
+Page = list[tuple[str, str | None, Vector] | tuple[str, str | None, Vector, str]]
+"""A part of an index: (id, text, vector), and the title that a text begins with; a text or a vector may be missing."""
 
 Similarity = str | Callable[[np.ndarray], str]
-"""`cosine`, `dot_product` or `euclidean`, or a function that finds it out once the vectors are read."""
+"""`cosine`, `dot_product` or `euclidean`, or a function that tells which once the vectors are read."""
 
 NAMED = 10
 """How many documents without a vector are named."""
@@ -33,14 +31,14 @@ class IndexView:
     """
     The vectors of an index as they are, with the ids and the texts they belong to.
 
-    :param ids: The ids in the store.
-    :param texts: The texts, empty where a document has none.
+    :param texts: Empty where a document has none.
     :param vectors: `[documents, dim]`, float32.
     :param similarity: How the store ranks: `cosine`, `dot_product` or `euclidean`.
-    :param fingerprint: Over ids and vectors of the whole index, in whatever order: changes when the index does.
+    :param fingerprint: Over ids and vectors of the whole index in any order: changes when the index does.
     :param without_vector: How many documents were left out because they have no vector.
-    :param without_vector_ids: The first of them.
+    :param without_vector_ids: The ids of the first of them.
     :param sampled_from: How many documents with a vector the index has; the view may hold a sample of them.
+    :param titles: Id -> the title that the text begins with, of the documents that have one.
     """
 
     ids: list[str]
@@ -51,6 +49,7 @@ class IndexView:
     without_vector: int = 0
     without_vector_ids: tuple[str, ...] = ()
     sampled_from: int = 0
+    titles: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of documents with a vector."""
@@ -63,7 +62,7 @@ class IndexView:
 
     @property
     def normalized(self) -> bool:
-        """Whether all vectors have length 1 (to 1e-3), looked at on up to 2,000 of them."""
+        """Whether all vectors have length 1 (to 1e-3), judged by up to 2,000 of them."""
         return has_length_one(self.vectors[:: max(1, len(self) // 2000)])
 
     @property
@@ -79,19 +78,15 @@ class Sample:
     """
     Which documents of a large index a view holds: chosen by their ids, so that the same index gives the same sample.
 
-    :param share: Of the documents, between 0 and 1.
-    :param always: Ids that are held in any case, such as judged ones.
+    :param share: The share of the documents, between 0 and 1.
+    :param always: Ids of documents that are held in any case, such as judged ones.
     """
 
     share: float = 1.0
     always: frozenset[str] = frozenset()
 
     def holds(self, document_id: str) -> bool:
-        """
-        Whether a document belongs to the sample.
-
-        :param document_id: Its id.
-        """
+        """Whether the document with this id belongs to the sample."""
         if self.share >= 1 or document_id in self.always:
             return True
         return int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:8]) < self.share * 2**64
@@ -104,16 +99,13 @@ def read_index(
     Copy an index, page by page, into a folder that appears only when all of it was read.
 
     :param pages: The documents; memory holds one page at a time.
-    :param folder: The folder to make.
     :param similarity: How the store ranks, or a function that finds out.
     :param sample: Which documents to hold; None holds all. All are read, checked and counted in the fingerprint.
-    :returns: The view, its vectors memory-mapped.
-    :raises ValueError: If there is no document or no vector, if two vectors differ in dimension, if a vector is
-        all zeros or holds a value that is not finite, if two documents share an id, or if vectors of different
-        lengths are ranked by euclidean distance.
+    :raises ValueError: If there is no document or no vector, if an id is no text, if an id or a text can't be written
+        as UTF-8, if two documents share an id, if two vectors differ in dimension, if a vector is all zeros or holds a
+        value that is not finite, or if vectors of different lengths are ranked by euclidean distance.
     """
-    if isinstance(similarity, str):
-        _check_similarity(similarity)
+    told = _checked(similarity) if isinstance(similarity, str) else ""
     with published(folder) as unfinished:
         copy = _Copy(unfinished, sample or Sample())
         with copy:
@@ -121,64 +113,55 @@ def read_index(
                 copy.add(page)
         summary = copy.summary()
         if callable(similarity):
-            similarity = similarity(_map_vectors(unfinished, len(copy.ids)))
-            _check_similarity(similarity)
-        (unfinished / "index.json").write_text(json.dumps(summary | {"similarity": similarity}), encoding="utf-8")
+            told = _checked(similarity(_map_vectors(unfinished, len(copy.ids))))
+        (unfinished / "index.json").write_text(json.dumps(summary | {"similarity": told}), encoding="utf-8")
     return open_index(folder)
 
 
 def open_index(folder: str | Path) -> IndexView:
     """
-    Open a folder that `read_index` made.
+    Open a folder that `read_index` made; vectors are memory-mapped.
 
-    :param folder: The folder.
-    :returns: The view, its vectors memory-mapped.
     :raises FileNotFoundError: If a part is missing.
     :raises ValueError: If a part is truncated or changed, or the vectors can't be ranked as the store claims to.
     """
     path = Path(folder)
     summary = json.loads((path / "index.json").read_text(encoding="utf-8"))
-    ids, texts = [], []
     with (path / "documents.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            ids.append(row["id"])
-            texts.append(row["text"])
+        rows = [json.loads(line) for line in lines]
+    ids, texts = [row["id"] for row in rows], [row["text"] for row in rows]
+    titles = {row["id"]: row["title"] for row in rows if "title" in row}
     vectors = _map_vectors(path, len(ids))
-    if len(ids) != summary["documents"] or _sum_of(ids, vectors) != int(summary.get("held", "0"), 16):
-        msg = f"The copy of the index in {path} is truncated or was changed: delete the folder and run again."
-        raise ValueError(msg)
-    view = IndexView(
-        ids,
-        texts,
-        vectors,
-        summary["similarity"],
-        summary["fingerprint"],
-        summary["without_vector"],
-        tuple(summary["without_vector_ids"]),
-        summary["sampled_from"],
-    )
+    marks = _sum_of(_mark(document_id, vector) for document_id, vector in zip(ids, vectors, strict=True))
+    if len(ids) != summary.pop("documents") or marks != summary.pop("held", None):
+        raise ValueError(_damaged(path))
+    summary |= {"without_vector_ids": tuple(summary["without_vector_ids"]), "titles": titles}
+    view = IndexView(ids, texts, vectors, **summary)
     if view.similarity == "euclidean" and not view.normalized:
         msg = (
-            "The store ranks by euclidean distance and its vectors are not normalised, so inner products, which all "
-            "losses here use, would rank otherwise: index normalised vectors, or use cosine or dot product."
+            "The store ranks by euclidean distance and its vectors are not normalised, so the inner products that all "
+            "losses here use would rank otherwise: index normalised vectors, or use cosine or dot product."
         )
         raise ValueError(msg)
     return view
 
 
-def _check_similarity(similarity: str) -> None:
+def _checked(similarity: str) -> str:
     if similarity not in SIMILARITIES:
         msg = f"The similarity {similarity!r} is not known: expected one of {', '.join(SIMILARITIES)}."
         raise ValueError(msg)
+    return similarity
 
 
 def _map_vectors(folder: Path, documents: int) -> np.ndarray:
     flat = np.memmap(folder / "vectors.f32", dtype=np.float32, mode="r")
     if flat.size % max(1, documents):
-        msg = f"The copy of the index in {folder} is truncated or was changed: delete the folder and run again."
-        raise ValueError(msg)
+        raise ValueError(_damaged(folder))
     return flat.reshape(documents, -1)
+
+
+def _damaged(folder: Path) -> str:
+    return f"The copy of the index in {folder} is truncated or was changed: delete the folder and run again."
 
 
 class _Copy:
@@ -202,7 +185,8 @@ class _Copy:
         self._vectors.close()
 
     def add(self, page: Page) -> None:
-        for document_id, text, vector in page:
+        for document_id, text, vector, *title in page:
+            _check_text(document_id, text)
             if document_id in self._known:
                 msg = f"The document store returned the document {document_id!r} twice; its ids must be unique."
                 raise ValueError(msg)
@@ -219,7 +203,8 @@ class _Copy:
             if self._sample.holds(document_id):
                 self._held += mark
                 self.ids.append(document_id)
-                self._texts.write(json.dumps({"id": document_id, "text": text or ""}, ensure_ascii=False) + "\n")
+                line = {"id": document_id, "text": text or ""} | ({"title": title[0]} if title else {})
+                self._texts.write(json.dumps(line, ensure_ascii=False) + "\n")
                 self._vectors.write(row.tobytes())
 
     def summary(self) -> dict[str, object]:
@@ -232,22 +217,32 @@ class _Copy:
             msg = f"None of the {embedded} documents falls into a sample of {self._sample.share:.2g}: ask for more."
             raise ValueError(msg)
         if self._missing:
-            more = " and others" if self._missing > NAMED else ""
-            logger.warning(
-                "%d of %d documents have no vector and are left out: %s%s.",
-                self._missing,
-                len(self._known),
-                ", ".join(map(repr, self._missing_ids)),
-                more,
-            )
+            named = ", ".join(map(repr, self._missing_ids)) + (" and others" if self._missing > NAMED else "")
+            text = "%d of %d documents have no vector and are left out: %s."
+            logger.warning(text, self._missing, len(self._known), named)
         return {
             "documents": len(self.ids),
             "without_vector": self._missing,
             "without_vector_ids": self._missing_ids,
             "sampled_from": embedded,
-            "fingerprint": _hex(self._all),
-            "held": _hex(self._held),
+            "fingerprint": _sum_of([self._all]),
+            "held": _sum_of([self._held]),
         }
+
+
+def _check_text(document_id: object, text: str | None) -> None:
+    if not isinstance(document_id, str):
+        msg = f"The document store returned a document with the id {document_id!r}: ids must be texts."
+        raise ValueError(msg)
+    for what, value in (("id", document_id), ("text", text or "")):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            msg = (
+                f"The {what} of the document {document_id!r} holds half a character ({value[error.start]!r}, a lone "
+                "surrogate), which UTF-8 can't write: write the document to the store again without it."
+            )
+            raise ValueError(msg) from error
 
 
 def _check_vector(document_id: str, vector: np.ndarray, dim: int) -> None:
@@ -265,19 +260,15 @@ def _check_vector(document_id: str, vector: np.ndarray, dim: int) -> None:
 
 def _mark(document_id: str, vector: np.ndarray) -> int:
     """
-    What a document adds to a fingerprint.
+    Say what a document adds to a fingerprint.
 
-    Sums of SHA-256 don't depend on the order, so that pages can come as a store likes and nothing need be sorted.
+    Sums of SHA-256 don't depend on the order, so pages may come in any order and nothing need be sorted.
     """
     return int.from_bytes(hashlib.sha256(document_id.encode() + b"\0" + vector.tobytes()).digest())
 
 
-def _sum_of(ids: list[str], vectors: np.ndarray) -> int:
-    return int(_hex(sum(_mark(document_id, row) for document_id, row in zip(ids, vectors, strict=True))), 16)
-
-
-def _hex(total: int) -> str:
-    return f"{total % 2**256:064x}"
+def _sum_of(marks: Iterable[int]) -> str:
+    return f"{sum(marks) % 2**256:064x}"
 
 
 def stored_vectors(file: Path, texts: list[str], encode: Callable[[], np.ndarray]) -> np.ndarray:
@@ -285,16 +276,16 @@ def stored_vectors(file: Path, texts: list[str], encode: Callable[[], np.ndarray
     Embed texts once: a file beside the vectors tells whether they belong to these texts.
 
     :param file: Where the vectors are kept, `.npy`.
-    :param texts: What the vectors depend on.
-    :param encode: Makes the vectors.
-    :returns: The vectors, memory-mapped.
     """
-    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    digest = fingerprint("\0".join(texts))
     mark = file.with_suffix(".sha256")
     if not (file.exists() and mark.exists() and mark.read_text() == digest):
         file.parent.mkdir(parents=True, exist_ok=True)
+        made = encode()
         mark.unlink(missing_ok=True)
-        np.save(file, encode())
-        mark.write_text(digest)
+        with written(file) as unfinished, unfinished.open("wb") as content:  # another process may have the file mapped
+            np.save(content, made)
+        with written(mark) as unfinished:
+            unfinished.write_text(digest)
     vectors: np.ndarray = np.load(file, mmap_mode="r")
     return vectors

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 What an index knows that its encoder does not: which passage a sentence stands in.
 
@@ -24,13 +20,11 @@ def toward_own_passages(
     """
     Move the targets of sentences toward the passages that they stand in.
 
-    Of directions, not of lengths: (1 - weight) t/|t| + weight p/|p|, at the length of t, where t is the teacher's
+    Directions are mixed, not lengths: (1 - weight) t/|t| + weight p/|p|, at the length of t, where t is the teacher's
     vector and p the mean direction of the passages.
 
-    :param vectors: The teacher's vectors, `[texts, dim]`; they stay as they are.
-    :param texts: What they are of.
+    :param vectors: The teacher's vectors, `[texts, dim]`, which are not changed.
     :param places: Sentence -> the numbers of its documents in the index; the targets of other texts don't move.
-    :param index: The index.
     :param weight: From 0, the teacher alone, to below 1.
     :returns: The targets, `[texts, dim]`.
     """
@@ -47,12 +41,9 @@ def toward_own_passages(
 
 def judged_by_place(sentences: Mapping[str, str], places: Mapping[str, list[int]], index: IndexView) -> Qrels:
     """
-    Judgments for sentences of an index: the documents that a sentence stands in are relevant.
+    Judgments for sentences of an index: the documents that a sentence stands in are relevant to it.
 
-    :param sentences: Query id -> sentence.
     :param places: Sentence -> the numbers of its documents in the index.
-    :param index: The index.
-    :returns: Judgments.
     """
     return {query_id: {index.ids[number]: 1 for number in places[sentence]} for query_id, sentence in sentences.items()}
 

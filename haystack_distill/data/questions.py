@@ -1,28 +1,16 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Questions to train on, with answers where there are any: JSON lines, Parquet, a BEIR folder, or a `datasets` name."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from haystack_distill.data.beir import Qrels, read_qrels
+from haystack_distill.data.beir import Qrels, read_corpus, read_qrels
 from haystack_distill.files.json_lines import read_json_lines
 
 
 @dataclass(frozen=True)
 class Question:
-    """
-    A question.
-
-    :param id: Its id.
-    :param text: Its text.
-    :param answers: Reference answers.
-    :param judged: Document id -> grade, where there are judgments.
-    """
+    """A question, with reference answers and with judgments (document id -> grade) where there are any."""
 
     id: str
     text: str
@@ -32,52 +20,22 @@ class Question:
 
 def read_questions(source: str | Path, split: str = "train") -> list[Question]:
     """
-    Read questions.
+    Read questions, in their order.
 
     :param source: A BEIR folder, a `.jsonl` or `.parquet` file with `_id`, `text` and perhaps `metadata.answers` or
         `answers`, or the name of a data set for the `datasets` library with such columns.
     :param split: Of a BEIR folder with judgments: only their queries; or of the data set.
-    :returns: The questions in their order.
     :raises FileNotFoundError: If there is no such file, folder or data set.
     :raises ValueError: If a row has no text, an id comes twice, or there is no question.
     """
     path = Path(source)
-    judgments: Qrels | None = None
     if path.is_dir():
-        rows = list(_objects(path / "queries.jsonl"))
-        file = path / "qrels" / f"{split}.tsv"
-        if file.is_file():
-            documents = {str(row["_id"]) for row in _objects(path / "corpus.jsonl")}
-            judgments = read_qrels(file, {str(row.get("_id")) for row in rows}, documents)
-        elif any((path / "qrels").glob("*.tsv")):
-            there = ", ".join(sorted(one.stem for one in (path / "qrels").glob("*.tsv")))
-            msg = f"{path} has no qrels/{split}.tsv: name one of its splits, {there}."
-            raise FileNotFoundError(msg)
+        rows = _numbered(path / "queries.jsonl")
     elif path.suffix == ".jsonl":
-        rows = list(_objects(path))
+        rows = _numbered(path)
     else:
-        rows = _data_set(path, str(source), split)
-    questions = [_question(row, number, source, judgments) for number, row in enumerate(rows, start=1)]
-    if judgments is not None:
-        questions = [question for question in questions if question.id in judgments]
-    _check(questions, source)
-    return questions
-
-
-def _question(row: dict[str, Any], number: int, source: Any, judgments: Qrels | None) -> Question:
-    text = row.get("text", row.get("query", row.get("question")))
-    if not isinstance(text, str) or not text.strip():
-        msg = f"{source}, row {number}: the question is empty; remove it, or name its column `text`."
-        raise ValueError(msg)
-    query_id = str(row.get("_id", row.get("query_id", row.get("id", number - 1))))
-    answers = row.get("answers", (row.get("metadata") or {}).get("answers"))
-    if isinstance(answers, dict):  # SQuAD's form
-        answers = answers.get("text")
-    answers = [answers] if isinstance(answers, str) else list(answers) if answers is not None else []
-    return Question(query_id, text, [str(answer) for answer in answers], (judgments or {}).get(query_id, {}))
-
-
-def _check(questions: list[Question], source: Any) -> None:
+        rows = list(enumerate(_data_set(path, str(source), split), start=1))
+    questions = [_question(row, f"{source}, row {number}", number) for number, row in rows]
     if not questions:
         msg = f"{source} holds no question."
         raise ValueError(msg)
@@ -87,10 +45,48 @@ def _check(questions: list[Question], source: Any) -> None:
             msg = f"{source}: the query id {question.id!r} comes twice; give each query an id of its own."
             raise ValueError(msg)
         seen.add(question.id)
+    judgments = _judgments(path, split, seen)
+    if judgments is None:
+        return questions
+    judged = [replace(question, judged=judgments[question.id]) for question in questions if question.id in judgments]
+    if not judged:
+        msg = f"{source} holds no question: {split}.tsv judges nothing relevant."
+        raise ValueError(msg)
+    return judged
 
 
-def _objects(file: Path) -> Iterator[dict[str, Any]]:
-    return (row for _, row in read_json_lines(file, "questions are read from JSON lines"))
+def _judgments(path: Path, split: str, query_ids: set[str]) -> Qrels | None:
+    """What a BEIR folder judges; None where there are no judgments at all."""
+    splits = {file.stem: file for file in (path / "qrels").glob("*.tsv")}
+    if not splits:
+        return None
+    if split not in splits:
+        msg = f"{path} has no qrels/{split}.tsv: name one of its splits, {', '.join(sorted(splits))}."
+        raise FileNotFoundError(msg)
+    return read_qrels(splits[split], query_ids, read_corpus(path / "corpus.jsonl").documents)
+
+
+def _question(row: dict[str, Any], where: str, number: int) -> Question:
+    text = row.get("text", row.get("query", row.get("question")))
+    if not isinstance(text, str) or not text.strip():
+        msg = f"{where}: the question is empty; remove it, or name its column `text`."
+        raise ValueError(msg)
+    metadata = row.get("metadata")
+    answers = row.get("answers", metadata.get("answers") if isinstance(metadata, dict) else None)
+    if isinstance(answers, dict):  # SQuAD's form
+        answers = answers.get("text")
+    if answers is None or isinstance(answers, str):
+        answers = [answers] if answers else []
+    try:
+        answers = [str(answer) for answer in answers]
+    except TypeError as error:
+        msg = f"{where}: the answers must be a text or a list of texts, not {answers!r}."
+        raise ValueError(msg) from error
+    return Question(str(row.get("_id", row.get("query_id", row.get("id", number - 1)))), text, answers, {})
+
+
+def _numbered(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    return list(read_json_lines(file, "questions are read from JSON lines"))
 
 
 def _data_set(path: Path, name: str, split: str) -> list[dict[str, Any]]:

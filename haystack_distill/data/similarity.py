@@ -1,8 +1,4 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-"""How an index ranks: told from the order in which it returns vectors, not from the name of a setting."""
+"""How an index ranks: found out from the order in which it returns vectors, not from the name of a setting."""
 
 from collections.abc import Iterable
 
@@ -22,31 +18,41 @@ Found = tuple[np.ndarray, np.ndarray]
 
 def scores(similarity: str, query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """
-    Score vectors, higher is better.
+    Score vectors for a query, higher is better; euclidean distances are squared, as stores square them.
 
-    :param similarity: `cosine`, `dot_product` or `euclidean`.
     :param query: `[dim]`.
     :param vectors: `[vectors, dim]`.
-    :returns: `[vectors]`.
+    :returns: `[vectors]`, float64.
     """
     query, vectors = np.asarray(query, dtype=np.float64), np.asarray(vectors, dtype=np.float64)
     if similarity == "euclidean":
-        return -np.linalg.norm(vectors - query, axis=1)
-    products = vectors @ query
-    if similarity == "dot_product":
-        return products
-    cosines: np.ndarray = products / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(query))
-    return cosines
+        return np.asarray(-np.square(vectors - query).sum(axis=1))
+    if similarity == "cosine":
+        query = query / max(float(np.linalg.norm(query)), 1e-12)
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.asarray(vectors @ query)
+
+
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """
+    Compare vectors row by row.
+
+    :param first: `[rows, dim]`.
+    :param second: `[rows, dim]`.
+    :returns: `[rows]`; NaN where a row is all zeros.
+    """
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.sum(first * second, axis=1) / lengths)
 
 
 def shares_in_order(searches: Iterable[Found]) -> dict[str, float]:
     """
     Compare orders with what each similarity would have made of the same vectors.
 
-    Only the order within what was found is looked at, so that an approximate index, which misses some neighbours, is
+    Only the order within what was found counts, so that an approximate index, which misses some neighbours, is
     recognised as surely as an exact one.
 
-    :param searches: Queries and what a store found for them.
     :returns: Similarity -> the share of pairs that stand as it ranks them; 1.0 for all where no pair differs.
     """
     searches = list(searches)
@@ -66,11 +72,10 @@ def _share_in_order(similarity: str, searches: list[Found]) -> float:
 
 def recognise(shares: dict[str, float], declared: str | None = None) -> str | None:
     """
-    Name the similarity that explains an order.
+    Name the similarity that explains an order, or None if none does.
 
     :param shares: What `shares_in_order` returned.
-    :param declared: Which one is claimed; taken where the order fits it as well as the best.
-    :returns: The similarity, or None if none explains the order.
+    :param declared: The similarity that the store claims; taken where the order fits it as well as the best.
     """
     best = max(shares, key=lambda name: shares[name])
     if shares[best] < RECOGNISED:
@@ -79,11 +84,7 @@ def recognise(shares: dict[str, float], declared: str | None = None) -> str | No
 
 
 def has_length_one(vectors: np.ndarray) -> bool:
-    """
-    Whether all vectors have length 1, to 1e-3.
-
-    :param vectors: `[vectors, dim]`.
-    """
+    """Whether all vectors, `[vectors, dim]`, have length 1, to 1e-3."""
     return bool(np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))
 
 
@@ -91,8 +92,7 @@ def rank_alike(first: tuple[str, bool], second: tuple[str, bool]) -> bool:
     """
     Whether two indexes rank the same way: over vectors of length 1 every similarity ranks as cosine does.
 
-    :param first: A similarity, and whether the vectors it ranks have length 1.
-    :param second: Another.
+    :param first: A similarity, and whether the vectors that it ranks have length 1.
     """
-    one, other = ("cosine" if normalized else similarity for similarity, normalized in (first, second))
-    return one == other
+    mine, other = ("cosine" if normalized else similarity for similarity, normalized in (first, second))
+    return mine == other

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 The one data contract: a training set is a folder of Parquet shards and a `training_set.json`.
 
@@ -10,16 +6,16 @@ One row a query. Shards are written to a temporary name and moved into place, so
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from haystack_distill.files.folders import published, write_json
+from haystack_distill.files.folders import published, write_json, written
 
 VERSION = 1
 MANIFEST = "training_set.json"
@@ -46,14 +42,11 @@ class Row:
     """
     A query and its candidates.
 
-    :param query_id: Its id.
-    :param query: Its text.
-    :param answers: Reference answers, may be empty.
     :param document_ids: Ids in the store, in the retriever's order.
-    :param documents: Their texts, so that a teacher needs no store.
-    :param retriever_scores: From vectors; the reciprocal rank where the retriever has none (`similarity` says so).
-    :param teacher_scores: None until labelled.
-    :param labels: Judgments, where the user has any.
+    :param documents: The texts, so that a teacher needs no store.
+    :param retriever_scores: Scores of vectors; the reciprocal rank where the retriever has no vectors (`similarity` of
+        the set says so).
+    :param labels: Judgments of people, where there are any.
     """
 
     query_id: str
@@ -66,11 +59,7 @@ class Row:
     labels: list[int] | None = None
 
     def check(self) -> None:
-        """
-        Refuse a row that breaks the contract.
-
-        :raises ValueError: If columns differ in length, an id comes twice, or a score is no number.
-        """
+        """Refuse, with a ValueError, columns of unequal length, an id that comes twice, and a score that is none."""
         columns = ("documents", "retriever_scores", "teacher_scores", "labels")
         for name in columns:
             values = getattr(self, name)
@@ -102,7 +91,6 @@ class TrainingSet:
         print(row.query, row.teacher_scores)
     ```
 
-    :param folder: The folder.
     :param manifest: What `training_set.json` holds: `version`, `source`, `retriever`, `similarity`, `teacher` (None
         until labelled), `shards` (file name -> `rows`, and what labelling found) and `rows`.
     """
@@ -116,8 +104,6 @@ class TrainingSet:
         """
         Open a training set.
 
-        :param folder: The folder.
-        :returns: The training set.
         :raises FileNotFoundError: If the folder, its manifest or a shard is missing.
         :raises ValueError: If the manifest is broken or of another version.
         """
@@ -129,7 +115,7 @@ class TrainingSet:
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
             version, shards = manifest["version"], list(manifest["shards"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             msg = f"{file} is broken ({error!r}): restore it, or build the training set again."
             raise ValueError(msg) from error
         if version != VERSION:
@@ -147,13 +133,7 @@ class TrainingSet:
         return list(self.manifest["shards"])
 
     def read_shard(self, name: str) -> list[Row]:
-        """
-        Read a shard.
-
-        :param name: Its file name.
-        :returns: Its rows.
-        :raises ValueError: If the file has not the contract's columns.
-        """
+        """Read the rows of a shard; a ValueError says which of the contract's columns it lacks."""
         table = parquet.read_table(self.folder / name)
         lacking = sorted(set(SCHEMA.names) - set(table.column_names))
         if lacking:
@@ -162,13 +142,7 @@ class TrainingSet:
         return [Row(**row) for row in table.select(SCHEMA.names).to_pylist()]
 
     def write_shard(self, name: str, rows: Iterable[Row]) -> None:
-        """
-        Write a shard in one step.
-
-        :param name: Its file name.
-        :param rows: Its rows.
-        :raises ValueError: If a row breaks the contract.
-        """
+        """Write a shard in one step; a row that breaks the contract is a ValueError."""
         write_shard(self.folder / name, rows)
 
     def save_manifest(self) -> None:
@@ -203,13 +177,7 @@ class TrainingSet:
         return (row for row in self if row.teacher_scores is not None)
 
     def without_labels(self, folder: str | Path) -> "TrainingSet":
-        """
-        Copy the set without its teacher scores, for another teacher.
-
-        :param folder: The new folder.
-        :returns: The copy.
-        :raises FileExistsError: If the folder exists.
-        """
+        """Copy the set into a new folder without its teacher scores, for another teacher."""
         return write_training_set(
             folder,
             (replace(row, teacher_scores=None) for row in self),
@@ -228,23 +196,19 @@ def write_training_set(
     shard_rows: int = SHARD_ROWS,
 ) -> TrainingSet:
     """
-    Write a training set.
+    Write a training set into a new folder.
 
-    :param folder: The new folder.
-    :param rows: The rows.
-    :param source: Where the queries come from.
-    :param retriever: What found the candidates.
+    :param retriever: The name of what found the candidates.
     :param similarity: What `retriever_scores` are.
     :param teacher: The identity of the teacher, where rows carry its scores.
-    :param shard_rows: Rows a shard.
-    :returns: The training set.
     :raises FileExistsError: If the folder exists.
     :raises ValueError: If there are no rows, one breaks the contract, or two have one id.
     """
     with published(folder) as unfinished:
         shards: dict[str, dict[str, Any]] = {}
         seen: set[str] = set()
-        for number, chunk in enumerate(_chunks(rows, shard_rows)):
+        rest = iter(rows)
+        for number, chunk in enumerate(iter(lambda: list(islice(rest, shard_rows)), [])):
             for row in chunk:
                 if row.query_id in seen:
                     msg = f"The query id {row.query_id!r} comes twice: give each query an id of its own."
@@ -269,16 +233,7 @@ def manifest_of(
     similarity: str,
     teacher: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """
-    What `training_set.json` holds.
-
-    :param shards: File name -> `rows`.
-    :param source: Where the queries come from.
-    :param retriever: What found the candidates.
-    :param similarity: What `retriever_scores` are.
-    :param teacher: The identity of the teacher.
-    :returns: The manifest.
-    """
+    """What `training_set.json` holds, see `write_training_set`; `shards` is file name -> `rows`."""
     return {
         "version": VERSION,
         "source": source,
@@ -291,40 +246,14 @@ def manifest_of(
 
 
 def shard_name(number: int) -> str:
-    """
-    The file name of a shard.
-
-    :param number: From 0.
-    """
+    """The file name of a shard; they are counted from 0."""
     return f"shard-{number:05d}.parquet"
 
 
 def write_shard(file: Path, rows: Iterable[Row]) -> None:
-    """
-    Write rows to a Parquet file in one step.
-
-    :param file: The file.
-    :param rows: The rows.
-    :raises ValueError: If a row breaks the contract.
-    """
+    """Write rows to a Parquet file in one step; a row that breaks the contract is a ValueError."""
     rows = list(rows)
     for row in rows:
         row.check()
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    try:
+    with written(file) as unfinished:
         parquet.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA), unfinished)
-        os.replace(unfinished, file)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -1,13 +1,9 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Asymmetric dual encoders: a shallow query and a deeper document encoder, cut from one model and trained together.
 
 The KALE paper's other half (arXiv 2304.01016, section 3): queries are encoded while somebody waits and documents once,
-so depth is taken from the query side. Unlike an alignment (`kale.align`) this moves the document vectors, so the index
-must be made anew.
+so depth is taken from the query side. Unlike an alignment this moves the document vectors, so the index must be made
+anew.
 
 ```python
 from haystack_distill.distill.pair import AsymmetricSettings, rows_of_training_set, save_pair, train_asymmetric
@@ -19,8 +15,6 @@ save_pair(pair, "models/2-and-6")  # models/2-and-6/query and models/2-and-6/doc
 ```
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,17 +28,18 @@ from haystack_distill.data.index import IndexView
 from haystack_distill.data.training_set import TrainingSet
 from haystack_distill.distill.pair_training import (
     AsymmetricTraining,
-    ReembeddingEvaluator,
     routed,
     train_routes,
 )
-from haystack_distill.evaluation.proof import check_saved
+from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator, ReembeddingEvaluator
+from haystack_distill.evaluation.proof import index_facts, save_model
 from haystack_distill.evaluation.quality import Quality, measure, search
-from haystack_distill.files.folders import claim, published, write_json
+from haystack_distill.files.folders import published, write_json
+from haystack_distill.files.runs import claim, fingerprint
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import find_stack
 from haystack_distill.students.layer_search import LayerSearch, make_layered
-from haystack_distill.training.index_evaluator import METRIC, IndexRetrievalEvaluator
+from haystack_distill.training.trainer import METRIC
 
 FOLD_TEXTS = 2000
 """Texts of the index over which dropped layers are averaged into the token embeddings."""
@@ -54,16 +49,13 @@ SEARCH_QUERIES = 100
 
 SIDES = ("query", "document")
 
+SUMMARY = "asymmetric.json"
+"""What a pair's folder says of both encoders."""
+
 
 @dataclass(frozen=True)
 class AsymmetricSettings:
-    """
-    What is wanted.
-
-    :param query_layers: How many layers the query encoder keeps.
-    :param document_layers: How many the document encoder keeps.
-    :param training: How they are trained.
-    """
+    """How many layers each encoder keeps, and how they are trained."""
 
     query_layers: int
     document_layers: int
@@ -76,13 +68,19 @@ class AsymmetricPair:
     Two plain encoders of one vector space.
 
     :param query_model: Embeds queries; applies its own prompt and normalisation.
-    :param document_model: Embeds documents; the same.
-    :param summary: `layers` (of each side, by their numbers in the teacher), `rows`, `seconds`, `history`, `settings`.
+    :param document_model: Embeds documents; applies its own as well.
+    :param summary: `layers` (of each side, by their numbers in the teacher), `rows`, `seconds`, `history`, `settings`,
+        and `index`, against which a store is checked.
     """
 
     query_model: SentenceTransformer
     document_model: SentenceTransformer
     summary: dict[str, Any]
+
+    @property
+    def models(self) -> dict[str, SentenceTransformer]:
+        """Side -> encoder."""
+        return dict(zip(SIDES, (self.query_model, self.document_model), strict=True))
 
 
 def rows_of_training_set(training_set: TrainingSet, *, negatives: bool = True) -> Dataset:
@@ -92,7 +90,6 @@ def rows_of_training_set(training_set: TrainingSet, *, negatives: bool = True) -
     The negative is the passage that the retriever ranks highest among the lower half in the teacher's eyes: near enough
     to teach, and not the runner-up, which may well answer too.
 
-    :param training_set: A labelled training set.
     :param negatives: Whether to give each query a hard negative.
     :returns: `query`, `positive` and perhaps `negative`. Queries with equal scores, or too few passages, are left out.
     :raises ValueError: If the set is not labelled, or no query is left.
@@ -104,8 +101,8 @@ def rows_of_training_set(training_set: TrainingSet, *, negatives: bool = True) -
         if len(scores) < 2 or scores[order[0]] == scores[order[-1]]:
             continue
         low = min(int(place) for place in order[(len(order) + 1) // 2 :])  # passages stand in the retriever's order
-        one = {"query": row.query, "positive": row.documents[int(order[0])]}
-        rows.append({**one, "negative": row.documents[low]} if negatives else one)
+        pair = {"query": row.query, "positive": row.documents[int(order[0])]}
+        rows.append({**pair, "negative": row.documents[low]} if negatives else pair)
     return _dataset(rows, f"{training_set.folder} has no query whose passages differ in their teacher scores")
 
 
@@ -113,8 +110,6 @@ def rows_of_qrels(data: BeirFolder, split: str = "train") -> Dataset:
     """
     Training rows from judgments: one for each relevant passage.
 
-    :param data: A BEIR folder.
-    :param split: Whose judgments.
     :returns: `query` and `positive`.
     :raises ValueError: If nothing is judged.
     """
@@ -141,32 +136,18 @@ def train_asymmetric(
     """
     Cut a query and a document encoder out of one bi-encoder and train them together.
 
-    Which layers stay is searched for each depth as `kale.align` does, on what a query encoder of that depth finds in
+    Which layers stay is searched for each depth as an alignment does, on what a query encoder of that depth finds in
     the index as it is. A run that was killed goes on from its last checkpoint.
 
     :param teacher: The bi-encoder that made the index; it is left as it is.
     :param rows: `query`, `positive` and perhaps `negative`: see `rows_of_training_set` and `rows_of_qrels`.
-    :param settings: What is wanted.
-    :param workspace: Holds the checkpoints.
     :param index: The index: its texts are embedded again, its vectors serve the choice of layers.
     :param dev_queries: Query id -> text, to choose layers and checkpoint on.
-    :param dev_qrels: Their judgments.
-    :param progress: Whether to show a progress bar.
-    :returns: Two plain encoders.
     :raises ValueError: If a depth does not fit, rows lack a column, or the workspace holds a run with other settings.
     """
     _check(teacher, rows, settings)
     checkpoints = workspace / "checkpoints"
-    claim(
-        workspace,
-        {
-            "settings": asdict(settings),
-            "teacher": {"query_prefix": teacher.query_prefix, "normalize": teacher.normalize, "dim": teacher.dim},
-            "index": index.fingerprint,
-            "rows": hashlib.sha256(json.dumps([list(rows[name]) for name in rows.column_names]).encode()).hexdigest(),
-        },
-        checkpoints.glob("*"),
-    )
+    claim(workspace, run_of(teacher, rows, settings, index, dev_queries, dev_qrels), checkpoints.glob("*"))
     layers = _choose_layers(teacher, settings, index, dev_queries, dev_qrels)
     texts = _spread(index.texts, FOLD_TEXTS)
     prompts = {"query": teacher.query_prefix, "document": teacher.document_prefix}
@@ -174,15 +155,40 @@ def train_asymmetric(
     student = routed(query, document, prompts)
     evaluator = ReembeddingEvaluator(dev_queries, dev_qrels, index)
     training = train_routes(student, rows, evaluator, index, checkpoints, settings.training, progress=progress)
+    trained = {side: _plain(student, side, prompts[side]) for side in SIDES}
+    some = embedded(trained["document"], _spread(index.texts, FOLD_TEXTS))
     summary = {
         "layers": {side: list(layers[side]) for side in SIDES},
         "rows": len(rows),
         "seconds": training.seconds,
         "history": training.history,
-        "settings": json.loads(json.dumps(asdict(settings))),
+        "settings": asdict(settings),
+        "index": index_facts(index, embedded_again=some),
     }
-    trained = {side: _plain(student, side, prompts[side]) for side in SIDES}
     return AsymmetricPair(trained["query"], trained["document"], summary)
+
+
+def run_of(
+    teacher: BiEncoder,
+    rows: Dataset,
+    settings: AsymmetricSettings,
+    index: IndexView,
+    dev_queries: dict[str, str],
+    dev_qrels: Qrels,
+) -> dict[str, Any]:
+    """What a pair depends on."""
+    return {
+        "settings": settings,
+        "teacher": {"query_prefix": teacher.query_prefix, "normalize": teacher.normalize, "dim": teacher.dim},
+        "index": index.fingerprint,
+        "rows": fingerprint([list(rows[name]) for name in rows.column_names]),
+        "dev": fingerprint([{key: dev_queries[key] for key in dev_qrels}, dev_qrels]),
+    }
+
+
+def embedded(model: SentenceTransformer, texts: list[str]) -> np.ndarray:
+    """The vectors of documents, `[texts, dim]`, float32."""
+    return np.asarray(model.encode(texts, batch_size=64, show_progress_bar=False), dtype=np.float32)
 
 
 def save_pair(pair: AsymmetricPair, folder: str | Path) -> None:
@@ -191,42 +197,20 @@ def save_pair(pair: AsymmetricPair, folder: str | Path) -> None:
 
     Never as one `Router`: stock embedders know nothing of routes and would send queries through the document encoder.
 
-    :param pair: The encoders.
-    :param folder: The folder to make.
     :raises FileExistsError: If it is there already.
     :raises ValueError: If an encoder that is loaded again makes other vectors.
     """
     with published(folder) as unfinished:
-        write_pair(pair, unfinished)
-
-
-def write_pair(pair: AsymmetricPair, folder: Path) -> None:
-    """
-    Write both encoders into a folder that is being made.
-
-    :param pair: The encoders.
-    :param folder: The folder.
-    :raises ValueError: If an encoder that is loaded again makes other vectors.
-    """
-    for side, model in zip(SIDES, (pair.query_model, pair.document_model), strict=True):
-        model.save(str(folder / side), create_model_card=False)
-        check_saved(folder / side, model, ["What does the loaded model make of this text?", side])
-    write_json(folder / "asymmetric.json", pair.summary)
+        for side, model in pair.models.items():
+            save_model(unfinished / side, model, [f"What does the loaded {side} encoder make of it?"], pair.summary)
+        write_json(unfinished / SUMMARY, pair.summary)
 
 
 def measure_pair(pair: AsymmetricPair, index: IndexView, queries: dict[str, str], qrels: Qrels) -> Quality:
-    """
-    How well a pair retrieves, with all documents of the index embedded again.
-
-    :param pair: The encoders.
-    :param index: The index; only its texts count.
-    :param queries: Query id -> text.
-    :param qrels: Judgments.
-    :returns: The quality.
-    """
-    vectors = np.asarray(pair.document_model.encode(index.texts, batch_size=64, show_progress_bar=False))
-    found = pair.query_model.encode([queries[query_id] for query_id in qrels], show_progress_bar=False)
-    return measure(search(replace(index, vectors=vectors), list(qrels), np.asarray(found)), qrels)
+    """How well a pair retrieves, with all documents of the index embedded again; only the texts of the index count."""
+    moved = replace(index, vectors=embedded(pair.document_model, index.texts))
+    found = embedded(pair.query_model, [queries[query_id] for query_id in qrels])
+    return measure(search(moved, list(qrels), found), qrels)
 
 
 def _dataset(rows: list[dict[str, str]], fault: str) -> Dataset:

@@ -1,41 +1,27 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
+"""Two encoders, the whole job: trained on a labelled set, measured beside the one they came from, and written."""
 
-"""Two encoders of different depth out of a labelled training set, measured beside the one they came from."""
-
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from haystack_distill.data.index import IndexView
-from haystack_distill.data.sentences import unseen
 from haystack_distill.data.training_set import TrainingSet
-from haystack_distill.distill.job import Dev, held_out
 from haystack_distill.distill.pair import (
+    SUMMARY,
     AsymmetricPair,
     AsymmetricSettings,
+    embedded,
     rows_of_training_set,
+    run_of,
     train_asymmetric,
-    write_pair,
 )
-from haystack_distill.distill.proof import UNTOUCHED, judge_of, splits_of
-from haystack_distill.distill.targets import targets_of
-from haystack_distill.evaluation.comparison import (
-    measure_move,
-    metrics,
-    student_system,
-    teacher_system,
-    wins_and_losses,
-)
+from haystack_distill.distill.targets import held_out, targets_of
+from haystack_distill.evaluation.comparison import measure_move, student_system, teacher_system
+from haystack_distill.evaluation.held_out import Asked, Dev, splits_of
+from haystack_distill.evaluation.measures import headline
+from haystack_distill.evaluation.proof import UNTOUCHED, Card, Evidence, Result, finished, left_out_fact, prove
 from haystack_distill.evaluation.quality import measure, search
-from haystack_distill.evaluation.report import write_report
-from haystack_distill.files.folders import published, workspace_for, write_json
-from haystack_distill.files.processes import process_number, wait_for_all
+from haystack_distill.files.runs import fingerprint
 from haystack_distill.students.bi_encoder import BiEncoder
 
 
@@ -46,6 +32,7 @@ def train_and_prove_pair(
     index: IndexView,
     settings: AsymmetricSettings,
     output: Path,
+    workspace: Path,
     judged: str | None = None,
     *,
     progress: bool = True,
@@ -54,78 +41,88 @@ def train_and_prove_pair(
     Train a query and a document encoder on the teacher's favourites and write both with their proof into a new folder.
 
     :param encoder: The encoder they are cut from, with the settings of the index.
-    :param name: Its folder or hub name.
-    :param training_set: A labelled training set.
-    :param index: The index.
-    :param settings: What is wanted.
     :param output: The folder to make: `query` and `document` are plain encoders in it.
+    :param workspace: See `running`.
     :param judged: See `distill_and_prove`.
-    :param progress: Whether to show progress bars.
     :returns: The content of `metrics.json`, see docs/metrics.md.
     :raises ValueError: See `train_asymmetric`.
     """
-    workspace = workspace_for(output)
+    seed = settings.training.seed
     dev, test = splits_of(judged, index)
-    chosen = dev or held_out(targets_of(training_set.labelled(), index.ids), index, settings.training.seed)
-    rows = rows_of_training_set(training_set)
-    asked = test[0].values() if test else ()
-    left = set(unseen(rows["query"], [*chosen.queries.values(), *asked]))
-    kept = [number for number, query in enumerate(rows["query"]) if query in left]
-    pair = train_asymmetric(
-        encoder, rows.select(kept), settings, workspace, index, chosen.queries, chosen.qrels, progress=progress
-    )
-    if process_number():  # the first process measures and writes for all
-        wait_for_all()
-        return json.loads((output / "metrics.json").read_text(encoding="utf-8"))
-    figures = _measured(encoder, pair, index, chosen, test, settings.training.seed)
-    made = {"trained": name, "teacher": training_set.manifest["teacher"], "dev_judged": chosen.judged, **pair.summary}
-    with published(output) as folder:
-        write_pair(pair, folder)
-        report = figures.pop("report")
-        write_json(folder / "metrics.json", {**figures, "provenance": made})
-        (folder / "report.html").write_text(report, encoding="utf-8")
-    wait_for_all()
-    shutil.rmtree(workspace, ignore_errors=True)
-    return {**figures, "provenance": made}
+    tested = Asked(test[0].values() if test else ())
+    if dev:
+        chosen = dev.without(tested)
+    else:
+        untested = (row for row in training_set.labelled() if row.query not in tested)
+        chosen = held_out(targets_of(untested, index.ids), index, seed)
+    everything = rows_of_training_set(training_set)
+    selecting = Asked(chosen.queries.values())
+    kept = [row for row, query in enumerate(everything["query"]) if query not in tested and query not in selecting]
+    if not kept:
+        msg = f"All {len(everything)} questions of the training set are asked in dev or test too: give others."
+        raise ValueError(msg)
+    rows = everything.select(kept)
+    left_out = {
+        "train": len(everything) - len(rows) - (0 if dev else len(chosen.queries)),
+        "dev": len(dev.queries) - len(chosen.queries) if dev else 0,
+    }
+    run = run_of(encoder, rows, settings, index, chosen.queries, chosen.qrels)
+    done = finished(output, run)
+    if done is not None:
+        return done
+    pair = train_asymmetric(encoder, rows, settings, workspace, index, chosen.queries, chosen.qrels, progress=progress)
+
+    def measured() -> Result:
+        queries, qrels = test or (chosen.queries, chosen.qrels)
+        before = replace(teacher_system(encoder), name=UNTOUCHED)
+        after = student_system("student", pair.query_model, pair.summary["seconds"])
+        moved = replace(index, vectors=embedded(pair.document_model, index.texts))
+        systems = measure_move(before, after, index, moved, queries, qrels)
+        evidence = Evidence(systems, index, queries, qrels, seed, UNTOUCHED)
+        old, new = _on_dev(encoder, pair, index, moved, chosen)
+        figures = {
+            **evidence.figures(),
+            "recommended": "student" if new > old else UNTOUCHED,
+            "dev": {"before": old, "after": new, "judged": chosen.judged},
+            "training_seconds": pair.summary["seconds"],
+            "judged_by": "judged test queries" if test else chosen.judge,
+            "left_out": left_out,
+            "embed_again": "all documents",
+            "provenance": {
+                "trained": name,
+                "teacher": training_set.manifest["teacher"],
+                "dev_judged": chosen.judged,
+                **pair.summary,
+                "made_of": fingerprint(run),
+            },
+        }
+        history = [{"epoch": 0.0, "dev_ndcg@10": old}, *pair.summary["history"]]
+        said = [headline(figures, UNTOUCHED), "`query` embeds queries, `document` embeds all documents again."]
+        card = Card("A query and a document encoder of different depth", "retriever", said)
+        return Result(evidence, figures, _facts(figures), history, pair.models, card, files={SUMMARY: pair.summary})
+
+    return prove(output, measured)
 
 
-def _measured(
-    encoder: BiEncoder,
-    pair: AsymmetricPair,
-    index: IndexView,
-    dev: Dev,
-    test: tuple[dict[str, str], dict[str, dict[str, int]]] | None,
-    seed: int,
-) -> dict[str, Any]:
-    queries, qrels = test or (dev.queries, dev.qrels)
-    vectors = pair.document_model.encode(index.texts, batch_size=32, show_progress_bar=False)
-    moved = replace(index, vectors=np.asarray(vectors, dtype=np.float32))
-    before, after = (
-        replace(teacher_system(encoder), name=UNTOUCHED),
-        student_system("student", pair.query_model, pair.summary["seconds"]),
-    )
-    measured = measure_move(before, after, index, moved, queries, qrels)
+def _on_dev(
+    encoder: BiEncoder, pair: AsymmetricPair, index: IndexView, moved: IndexView, dev: Dev
+) -> tuple[float, float]:
+    """Dev nDCG@10 of the encoder in its index, and of the pair in the index as it will be."""
     asked = list(dev.qrels)
     texts = [dev.queries[query_id] for query_id in asked]
-    on_dev = [
-        measure(search(where, asked, system.encode(texts)), dev.qrels).mean()
-        for system, where in ((before, index), (after, moved))
-    ]
-    figures = {
-        **metrics(measured, seed, UNTOUCHED),
-        "recommended": "student" if on_dev[1] > on_dev[0] else UNTOUCHED,
-        "dev": {"before": on_dev[0], "after": on_dev[1], "judged": dev.judged},
-        "training_seconds": pair.summary["seconds"],
-        "judged_by": "judged test queries" if test else judge_of(dev),
-        "embed_again": "all documents",
-    }
-    examples = wins_and_losses(measured["student"], measured[UNTOUCHED], queries, qrels, index)
-    facts = {
+    before = search(index, asked, encoder.encode_queries(texts))
+    after = search(moved, asked, embedded(pair.query_model, texts))
+    return measure(before, dev.qrels).mean(), measure(after, dev.qrels).mean()
+
+
+def _facts(figures: dict[str, Any]) -> dict[str, str]:
+    made = figures["provenance"]
+    return {
         "Recommendation": "use it" if figures["recommended"] == "student" else "stay with the untouched one",
-        "Layers": f"{pair.summary['layers']['query']} of queries, {pair.summary['layers']['document']} of documents",
-        "To be embedded again": "all documents",
-        "Training": f"{pair.summary['rows']} queries, {pair.summary['seconds']:.0f} s",
-        "Judged by": str(figures["judged_by"]),
+        "Trained": made["trained"],
+        "Layers": f"{made['layers']['query']} of queries, {made['layers']['document']} of documents",
+        "To be embedded again": figures["embed_again"],
+        "Training": f"{made['rows']} queries, {made['seconds']:.0f} s",
+        "Left out, since dev or test asks it": left_out_fact(figures["left_out"]),
+        "Judged by": figures["judged_by"],
     }
-    history = [{"epoch": 0.0, "dev_ndcg@10": on_dev[0]}, *pair.summary["history"]]
-    return {**figures, "report": write_report(measured, figures, examples, facts, history, UNTOUCHED)}

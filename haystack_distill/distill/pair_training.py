@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 What is handed to `SentenceTransformerTrainer` to train a query encoder and a document encoder together.
 
@@ -16,24 +12,20 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.modules import Router
 from sentence_transformers.base.sampler import BatchSamplers
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
 from sentence_transformers.util import cos_sim, dot_score
 
-from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
+from haystack_distill.evaluation.evaluators import ReembeddingEvaluator
 from haystack_distill.files.precision import bf16_is_fast
 from haystack_distill.files.processes import process_count
 from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
 
 ROUTES = {"query": "query", "positive": "document", "negative": "document"}
 """Column of the training rows -> the encoder that reads it."""
-
-MOST_DOCUMENTS = 5000
-"""Of a larger index about so many documents are embedded again at each evaluation, beside the judged ones."""
 
 TEMPERATURE = 0.05
 """Of the softmax over similarities of vectors of length 1, sentence-transformers' own."""
@@ -44,13 +36,11 @@ class AsymmetricTraining:
     """
     How two encoders are trained together.
 
-    :param epochs: Passes over the rows.
     :param batch_size: Rows a step, over all devices; the positives of the others are each row's negatives. What is
         left over at the end of an epoch waits for the next.
     :param mini_batch_size: Texts in memory at once, through gradient caching (arXiv 2101.06983), for batches that do
         not fit otherwise; the result is the same. None computes each batch at once, which is faster.
     :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
-    :param seed: Of the order.
     """
 
     epochs: int = 3
@@ -58,37 +48,6 @@ class AsymmetricTraining:
     mini_batch_size: int | None = None
     learning_rate: float = 1e-4
     seed: int = 0
-
-
-class ReembeddingEvaluator(InformationRetrievalEvaluator):
-    """
-    nDCG@10 while both sides move: the judged documents, and an even part of the others, are embedded again each time.
-
-    :param queries: Query id -> text.
-    :param qrels: Judgments.
-    :param index: The index: its texts and its similarity.
-    """
-
-    def __init__(self, queries: dict[str, str], qrels: Qrels, index: IndexView) -> None:
-        judged = {document for documents in qrels.values() for document in documents}
-        kept = judged | set(index.ids[:: max(1, len(index) // MOST_DOCUMENTS)])
-        super().__init__(
-            queries={query_id: queries[query_id] for query_id in qrels},
-            corpus={key: text for key, text in zip(index.ids, index.texts, strict=True) if key in kept},
-            relevant_docs={query_id: set(judged) for query_id, judged in qrels.items()},
-            mrr_at_k=[10],
-            ndcg_at_k=[10],
-            accuracy_at_k=[10],
-            precision_recall_at_k=[10],
-            map_at_k=[10],
-            name="dev",
-            batch_size=64,
-            write_csv=False,
-            show_progress_bar=False,
-            # The key that all jobs here share says "dot", whatever is measured under it.
-            score_functions={"dot": similarity_function(index.similarity)},
-            main_score_function="dot",
-        )
 
 
 def similarity_function(similarity: str) -> Any:
@@ -104,10 +63,7 @@ def routed(query: SentenceTransformer, document: SentenceTransformer, prompts: d
     """
     Join two encoders; they go on sharing their modules with the joined model.
 
-    :param query: Embeds queries.
-    :param document: Embeds documents.
     :param prompts: The prefix of `query` and of `document`.
-    :returns: One model with two routes.
     """
     sides: tuple[Any, Any] = (query, document)
     router = Router.for_query_document(query_modules=list(sides[0]), document_modules=list(sides[1]))
@@ -132,12 +88,8 @@ def train_routes(
 
     :param student: From `routed`.
     :param rows: `query`, `positive` and perhaps `negative`.
-    :param evaluator: The dev measure.
     :param index: How it ranks, and whether its vectors have length 1, shape the loss.
     :param checkpoints: Where checkpoints are kept; a run that finds some goes on from the last complete one.
-    :param settings: How to train.
-    :param progress: Whether to show a progress bar.
-    :returns: What happened.
     """
     shape = {
         "scale": 1 / TEMPERATURE if index.normalized or index.similarity == "cosine" else 1.0,

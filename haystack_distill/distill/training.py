@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What is handed to `SentenceTransformerTrainer` to distil a teacher's scores into a retriever."""
 
 from dataclasses import dataclass
@@ -28,11 +24,9 @@ class RetrieverTraining:
     """
     How a retriever is trained. None stands for what suits the student.
 
-    :param epochs: Passes over the queries.
     :param batch_size: Queries a step, over all processes.
     :param learning_rate: Peak rate, after a warm-up over a tenth of the steps, falling linearly to 0.
     :param lora_rank: 0 moves all weights; above 0 only LoRA adapters of this rank, which are merged at the end.
-    :param seed: Of order and sampling.
     """
 
     epochs: int = 4
@@ -57,17 +51,10 @@ def train_retriever(
     """
     Train a student in place; it ends as its best checkpoint on dev.
 
-    :param student: The student.
-    :param targets: What it is to learn.
     :param negatives: Rows of the index, `[queries, negatives]`.
     :param documents: The texts of the index, if documents are to be embedded with the student; None if only queries
         are.
-    :param loss: The loss.
-    :param evaluator: The dev measure.
     :param checkpoints: Where checkpoints are kept; a run that finds some goes on from the last complete one.
-    :param settings: How to train.
-    :param progress: Whether to show a progress bar.
-    :returns: What happened.
     """
     columns: dict[str, list] = {"query": targets.queries}
     if documents is not None:

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Several query encoders against one index, on the same queries: the figures that a metrics file and a report hold."""
 
 from collections.abc import Callable
@@ -13,7 +9,18 @@ from sentence_transformers import SentenceTransformer
 
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
-from haystack_distill.evaluation.quality import Quality, Run, compare, latency_ms, measure, own_rows, ranking, search
+from haystack_distill.evaluation.measures import MAIN
+from haystack_distill.evaluation.quality import (
+    Quality,
+    Run,
+    compare,
+    latency_ms,
+    measure,
+    own_rows,
+    ranking,
+    search,
+    share,
+)
 from haystack_distill.files.layout import versions
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import find_stack
@@ -45,10 +52,7 @@ class Measured:
     """
     What was measured of a system.
 
-    :param system: The system.
-    :param quality: How well it ranks.
     :param encode_ms: Median milliseconds to encode one query.
-    :param run: What it found.
     """
 
     system: System
@@ -57,11 +61,7 @@ class Measured:
     run: Run
 
     def figures(self, seed: int = 0) -> dict[str, Any]:
-        """
-        The figures for a metrics file.
-
-        :param seed: Of the bootstrap.
-        """
+        """The figures for a metrics file."""
         summary = self.quality.summary(seed)
         return {
             **{name: figure["value"] for name, figure in summary.items()},
@@ -69,15 +69,20 @@ class Measured:
             "encode_ms": self.encode_ms,
         }
 
+    def against(self, reference: "Measured", seed: int = 0) -> dict[str, Any]:
+        """How it compares with another system: `share`, `share_low`, `share_high`, `speedup` and `significance`."""
+        kept = share(self.quality, reference.quality, seed=seed)
+        return {
+            "share": kept["value"],
+            "share_low": kept["low"],
+            "share_high": kept["high"],
+            "speedup": reference.encode_ms / self.encode_ms,
+            "significance": compare(self.quality, reference.quality, seed=seed),
+        }
+
 
 def student_system(name: str, model: SentenceTransformer, training_seconds: float | None = None) -> System:
-    """
-    A saved or fresh student as a system.
-
-    :param name: Its name.
-    :param model: The student: applies its own prompt and normalisation.
-    :param training_seconds: What it cost to train.
-    """
+    """A saved or fresh student as a system; it applies its own prompt and normalisation."""
     layers = 0 if is_table(model) else len(find_stack(model))
     prompt = prompt_for("query", model.prompts, model.default_prompt_name) or None
 
@@ -89,11 +94,7 @@ def student_system(name: str, model: SentenceTransformer, training_seconds: floa
 
 
 def teacher_system(teacher: BiEncoder) -> System:
-    """
-    The teacher as a system.
-
-    :param teacher: The teacher.
-    """
+    """The teacher as a system."""
     return System("teacher", teacher.encode_queries, len(find_stack(teacher.model)))
 
 
@@ -101,10 +102,6 @@ def run_of(system: System, index: IndexView, queries: dict[str, str], qrels: Qre
     """
     What a system finds for the judged queries.
 
-    :param system: The system.
-    :param index: The index.
-    :param queries: Query id -> text.
-    :param qrels: Judgments; only judged queries are asked.
     :returns: The run; a query that is a document of the index is not in its own (see `own_rows`).
     """
     vectors = np.asarray(system.encode([queries[query_id] for query_id in qrels]))
@@ -112,15 +109,7 @@ def run_of(system: System, index: IndexView, queries: dict[str, str], qrels: Qre
 
 
 def measure_all(systems: list[System], index: IndexView, queries: dict[str, str], qrels: Qrels) -> dict[str, Measured]:
-    """
-    Measure systems on the same queries; latencies one query at a time, in turn.
-
-    :param systems: The systems.
-    :param index: The index.
-    :param queries: Query id -> text.
-    :param qrels: Judgments; only judged queries are used.
-    :returns: Name -> what was measured.
-    """
+    """Measure systems on the same queries; latencies one query at a time, in turn."""
     texts = [queries[query_id] for query_id in qrels]
     runs = {system.name: run_of(system, index, queries, qrels) for system in systems}
     single = {system.name: _one_at_a_time(system) for system in systems}
@@ -137,13 +126,7 @@ def measure_move(
     """
     Measure a retriever and what became of it, each against its own index; latencies in turn.
 
-    :param before: The retriever as it was.
-    :param after: What became of it.
-    :param index: The index of the first.
-    :param moved: That of the second: the same where documents did not move.
-    :param queries: Query id -> text.
-    :param qrels: Judgments.
-    :returns: Name -> what was measured.
+    :param moved: The index of the second: the same where documents did not move.
     """
     measured = measure_all([before, after], moved, queries, qrels)
     if moved is not index:
@@ -160,18 +143,15 @@ def metrics(measured: dict[str, Measured], seed: int = 0, reference: str = "teac
     """
     Figures of all systems; of the student (the last one) its share, speed-up and significance against the reference.
 
-    :param measured: The systems, the reference among them.
-    :param seed: Of the resampling.
     :param reference: What the student is compared with: its teacher, or the retriever as it was.
     :returns: The content of `metrics.json`, see docs/metrics.md.
     """
     before, student = measured[reference], list(measured.values())[-1]
-    share = student.quality.mean() / before.quality.mean() if before.quality.mean() else float("nan")
+    compared = student.against(before, seed)
     return {
-        **{name: one.figures(seed) for name, one in measured.items()},
-        f"share_of_{reference}": share,
-        "speedup": before.encode_ms / student.encode_ms,
-        "significance": compare(student.quality, before.quality, seed=seed),
+        **{name: system.figures(seed) for name, system in measured.items()},
+        f"share_of_{reference}": compared.pop("share"),
+        **compared,
         "queries": len(before.quality.query_ids),
         "seed": seed,
         "versions": versions(),
@@ -184,31 +164,28 @@ def wins_and_losses(
     """
     The queries on which the student gained or lost most, with the texts that matter.
 
-    :param student: The student.
-    :param reference: What it is compared with.
-    :param queries: Query id -> text.
-    :param qrels: Judgments.
-    :param index: The index.
-    :param count: How many of each.
-    :returns: `wins` and `losses`: query, nDCG@10 of both, the relevant passage and what each found first.
+    :returns: `wins` and `losses`: the query, the main measure of both, the relevant passage and what each found first.
     """
-    differences = student.quality.per_query["ndcg@10"] - reference.quality.per_query["ndcg@10"]
+    ours, theirs = student.quality.per_query[MAIN.key], reference.quality.per_query[MAIN.key]
     texts = dict(zip(index.ids, index.texts, strict=True))
+
+    def first(system: Measured, query_id: str) -> str:
+        return next((texts[document] for document in ranking(system.run.get(query_id, {}))), "")
 
     def row(number: int) -> dict[str, Any]:
         query_id = student.quality.query_ids[number]
         relevant = max(qrels[query_id], key=lambda document: qrels[query_id][document])
         return {
             "query": queries[query_id],
-            "reference": float(reference.quality.per_query["ndcg@10"][number]),
-            "student": float(student.quality.per_query["ndcg@10"][number]),
+            "reference": float(theirs[number]),
+            "student": float(ours[number]),
             "relevant": texts.get(relevant, ""),
-            "reference_first": texts[ranking(reference.run[query_id])[0]],
-            "student_first": texts[ranking(student.run[query_id])[0]],
+            "reference_first": first(reference, query_id),
+            "student_first": first(student, query_id),
         }
 
-    order = np.argsort(differences, kind="stable")
+    order = np.argsort(ours - theirs, kind="stable")
     return {
-        "wins": [row(int(number)) for number in order[::-1][:count] if differences[number] > 0],
-        "losses": [row(int(number)) for number in order[:count] if differences[number] < 0],
+        "wins": [row(int(number)) for number in order[::-1][:count] if ours[number] > theirs[number]],
+        "losses": [row(int(number)) for number in order[:count] if ours[number] < theirs[number]],
     }

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Dev queries and the documents that matter to them, kept beside a student so that its exports can be judged later."""
 
 import json
@@ -14,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.own_passages import judged_by_place
-from haystack_distill.data.sentences import split_index_text
+from haystack_distill.evaluation.held_out import split_index_text
 from haystack_distill.evaluation.quality import measure, search
 from haystack_distill.files.folders import write_json
 from haystack_distill.students.bi_encoder import BiEncoder
@@ -28,8 +24,6 @@ class DevSet:
     """
     Dev queries with judgments and the part of the index that they are about.
 
-    :param queries: Query id -> text.
-    :param qrels: Their judgments.
     :param index: The documents that are judged or that the teacher finds among the first ten, without their texts.
     """
 
@@ -38,11 +32,7 @@ class DevSet:
     index: IndexView
 
     def ndcg(self, vectors: np.ndarray) -> float:
-        """
-        The mean nDCG@10 of query vectors over these documents.
-
-        :param vectors: `[queries, dim]`, in the order of `queries`.
-        """
+        """The mean nDCG@10 of query vectors, `[queries, dim]` in the order of `queries`, over these documents."""
         return measure(search(self.index, list(self.queries), vectors), self.qrels).mean()
 
     @property
@@ -52,14 +42,7 @@ class DevSet:
 
 
 def judged_by_teacher(teacher: BiEncoder, index: IndexView, queries: dict[str, str]) -> Qrels:
-    """
-    Judgments for queries without any: what the teacher ranks among the first ten counts as relevant.
-
-    :param teacher: The teacher.
-    :param index: The index.
-    :param queries: Query id -> text.
-    :returns: Judgments.
-    """
+    """Judgments for queries without any: what the teacher ranks among the first ten counts as relevant."""
     run = search(index, list(queries), teacher.encode_queries(list(queries.values())), depth=10)
     return {query_id: dict.fromkeys(found, 1) for query_id, found in run.items()}
 
@@ -68,11 +51,8 @@ def make_dev_set(index: IndexView, queries: dict[str, str], qrels: Qrels, found:
     """
     Keep what an export will be judged on.
 
-    :param index: The whole index.
-    :param queries: Query id -> text.
     :param qrels: Judgments; queries without any are left out.
     :param found: What the teacher finds for each query.
-    :returns: The dev set.
     """
     judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
     keep = {document for run in (found, qrels) for query_id in judged for document in run[query_id]}
@@ -86,8 +66,6 @@ def dev_set_of_texts(texts: list[str], encoder: BiEncoder) -> DevSet:
     Make a dev set for an encoder that no alignment left one for: sentences are queries for the texts they stand in.
 
     :param texts: Documents as they are in an index; 2,000 are enough.
-    :param encoder: The encoder.
-    :returns: The dev set.
     :raises ValueError: If the texts hold too few sentences.
     """
     some = texts[:: max(1, len(texts) // MOST_TEXTS)][:MOST_TEXTS]
@@ -101,12 +79,7 @@ def dev_set_of_texts(texts: list[str], encoder: BiEncoder) -> DevSet:
 
 
 def write_dev_set(model: Path, dev: DevSet) -> None:
-    """
-    Put a dev set beside a student. Vectors are kept in float16.
-
-    :param model: The student's folder.
-    :param dev: The dev set.
-    """
+    """Put a dev set into the folder of a student. Vectors are kept in float16."""
     folder = model / FOLDER
     folder.mkdir()
     save_file({"vectors": dev.index.vectors.astype(np.float16)}, folder / "documents.safetensors")
@@ -121,10 +94,8 @@ def write_dev_set(model: Path, dev: DevSet) -> None:
 
 def read_dev_set(model: Path) -> DevSet:
     """
-    Read the dev set of a student.
+    Read the dev set in the folder of a student.
 
-    :param model: The student's folder.
-    :returns: The dev set.
     :raises FileNotFoundError: If the student has none.
     """
     file = model / FOLDER / "dev.json"

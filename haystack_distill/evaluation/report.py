@@ -1,25 +1,28 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """One self-contained HTML page: what was kept, what was gained, where it lost."""
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
 import jinja2
-import matplotlib as mpl
-
-mpl.use("svg")
-
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from haystack_distill.evaluation.comparison import Measured
+from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells
 
-TEACHER, STUDENT, OTHER = "#6b7280", "#c2410c", "#9ca3af"
+INK, SOFT, ACCENT = "#1f2937", "#6b7280", "#c2410c"
+"""Colours of a picture, which become those of the page, in a light or a dark scheme."""
+
+INCHES = 3.6
+"""The width of a picture: so wide are 360 pixels, the width of a phone."""
+
+LONGEST = 24
+"""Letters of a name in a picture."""
 
 
 def write_report(
@@ -33,109 +36,130 @@ def write_report(
     """
     Render the report.
 
-    :param measured: The systems, the student last.
     :param metrics: From `comparison.metrics`.
     :param examples: From `comparison.wins_and_losses`.
     :param facts: What was trained on what, label -> text.
-    :param history: The dev measure by epoch, of the student's training.
-    :param reference: Which of them the student is compared with.
+    :param history: The dev measure by epoch, of the student's training; epoch 0 is the student before training.
+    :param reference: Which of the systems the student is compared with.
     :returns: HTML without any reference to another file.
     """
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(
-        resources.files("haystack_distill.evaluation").joinpath("report.html.j2").read_text("utf-8")
-    )
-    rows = [
-        {
-            "name": _label(one),
-            "is_student": one is list(measured.values())[-1],
-            "training_seconds": one.system.training_seconds,
-            "share": one.quality.mean() / (measured[reference].quality.mean() or float("nan")),
-            "speedup": measured[reference].encode_ms / one.encode_ms,
-            **metrics[name],
-        }
-        for name, one in measured.items()
-    ]
-    student = _label(list(measured.values())[-1])
-    depths = {one.system.layers for one in measured.values()}
-    return template.render(
+    rows = [_row(system, metrics, measured[reference]) for system in measured.values()]
+    students = [row for row in rows if row["is_student"]]
+    if len(students) > 1:
+        title = f"{len(students)} students against the same index"
+    else:
+        title = f"{rows[-1]['label']} against the same index" if reference == "teacher" else "The distilled retriever"
+    latencies = len({system.system.layers for system in measured.values()}) > 1
+    pictures = [_picture("quality", len(rows), lambda axes: _quality(axes, rows, metrics[reference][MAIN.key]))]
+    if latencies:
+        pictures.append(_picture("latency", len(rows), lambda axes: _latency(axes, rows)))
+    return _template().render(
+        headings=HEADINGS,
+        main=MAIN.heading,
         rows=rows,
-        title=f"{student} against the same index" if reference == "teacher" else "The distilled retriever",
-        share=metrics[f"share_of_{reference}"],
+        students=students,
+        title=title,
         reference="teacher" if reference == "teacher" else f"{reference} retriever",
         metrics=metrics,
-        student=rows[-1],
         examples=examples,
         facts=facts,
-        curve=quality_latency_curve(measured) if len(depths) > 1 else None,
-        learning=_learning_curve(history) if len(history) > 1 else None,
+        latencies=latencies,
+        pictures=pictures,
+        learning=_picture("learning", 4, lambda axes: _learning(axes, history)) if len(history) > 1 else None,
     )
 
 
-def quality_latency_curve(measured: dict[str, Measured]) -> str:
-    """
-    Draw quality against latency.
-
-    :param measured: The systems, the student last.
-    :returns: SVG.
-    """
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-    axes = figure.subplots()
-    student = list(measured)[-1]
-    for name, one in measured.items():
-        low, high = _interval(one)
-        value = one.quality.mean()
-        color = {"teacher": TEACHER, "untouched": TEACHER, student: STUDENT}.get(
-            name, STUDENT if "cut" not in name else OTHER
-        )
-        axes.errorbar(
-            one.encode_ms, value, yerr=[[value - low], [high - value]], fmt="o", color=color, markersize=7, capsize=3
-        )
-        axes.annotate(
-            _label(one), (one.encode_ms, high), xytext=(0, 6), textcoords="offset points", color=color, ha="center"
-        )
-    axes.set_xscale("log")
-    axes.margins(x=0.3, y=0.15)
-    axes.set_xlabel("milliseconds to encode one query (log scale; further left is faster)")
-    axes.set_ylabel("nDCG@10, 95 % interval")
-    axes.set_ylim(bottom=0)
-    _tidy(axes)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    return _svg(figure)
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f}"
+    environment.filters["points"] = lambda difference: f"{100 * difference:+.1f}"
+    environment.filters["p"] = lambda p: "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    folder = resources.files("haystack_distill.evaluation")
+    return environment.from_string(folder.joinpath("report.html.j2").read_text("utf-8"))
 
 
-def _interval(one: Measured) -> tuple[float, float]:
-    low, high = one.figures()["intervals"]["ndcg@10"]
-    return low, high
+def _row(measured: Measured, metrics: dict[str, Any], reference: Measured) -> dict[str, Any]:
+    """What the table, the tiles and the pictures say of a system."""
+    figures = metrics[measured.system.name]
+    interval = figures["intervals"][MAIN.key]
+    return {
+        "label": _label(measured),
+        "is_student": measured is not reference and measured.system.name != "cut_only",
+        "value": figures[MAIN.key],
+        "interval": interval,
+        "cells": cells(figures, interval),
+        "encode_ms": measured.encode_ms,
+        "training_seconds": measured.system.training_seconds,
+        "against": None if measured is reference else measured.against(reference, metrics["seed"]),
+    }
 
 
-def _learning_curve(history: Sequence[dict[str, float]]) -> str:
-    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([one["epoch"] for one in history], [one["dev_ndcg@10"] for one in history], "o-", color=STUDENT)
+def _label(measured: Measured) -> str:
+    """Names that a user chose speak for themselves."""
+    layers, name = measured.system.layers, " ".join(measured.system.name.replace("_", " ").split())
+    depth = "token table" if layers == 0 else f"{layers} layer{'s' if layers > 1 else ''}"
+    return f"{name} ({depth})" if name in {"teacher", "cut only", "student"} else name
+
+
+def _quality(axes: Axes, rows: list[dict[str, Any]], reference: float) -> None:
+    _names(axes, rows)
+    axes.axvline(reference, color=SOFT, linestyle=":", linewidth=1)
+    for place, row in enumerate(rows):
+        low, high = row["interval"]
+        color = ACCENT if row["is_student"] else SOFT
+        axes.plot([low, high], [place, place], color=color, linewidth=2)
+        axes.plot([row["value"]], [place], "o", color=color)
+    axes.set_xlabel(f"{MAIN.heading}, 95 % interval")
+
+
+def _latency(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    _names(axes, rows)
+    slowest = max(row["encode_ms"] for row in rows)
+    for place, row in enumerate(rows):
+        milliseconds = row["encode_ms"]
+        axes.barh(place, milliseconds, height=0.5, color=ACCENT if row["is_student"] else SOFT)
+        said = f"{milliseconds:.2g}" if milliseconds < 1 else f"{milliseconds:.1f}"
+        axes.text(milliseconds + slowest / 40, place, said, va="center")
+    axes.set_xlim(0, 1.2 * slowest)
+    axes.set_xlabel("milliseconds a query")
+
+
+def _learning(axes: Axes, history: Sequence[dict[str, float]]) -> None:
+    key = next(name for name in history[0] if name != "epoch")
+    axes.plot([entry["epoch"] for entry in history], [entry[key] for entry in history], "o-", color=ACCENT, ms=4)
+    axes.set_xlim(left=0)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("dev nDCG@10")
-    _tidy(axes)
-    return _svg(figure)
+    axes.set_ylabel(f"dev {MAIN.heading}" if key == f"dev_{MAIN.key}" else key.replace("_", " "))
+    if not history[0]["epoch"]:
+        axes.axhline(history[0][key], color=SOFT, linestyle=":", linewidth=1)
+        axes.set_xlabel("epoch (dotted: before training)")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def _tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
+def _names(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    labels = [row["label"] for row in rows]
+    shown = [label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…" for label in labels]
+    axes.set_yticks(range(len(rows)), shown)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _svg(figure: Figure) -> str:
+def _picture(what: str, lines: int, draw: Callable[[Axes], None]) -> str:
+    """An SVG of a height for so many lines, in the colours of the page."""
+    inked: Any = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+    # Names are no formulas, even between dollar signs.
+    style: Any = {"text.parse_math": False, "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "report"}):
+    with rc_context({**style, **dict.fromkeys(inked, INK), "svg.hashsalt": what}):
+        figure = Figure(figsize=(INCHES, 0.7 + 0.35 * lines), layout="constrained")
+        axes = figure.subplots()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2, linewidth=0.6)
+        axes.set_axisbelow(True)
+        draw(axes)
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
-
-
-def _label(one: Measured) -> str:
-    """Names that a user chose speak for themselves."""
-    layers = one.system.layers
-    depth = "token table" if layers == 0 else f"{layers} layer{'s' if layers > 1 else ''}"
-    name = one.system.name.replace("_", " ")
-    return f"{name} ({depth})" if name in {"teacher", "cut only", "student"} else name
+    svg = re.sub("<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    for color, name in ((INK, "currentColor"), (SOFT, "var(--soft)"), (ACCENT, "var(--accent)")):
+        svg = svg.replace(color, name)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{what}"', 1)

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Which index serves: a pointer file that moves in one step, and only to an index that is not worse.
 
@@ -28,7 +24,6 @@ class Serving:
     An index with the encoders that belong to it: what a pointer points at.
 
     :param query_model: Embeds queries: folder or hub name.
-    :param document_model: Embedded the documents.
     :param document_store: The serialised store: `type` and `init_parameters`.
     """
 
@@ -39,10 +34,8 @@ class Serving:
 
 def read_pointer(file: str | Path) -> Serving | None:
     """
-    Read which index serves.
+    Read which index serves; None if there is no such file yet.
 
-    :param file: The pointer.
-    :returns: What it points at, or None if there is no such file yet.
     :raises ValueError: If the file is no pointer.
     """
     path = Path(file)
@@ -63,7 +56,6 @@ def write_pointer(file: str | Path, serving: Serving, previous: Serving | None =
     """
     Move a pointer in one step.
 
-    :param file: The pointer.
     :param serving: What is to serve from now on.
     :param previous: What served before, kept in the file so that a person can go back.
     :param facts: What else to write down, such as the figures that speak for it.
@@ -89,11 +81,7 @@ def judge(
     Both are searched exactly, so that no approximation of a store hides a difference.
 
     :param old: The query encoder that serves now, and its index.
-    :param new: The candidates for both.
-    :param queries: Query id -> text.
-    :param qrels: Judgments; only judged queries are used.
-    :param max_loss: How much lower the new one's nDCG@10 may be.
-    :param seed: Of the resampling.
+    :param max_loss: How much lower the nDCG@10 of the new index may be.
     :returns: `old` and `new` (measure -> `value`, `low`, `high`), `difference` (see `compare`), `queries`, and
         `not_worse`.
     """

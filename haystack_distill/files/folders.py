@@ -1,29 +1,26 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
+"""
+Folders and files that are either complete or not there, after a kill and after a power cut.
 
-"""Folders that are either complete or not there: everything is written to a neighbour and moved into place."""
+Everything is written to a neighbour, put on the disk, and moved into place. Every process has neighbours of its own.
+"""
 
 import json
-import logging
 import os
+import platform
 import shutil
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-logger = logging.getLogger(__name__)
+UNFINISHED = ".unfinished"
 
 
 def refuse_existing(folder: str | Path) -> Path:
     """
     Make sure that a result would not overwrite an earlier one.
 
-    :param folder: Where the result is to be written.
-    :returns: The folder as a path.
     :raises FileExistsError: If it is there already.
     """
     path = Path(folder)
@@ -39,90 +36,96 @@ def refuse_existing(folder: str | Path) -> Path:
 @contextmanager
 def published(folder: str | Path) -> Iterator[Path]:
     """
-    Give a folder to write into that appears under its own name only when the block ends without an error.
+    Give a folder to write into that appears under its final name only when the block ends without an error.
 
-    :param folder: The final name.
-    :raises FileExistsError: If the final name is taken.
+    Its files get the permissions that the umask gives to new files: safetensors makes files that only their owner can
+    read, and whoever trains is often not who serves.
+
+    :raises FileExistsError: If the final name is taken, now or when the block ends.
     """
     final = refuse_existing(folder)
-    unfinished = final.with_name(f".{final.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    yield unfinished
-    os.replace(unfinished, final)
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """
-    Write a JSON file in one step, so that a reader never sees half of it.
-
-    :param file: The file to write.
-    :param content: What it holds.
-    """
-    # Several processes of one run may write the same.
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, file)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _clear_after_kills(final)
+    unfinished = _neighbour(final)
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        _settle(unfinished)
+        refuse_existing(final)
+        os.replace(unfinished, final)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    _sync(final.parent)
 
 
 @contextmanager
-def alone(lock: Path, busy: str) -> Iterator[None]:
+def written(file: Path) -> Iterator[Path]:
     """
-    Keep other processes out for the length of a block.
+    Give a file to write that takes its final name only when the block ends without an error.
 
-    :param lock: The lock file; its folder is made.
-    :param busy: What to say if another process holds it.
-    :raises BlockingIOError: If another process holds it.
+    Readers see the file as it was or as it is, and a process that has the old one mapped keeps the old one.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
+    unfinished = _neighbour(file)
     try:
-        held.acquire(timeout=0)
-    except Timeout as error:
-        raise BlockingIOError(busy) from error
+        yield unfinished
+        _sync(unfinished)
+        os.replace(unfinished, file)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _sync(file.parent)
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file in one step, see `written`."""
+    with written(file) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _neighbour(final: Path) -> Path:
+    return final.with_name(f".{final.name}.{platform.node()}-{os.getpid()}{UNFINISHED}")
+
+
+def _clear_after_kills(final: Path) -> None:
+    """Remove what processes of this machine left that do not run any more."""
+    start = f".{final.name}.{platform.node()}-"
+    for left in final.parent.iterdir():
+        process = left.name.removeprefix(start).removesuffix(UNFINISHED)
+        if left.name == f"{start}{process}{UNFINISHED}" and process.isdecimal() and not _runs(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # there os.kill would end it
+        return process != os.getpid()
     try:
-        yield
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def _settle(folder: Path) -> None:
+    """Give all files of a folder the permissions of new files, and put it on the disk."""
+    allowed = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            continue
+        if path.is_file():
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | allowed)
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Make sure that a file, or which files a folder has, survives a power cut."""
+    if os.name == "nt":  # it can't sync what is only read
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
     finally:
-        held.release()
-
-
-def workspace_for(output: str | Path) -> Path:
-    """
-    Where a run keeps what it needs to go on after a kill: a hidden neighbour of its output.
-
-    :param output: The output folder.
-    :returns: The workspace.
-    :raises FileExistsError: If the output is there already.
-    """
-    final = refuse_existing(output)
-    return final.with_name(f".{final.name}.run")
-
-
-def claim(workspace: Path, run: dict[str, Any], made: Iterable[Path] | None = None) -> None:
-    """
-    Bind a workspace to what is run in it, so that a run never goes on from the checkpoints of another.
-
-    :param workspace: The workspace.
-    :param run: What the run depends on.
-    :param made: What the run would go on from; where there is none, there is nothing to mix up, and another run may
-        take the workspace over. None lets none do so.
-    :raises ValueError: If the workspace belongs to another run.
-    """
-    workspace.mkdir(parents=True, exist_ok=True)
-    content = json.loads(json.dumps(run))
-    file = workspace / "run.json"
-    if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        differs = [key for key in content if content[key] != before.get(key)]
-        if differs and (made is None or any(made)):
-            msg = (
-                f"An unfinished run in {workspace} had other {' and '.join(differs)}: finish it with the same, delete "
-                "the folder to start over, or name another output."
-            )
-            raise ValueError(msg)
-        if differs:
-            for found in workspace.glob("*.json"):
-                found.unlink()
-        else:
-            logger.info("Going on with the unfinished run in %s.", workspace)
-    write_json(file, content)
+        os.close(number)

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """A file of JSON lines that a killed process leaves whole but for its last line."""
 
 import json
@@ -36,7 +32,6 @@ class Journal:
         """
         Add rows, on the disk when this returns.
 
-        :param rows: The rows.
         :raises FileNotFoundError: If the folder is gone: to a file that was deleted one can write for hours.
         :raises OSError: If the rows can't be written; all before are kept.
         """

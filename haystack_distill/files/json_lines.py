@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """JSON lines that people wrote, with where each stands, so that what is wrong can be named."""
 
 import json
@@ -14,7 +10,6 @@ def read_json_lines(file: str | Path, role: str, form: str = "a JSON object") ->
     """
     Read the objects of a file of JSON lines; empty lines are passed over.
 
-    :param file: The file.
     :param role: What such a file is for, for the message if it is missing.
     :param form: What a line should be, for the message if it is not.
     :returns: The number of each line in the file, from 1, and its object.
@@ -25,20 +20,23 @@ def read_json_lines(file: str | Path, role: str, form: str = "a JSON object") ->
     if not path.is_file():
         msg = f"{path} is missing: {role}."
         raise FileNotFoundError(msg)
-    with path.open(encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _object(line, path, number, form)
-        except UnicodeDecodeError as error:
-            msg = f"{path} is not UTF-8 text ({error}): save it as UTF-8."
-            raise ValueError(msg) from error
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                msg = f"{path} is not UTF-8 text (line {number}: {error}): save it as UTF-8."
+                raise ValueError(msg) from error
+            if text.strip():
+                yield number, _object(text, path, number, form)
 
 
 def _object(line: str, file: Path, number: int, form: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+        if "\\ud" in line.lower():
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:  # no JSON; an endless number; half an emoji; brackets without end
         msg = f"{file}, line {number}: expected {form} ({error})."
         raise ValueError(msg) from error
     if not isinstance(row, dict):

@@ -1,12 +1,18 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The names of files in the folders that are made here, and the versions that made them."""
 
 from importlib import metadata
 
 PROVENANCE = "haystack_distill.json"
+"""How a model came to be, and for which index."""
+
+METRICS, REPORT, CARD = "metrics.json", "report.html", "README.md"
+"""What was measured: for programs, for people, and for a model hub."""
+
+MODULES = "modules.json"
+"""Tells a folder that sentence-transformers can load."""
+
+RUN = "run.json"
+"""What an unfinished run depends on."""
 
 
 def versions() -> dict[str, str]:

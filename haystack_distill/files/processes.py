@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What the processes of `torchrun` or `accelerate launch` do together, and what one of them does for all."""
 
 import os
@@ -9,9 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-import torch
-
-PATIENCE = timedelta(days=7)
+LONGEST_WAIT = timedelta(days=7)
 """How long processes wait for the one that labels."""
 
 
@@ -27,21 +21,21 @@ def process_number() -> int:
 
 def wait_for_all() -> None:
     """Wait until every process is here."""
-    if process_count() > 1 and torch.distributed.is_initialized():
+    if process_count() == 1:
+        return
+    import torch  # takes a second, and most who ask for the number of a process need no torch
+
+    if torch.distributed.is_initialized():
         torch.distributed.barrier()
 
 
 @contextmanager
 def first_process_first(*, cpu: bool) -> Iterator[None]:
-    """
-    Let the first process do something while the others wait; they do it after it and find it done.
-
-    :param cpu: Whether training runs on the CPU.
-    """
+    """Let the first process do something while the others wait; they do it after the first and find it done."""
     if process_count() == 1:
         yield
         return
     from accelerate import PartialState
 
-    with PartialState(cpu=cpu, timeout=PATIENCE).main_process_first():
+    with PartialState(cpu=cpu, timeout=LONGEST_WAIT).main_process_first():
         yield

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The bar of work that a kill does not undo: it begins where the work was left."""
 
 from collections.abc import Callable, Iterator
@@ -16,10 +12,6 @@ def progress_bar(what: str, total: int, done: int, *, shown: bool) -> Iterator[C
     """
     Show how far some work is, and how long it will take, on stderr.
 
-    :param what: The work.
-    :param total: How much there is of it.
-    :param done: How much was done before.
-    :param shown: Whether to show anything.
     :returns: To be called with how much is done.
     """
     columns = (

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Samples that keep their order."""
 
 import random
@@ -9,13 +5,7 @@ from typing import Any
 
 
 def sample(everything: list[Any], count: int, seed: int | str) -> list[Any]:
-    """
-    Draw some, in their order.
-
-    :param everything: What is drawn from.
-    :param count: How many at most.
-    :param seed: Of the choice.
-    """
+    """Draw some, in their order."""
     if len(everything) <= count:
         return everything
     chosen = random.Random(seed).sample(range(len(everything)), count)  # noqa: S311 - a sample, not a secret

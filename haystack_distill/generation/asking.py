@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """A model that answers one prompt a call, wherever it runs: several calls at once, patience, a count of the cost."""
 
 import email.utils
@@ -21,13 +17,13 @@ from haystack_distill.generation.filters import repeats_itself
 from haystack_distill.generation.requests import Message, Reply, Request, Text, seed_for
 
 GIVE_UP = 20
-"""So many rows in a row for which the server fails mean that it is gone; so many at the start, that nothing fits."""
+"""After so many failed rows in a row the server is taken to be gone; at the start, nothing to be fitting."""
 
 LONGEST_PAUSE = 120.0
 FATAL = frozenset({401, 403, 404})
 PASSING = frozenset({408, 409, 425, 429})
 MISTAKES = (TypeError, AttributeError, ImportError, NotImplementedError)
-"""What a generator raises that does not take what it is given: no request will fare better."""
+"""What a generator raises that does not take its input: no other request will succeed."""
 
 
 class UnusableReplyError(ValueError):
@@ -39,7 +35,6 @@ class Said:
     """
     What a model said.
 
-    :param text: The text.
     :param model: The model's own name for itself.
     :param usage: Tokens that were counted, by kind.
     :param finished: Whether the model ended it, and not the limit of its length.
@@ -59,10 +54,7 @@ class AskingGenerator:
     """
     Generates by asking.
 
-    :param ask: Asks once; may be called from several threads at once.
-    :param identity: What the texts depend on.
-    :param name: Of the model, where replies don't say.
-    :param at_once: Calls at the same time.
+    :param name: The model's name, where replies don't say it.
     :param tries: How often a text is asked for before its row is set aside.
     :param timeout: Seconds after which a call counts as stalled.
     :param per_minute: The most calls a minute; None for no limit.
@@ -95,9 +87,6 @@ class AskingGenerator:
         """
         Ask for what is not done; see `Generator.work`.
 
-        :param requests: All requests.
-        :param done: Ids of those that have been answered before.
-        :returns: One reply at a time, as they come.
         :raises ConnectionError: If the server is gone, or refuses whatever is asked.
         :raises TypeError: If the generator does not take what it is given.
         """
@@ -112,8 +101,8 @@ class AskingGenerator:
                     running.add(pool.submit(self._reply, left.popleft()))
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 # What came is handed over before anything that went wrong beside it is raised.
-                for one in sorted(finished, key=lambda one: one.exception() is not None):
-                    reply = one.result()
+                for future in sorted(finished, key=lambda future: future.exception() is not None):
+                    reply = future.result()
                     yield [reply]
                     answered = answered or bool(reply.texts)
                     gone = gone + 1 if reply.failed else 0
@@ -202,7 +191,7 @@ class AskingGenerator:
 
 
 class _Pace:
-    """When the next call may start, for all threads."""
+    """Tells all threads when the next call may start."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._gap = 60.0 / per_minute if per_minute else 0.0
@@ -226,7 +215,6 @@ def retry_after(error: BaseException | None) -> float | None:
     """
     How long a server asked to be left alone.
 
-    :param error: What a client raised; OpenAI's, httpx's and requests' carry the response.
     :returns: Seconds; None if it did not say.
     """
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
@@ -255,7 +243,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _about_the_row(error: Exception) -> bool:
-    """Whether asking for another row would fare better: the server is there, and this one it can't or won't answer."""
+    """Whether another row could succeed: the server is there, and can't or won't answer this one."""
     status = _status(error)
     return isinstance(error, UnusableReplyError) or (
         status is not None and 400 <= status < 500 and not _may_pass(error)

@@ -1,16 +1,8 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Generated text without its wrapping, and given text that can't break out of a prompt."""
 
 import re
 
-CONTROL = re.compile(
-    r"<\|[^<>|\n]{1,40}\|>|<｜[^<>｜\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
-    r"|</?(?:think|tool_call|tool_response)>"
-)
-"""Control tokens of the chat templates in use: ChatML, Llama 2 and 3, Mistral, Gemma, DeepSeek, Phi, Qwen."""
+from haystack_distill.teachers.control_tokens import KNOWN, broken
 
 _SPEAKERS = r"(?:system|user|assistant|human|ai|bot|question|answer|text|instructions?|a|b)"
 ROLE = re.compile(rf"(^|\n)([ \t>#*]*{_SPEAKERS}[ *]*):", re.IGNORECASE)
@@ -31,37 +23,22 @@ def neutral(text: str) -> str:
     """
     Take from a text what could end its place in a prompt; a reader still sees what stood there.
 
-    :param text: A document, question or turn.
     :returns: The text with control tokens broken up, and no line that poses as a turn.
     """
-    return ROLE.sub(lambda line: f"{line[1]}{line[2]} -", broken(text, CONTROL))
-
-
-def broken(text: str, tokens: re.Pattern[str]) -> str:
-    """
-    Put a space into every control token of a text, so that a tokenizer reads it letter by letter.
-
-    :param text: The text.
-    :param tokens: The control tokens.
-    :returns: The text. A token within a token is broken too.
-    """
-    while tokens.search(text):
-        text = tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
-    return text
+    return ROLE.sub(lambda line: f"{line[1]}{line[2]} -", broken(text, KNOWN))
 
 
 def clean(text: str, mode: str, *, finished: bool = True) -> str:
     """
     The text that was asked for, out of what a model said.
 
-    :param text: What it said.
     :param mode: `questions`, `answers` or `responses`.
     :param finished: Whether the model ended it. Of a reply that was cut off its whole sentences are left, of an answer
         nothing.
     :returns: The text on one line, without thoughts, labels, quotes and what follows it; may be empty.
     """
     text = _THOUGHT.sub("", text).strip()
-    text = CONTROL.split(text)[0].strip()
+    text = KNOWN.split(text)[0].strip()
     if mode == "responses":
         text = _NEXT_TURN.split("\n" + _LABEL.sub("", text))[0]
         text = " ".join(text.split()).strip('"“” ')

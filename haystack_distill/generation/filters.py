@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Which generated texts are worth training on. Each filter looks at what those before it left, and each is counted.
 
@@ -60,11 +56,7 @@ class Candidate:
     """
     A cleaned text and what it was written for.
 
-    :param source_id: Of its source.
     :param sources: The passage, the question to answer, or the turns of the dialogue.
-    :param text: The text.
-    :param seed: What it was sampled with.
-    :param model: What wrote it.
     :param loglik: Its mean log-likelihood, where it is known.
     :param known: Texts that are there already, such as the human's reply.
     """
@@ -79,7 +71,7 @@ class Candidate:
 
 
 Filter = Callable[[list[Candidate]], list[bool]]
-"""Says of each text whether it stays."""
+"""Says for each text whether it stays."""
 
 Filters = dict[str, Filter]
 
@@ -90,26 +82,28 @@ def text_filters(
     """
     The filters that need nothing but the text and its source.
 
-    :param mode: `questions`, `answers` or `responses`.
     :param words: The fewest and the most words; None takes the mode's own.
     :param marked: Whether questions must end with a question mark.
-    :param without: Names of filters to leave out.
     :returns: Name -> filter, in the order in which they should be applied.
     :raises ValueError: If one that is to be left out does not exist.
     """
     fewest, most = words or WORDS[mode]
     generic = GENERIC[mode]
     filters: Filters = {
-        "empty": _each(lambda one: bool(normal(one.text))),
-        "repetition": _each(lambda one: not repeats_itself(one.text)),
-        "refusal": _each(lambda one: not REFUSAL.search(one.text.replace("’", "'"))),
-        "length": _each(lambda one: fewest <= count_words(one.text) <= most),
+        "empty": _each(lambda candidate: bool(normal(candidate.text))),
+        "repetition": _each(lambda candidate: not repeats_itself(candidate.text)),
+        "refusal": _each(lambda candidate: not REFUSAL.search(candidate.text.replace("’", "'"))),
+        "length": _each(lambda candidate: fewest <= count_words(candidate.text) <= most),
     }
     if mode == "questions" and marked:
-        filters["no_question"] = _each(lambda one: one.text.rstrip("\"'”) ").endswith(("?", "？", "؟", ";")))
-    filters["generic"] = _each(lambda one: not generic.search(one.text.replace("’", "'")))
+        filters["no_question"] = _each(
+            lambda candidate: candidate.text.rstrip("\"'”) ").endswith(("?", "？", "؟", ";"))
+        )
+    filters["generic"] = _each(lambda candidate: not generic.search(candidate.text.replace("’", "'")))
     if mode != "answers":
-        filters["copy"] = _each(lambda one: not any(is_copy(one.text, source) for source in one.sources))
+        filters["copy"] = _each(
+            lambda candidate: not any(is_copy(candidate.text, source) for source in candidate.sources)
+        )
         filters["too_common"] = not_too_common
     filters["duplicate"] = distinct_questions if mode == "questions" else distinct_in_source
     unknown = [name for name in without if name not in filters or name == "empty"]
@@ -118,17 +112,12 @@ def text_filters(
             f"There is no filter {unknown[0]!r} to leave out: {', '.join(name for name in filters if name != 'empty')}."
         )
         raise ValueError(msg)
-    return {name: one for name, one in filters.items() if name not in without}
+    return {name: keep for name, keep in filters.items() if name not in without}
 
 
 def checked(check: Callable[[str, str], bool]) -> Filter:
-    """
-    The user's own check.
-
-    :param check: Of a text and its source (of a dialogue: the latest turn).
-    :returns: The filter.
-    """
-    return _each(lambda one: bool(check(one.text, one.sources[-1])))
+    """The user's own check."""
+    return _each(lambda candidate: bool(check(candidate.text, candidate.sources[-1])))
 
 
 def likeliest(share: float, score: Callable[[list[Candidate]], Sequence[float | None]] | None = None) -> Filter:
@@ -145,8 +134,8 @@ def likeliest(share: float, score: Callable[[list[Candidate]], Sequence[float | 
         raise ValueError(msg)
 
     def kept(candidates: list[Candidate]) -> list[bool]:
-        found = score(candidates) if score else [one.loglik for one in candidates]
-        values = [value for value in found if value is not None]
+        scores = score(candidates) if score else [candidate.loglik for candidate in candidates]
+        values = [value for value in scores if value is not None]
         if len(values) < len(candidates):
             msg = (
                 "The generator tells no likelihoods, so the likeliest texts can't be kept: give a likelihood_scorer, "
@@ -166,19 +155,18 @@ def found_again(search: Callable[[Sequence[str]], Sequence[Sequence[str]]], dept
 
     :param search: Questions -> ids of documents, the best first.
     :param depth: How many count; 1 in the paper.
-    :returns: The filter.
     """
 
     def kept(candidates: list[Candidate]) -> list[bool]:
-        found = search([one.text for one in candidates])
-        sources = {one.source_id for one in candidates}
-        if candidates and not any(sources & set(documents) for documents in found):
+        ranked = search([candidate.text for candidate in candidates])
+        sources = {candidate.source_id for candidate in candidates}
+        if candidates and not any(sources & set(documents) for documents in ranked):
             msg = (
                 f"The round trip found none of the {len(sources)} source documents at all, such as "
                 f"{candidates[0].source_id!r}: the retriever must search the same documents, under the same ids."
             )
             raise ValueError(msg)
-        return [one.source_id in list(ids)[:depth] for one, ids in zip(candidates, found, strict=True)]
+        return [candidate.source_id in list(ids)[:depth] for candidate, ids in zip(candidates, ranked, strict=True)]
 
     return kept
 
@@ -187,43 +175,31 @@ def apply(filters: Filters, candidates: list[Candidate]) -> tuple[list[Candidate
     """
     Filter.
 
-    :param filters: In their order.
-    :param candidates: The texts.
     :returns: Those that stay, and those that go, each with the filter that sent it away.
     """
     rejected: list[tuple[Candidate, str]] = []
     for name, keep in filters.items():
         flags = keep(candidates)
-        rejected += [(one, name) for one, stays in zip(candidates, flags, strict=True) if not stays]
-        candidates = [one for one, stays in zip(candidates, flags, strict=True) if stays]
+        rejected += [(candidate, name) for candidate, stays in zip(candidates, flags, strict=True) if not stays]
+        candidates = [candidate for candidate, stays in zip(candidates, flags, strict=True) if stays]
     return candidates, rejected
 
 
 def not_too_common(candidates: list[Candidate]) -> list[bool]:
-    """
-    Texts that were written for many sources go: they suit all of them, and so teach nothing.
-
-    :param candidates: The texts.
-    :returns: Which stay.
-    """
+    """Drop texts that were written for many sources: they suit all of them, and so teach nothing."""
     sources: dict[str, set[str]] = defaultdict(set)
-    for one in candidates:
-        sources[normal(one.text)].add(one.source_id)
-    return [len(sources[normal(one.text)]) <= MOST_OFTEN for one in candidates]
+    for candidate in candidates:
+        sources[normal(candidate.text)].add(candidate.source_id)
+    return [len(sources[normal(candidate.text)]) <= MOST_OFTEN for candidate in candidates]
 
 
 def distinct_in_source(candidates: list[Candidate]) -> list[bool]:
-    """
-    Of texts of one source that are equal or nearly so, the first stays.
-
-    :param candidates: The texts.
-    :returns: Which stay.
-    """
+    """Keep the first of the texts of a source that are equal or nearly so."""
     seen: dict[str, list[set[str]]] = {}
     flags = []
-    for one in candidates:
-        before = seen.setdefault(one.source_id, [_trigrams(text) for text in one.known])
-        own = _trigrams(one.text)
+    for candidate in candidates:
+        before = seen.setdefault(candidate.source_id, [_trigrams(text) for text in candidate.known])
+        own = _trigrams(candidate.text)
         flags.append(all(_jaccard(own, other) < ALIKE for other in before))
         if flags[-1]:
             before.append(own)
@@ -235,44 +211,28 @@ def distinct_questions(candidates: list[Candidate]) -> list[bool]:
     As `distinct_in_source`, and a question that was written for several sources goes altogether.
 
     Each of these sources would be a wrong negative of the others.
-
-    :param candidates: The questions.
-    :returns: Which stay.
     """
     sources: dict[str, set[str]] = defaultdict(set)
-    for one in candidates:
-        sources[normal(one.text)].add(one.source_id)
-    once = [len(sources[normal(one.text)]) == 1 for one in candidates]
+    for candidate in candidates:
+        sources[normal(candidate.text)].add(candidate.source_id)
+    once = [len(sources[normal(candidate.text)]) == 1 for candidate in candidates]
     return [alone and first for alone, first in zip(once, distinct_in_source(candidates), strict=True)]
 
 
 def normal(text: str) -> str:
-    """
-    A text as it is compared: words in lower case, without punctuation.
-
-    :param text: The text.
-    """
+    """A text as it is compared: words in lower case, without punctuation."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def count_words(text: str) -> int:
-    """
-    Words; three characters are one where a script has no spaces.
-
-    :param text: The text.
-    """
+    """How many words a text has; where a script has no spaces, three characters count as one."""
     words = text.split()
     dense = sum(len(word) // 3 for word in words if not word.isascii() and len(word) > 9)
     return max(len(words), dense)
 
 
 def is_copy(text: str, source: str) -> bool:
-    """
-    Whether a text was taken out of its source word by word.
-
-    :param text: The text.
-    :param source: The source.
-    """
+    """Whether a text was taken out of its source word by word."""
     words, others = normal(text).split(), normal(source).split()
     if not words:
         return False
@@ -281,11 +241,7 @@ def is_copy(text: str, source: str) -> bool:
 
 
 def repeats_itself(text: str) -> bool:
-    """
-    Whether some words come four times in a row, as when a model is caught in a loop.
-
-    :param text: The text.
-    """
+    """Whether some words come four times in a row, as when a model is caught in a loop."""
     words = text.lower().split()
     for size in range(1, 9):
         run = 0
@@ -297,18 +253,13 @@ def repeats_itself(text: str) -> bool:
 
 
 def counts(rejected: list[tuple[Candidate, str]], filters: Filters) -> dict[str, int]:
-    """
-    How many texts each filter sent away.
-
-    :param rejected: See `apply`.
-    :param filters: Those without a text count too, with 0.
-    """
+    """How many texts each filter sent away."""
     found = Counter(name for _, name in rejected)
     return {name: found[name] for name in filters}
 
 
 def _each(keep: Callable[[Candidate], bool]) -> Filter:
-    return lambda candidates: [keep(one) for one in candidates]
+    return lambda candidates: [keep(candidate) for candidate in candidates]
 
 
 def _trigrams(text: str) -> set[str]:

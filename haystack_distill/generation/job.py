@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Generating, filtering and writing, so that a killed run loses at most what was being generated.
 
@@ -9,19 +5,18 @@ What a generator says goes to a journal beside the output as it comes, uncleaned
 they may change between a kill and the next start. The output appears in one step.
 """
 
-import hashlib
 import json
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from haystack_distill.files.folders import alone, claim, published, workspace_for, write_json
+from haystack_distill.files.folders import published, write_json
 from haystack_distill.files.journal import Journal
 from haystack_distill.files.progress import progress_bar
+from haystack_distill.files.runs import already_made, claim, fingerprint, running
 from haystack_distill.generation.cleaning import clean
 from haystack_distill.generation.filters import Candidate, Filters, apply, counts
 from haystack_distill.generation.requests import Generator, Reply, Request, Text
@@ -38,11 +33,8 @@ class Job:
     What is to be written.
 
     :param mode: `questions`, `answers` or `responses`.
-    :param requests: What is asked for.
     :param sources: Request id -> what it is about: the passage, the question to answer, or the turns.
     :param known: Request id -> texts that are there already.
-    :param prompt_hash: Of the prompt with its examples.
-    :param seed: Of the run.
     :param counted: What was noticed while the job was made, for the summary.
     """
 
@@ -72,13 +64,9 @@ def augment(
     """
     Generate texts, filter them, and write those that stay.
 
-    :param job: What is to be written.
-    :param generator: Writes it.
-    :param filters: In their order.
     :param output: The folder to make; one that is there already is kept if it was made of the same.
     :param write: Writes the folder's own files; `summary.json` and `rejected.jsonl` are added here.
-    :param settings: Of the filters, to know whether an output is of the same.
-    :param progress: Whether to show a progress bar on stderr.
+    :param settings: What the filters were made with, to know whether an output was made in the same way.
     :returns: The summary: `mode`, `model`, `prompt_hash`, `seed`, `sources`, `sources_with_texts`, `generated`,
         `kept`, `filters` (how many texts each sent away, in their order), `set_aside` (`id` and `reason` of sources
         without any text), `missing_texts` (asked for, and not had after all tries), `shortened` (sources that were
@@ -90,14 +78,10 @@ def augment(
     """
     path = Path(output)
     run = _run(job, generator)
-    made_of = _hash({**run, "filters": list(filters), "settings": settings})
-    if (path / SUMMARY).is_file():
-        before = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
-        if before.get("made_of") == made_of:
-            logger.info("%s is there already, made of the same.", path)
-            return before
-    workspace = workspace_for(path)
-    with alone(workspace / ".lock", f"Another process generates in {workspace}: wait for it, or name another output."):
+    made_of = fingerprint({**run, "filters": list(filters), "settings": settings}, 32)
+    if already_made(path, SUMMARY, made_of):
+        return json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+    with running(path) as workspace:
         claim(workspace, run)
         replies = generated(job, generator, workspace / "replies.jsonl", progress=progress)
         kept, rejected = apply(filters, candidates_of(job, replies))
@@ -107,9 +91,10 @@ def augment(
         with published(path) as folder:
             write(folder, kept)
             write_json(folder / SUMMARY, summary)
-            lines = (json.dumps({**asdict(one), "filter": name}, ensure_ascii=False) for one, name in rejected)
+            lines = (
+                json.dumps({**asdict(candidate), "filter": name}, ensure_ascii=False) for candidate, name in rejected
+            )
             (folder / REJECTED).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    shutil.rmtree(workspace, ignore_errors=True)
     return summary
 
 
@@ -117,10 +102,6 @@ def generated(job: Job, generator: Generator, file: Path, *, progress: bool = Tr
     """
     Generate, or go on with it.
 
-    :param job: What is to be written.
-    :param generator: Writes it.
-    :param file: The journal.
-    :param progress: Whether to show a progress bar on stderr.
     :returns: Request id -> reply, in the order of the requests. What could not be asked is not in the journal, so that
         the next start asks again.
     """
@@ -129,22 +110,16 @@ def generated(job: Job, generator: Generator, file: Path, *, progress: bool = Tr
     failed: dict[str, Reply] = {}
     with progress_bar("Generating", len(job.requests), len(replies), shown=progress) as show:
         for piece in generator.work(job.requests, frozenset(replies)):
-            journal.append(*(asdict(one) for one in piece if not one.failed))
-            replies |= {one.id: one for one in piece if not one.failed}
-            failed |= {one.id: one for one in piece if one.failed}
+            journal.append(*(asdict(reply) for reply in piece if not reply.failed))
+            replies |= {reply.id: reply for reply in piece if not reply.failed}
+            failed |= {reply.id: reply for reply in piece if reply.failed}
             show(len(replies) + len(failed))
     found = {**failed, **replies}
     return {request.id: found[request.id] for request in job.requests}
 
 
 def candidates_of(job: Job, replies: dict[str, Reply]) -> list[Candidate]:
-    """
-    Cleaned texts with what they were written for.
-
-    :param job: The job.
-    :param replies: What came of it.
-    :returns: All texts.
-    """
+    """Cleaned texts with what they were written for."""
     return [
         Candidate(
             source_id=reply.id,
@@ -161,7 +136,7 @@ def candidates_of(job: Job, replies: dict[str, Reply]) -> list[Candidate]:
 
 
 def _run(job: Job, generator: Generator) -> dict[str, Any]:
-    requests = _hash([asdict(request) for request in job.requests])
+    requests = fingerprint([asdict(request) for request in job.requests], 32)
     return {
         "mode": job.mode,
         "sources": requests,
@@ -172,12 +147,8 @@ def _run(job: Job, generator: Generator) -> dict[str, Any]:
     }
 
 
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
 def _reply(row: dict[str, Any]) -> Reply:
-    return Reply(**{**row, "texts": tuple(Text(**one) for one in row["texts"])})
+    return Reply(**{**row, "texts": tuple(Text(**text) for text in row["texts"])})
 
 
 def _summary(
@@ -196,14 +167,14 @@ def _summary(
         "prompt_hash": job.prompt_hash,
         "seed": job.seed,
         "sources": len(job.requests),
-        "sources_with_texts": len({one.source_id for one in kept}),
+        "sources_with_texts": len({candidate.source_id for candidate in kept}),
         "generated": len(kept) + len(rejected),
         "kept": len(kept),
         "filters": counts(rejected, filters),
         "set_aside": [
             {"id": reply.id, "reason": reply.reason or "no text"} for reply in replies.values() if not reply.texts
         ],
-        "missing_texts": sum(len(one.seeds) - len(replies[one.id].texts) for one in job.requests),
+        "missing_texts": sum(len(request.seeds) - len(replies[request.id].texts) for request in job.requests),
         "shortened": sum(reply.cut > 0 for reply in replies.values()),
         "usage": dict(usage),
         **job.counted,

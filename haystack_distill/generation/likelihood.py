@@ -1,14 +1,10 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """How likely another model finds generated texts, for generators that don't tell."""
 
 from haystack_distill.generation.filters import Candidate
 from haystack_distill.teachers.prompts import UnscorableError
 from haystack_distill.teachers.scores import Candidates, Teacher
 
-ROWS_AT_ONCE = 16
+TEXTS_AT_ONCE = 16
 
 
 def likelihoods(teacher: Teacher, candidates: list[Candidate], mode: str) -> list[float]:
@@ -16,8 +12,6 @@ def likelihoods(teacher: Teacher, candidates: list[Candidate], mode: str) -> lis
     Mean log-likelihoods of texts given what they were written for.
 
     :param teacher: One with the signal `question` for questions, `response` for replies.
-    :param candidates: The texts.
-    :param mode: `questions` or `responses`.
     :returns: One for each; minus infinity for what can't be scored.
     :raises ValueError: If the teacher's signal does not suit the mode.
     """
@@ -28,20 +22,20 @@ def likelihoods(teacher: Teacher, candidates: list[Candidate], mode: str) -> lis
         msg = f"The likelihood_scorer of {mode} has the signal {signal!r}: it takes {suits}."
         raise ValueError(msg)
     rows = [
-        Candidates(one.text, [one.sources[0]], [])
+        Candidates(candidate.text, [candidate.sources[0]], [])
         if mode == "questions"
-        else Candidates("\n".join(one.sources), [one.text], [])
-        for one in candidates
+        else Candidates("\n".join(candidate.sources), [candidate.text], [])
+        for candidate in candidates
     ]
-    found: list[float] = []
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        found += _scores(teacher, rows[start : start + ROWS_AT_ONCE])
-    return found
+    scores: list[float] = []
+    for start in range(0, len(rows), TEXTS_AT_ONCE):
+        scores += _scores(teacher, rows[start : start + TEXTS_AT_ONCE])
+    return scores
 
 
 def _scores(teacher: Teacher, rows: list[Candidates]) -> list[float]:
     try:
-        return [float(one.scores[0]) for one in teacher.score(rows)]
+        return [float(scored.scores[0]) for scored in teacher.score(rows)]
     except UnscorableError:
         if len(rows) > 1:
             return [score for row in rows for score in _scores(teacher, [row])]

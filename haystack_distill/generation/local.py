@@ -1,10 +1,5 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """A causal language model of transformers as a generator: many prompts at a time, each text with a seed of its own."""
 
-import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
@@ -24,9 +19,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from haystack_distill.generation.cleaning import broken
 from haystack_distill.generation.requests import Message, Reply, Request, Text
 from haystack_distill.teachers.causal import SHARED, CausalReader
+from haystack_distill.teachers.control_tokens import broken, control_tokens
 
 
 @dataclass(frozen=True)
@@ -35,9 +30,8 @@ class Sampling:
     How the next token is chosen.
 
     :param max_new_tokens: The most tokens of a text.
-    :param temperature: 0 takes the likeliest token.
-    :param top_k: Only the likeliest so many; 0 for all.
-    :param top_p: Only the likeliest that together have this probability.
+    :param top_k: How many of the likeliest tokens are drawn from; 0 for all.
+    :param top_p: Only the likeliest tokens that together have this probability are drawn from.
     :raises ValueError: If a setting makes no sense.
     """
 
@@ -62,10 +56,7 @@ class LocalGenerator:
     Batches are the same whenever they are made of the same requests, so a run that goes on after a kill writes the same
     text; with another batch size a text can differ where two tokens are equally good but for rounding.
 
-    :param reader: The model, see `haystack_distill.teachers.readers.load_reader`.
-    :param name: Of the model: it is kept beside every text.
-    :param sampling: How tokens are chosen.
-    :param batch_size: Texts generated together.
+    :param name: The model's name, which is kept beside every text.
     :raises ValueError: If the model is no causal language model.
     """
 
@@ -78,10 +69,7 @@ class LocalGenerator:
         self.sampling = sampling or Sampling()
         self.batch_size = batch_size
         tokenizer = reader.tokenizer
-        # What a tokenizer has beside its vocabulary is parsed out of any text, whether it is called special or not.
-        special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
-        found = "|".join(re.escape(token) for token in special if len(token) > 1 and not token.isspace())
-        self._special = re.compile(found) if found else None
+        self._control = control_tokens(tokenizer)
         self._chat = bool(tokenizer.chat_template)
         # Padding after shared tokens makes the way to them longer, which a sliding window would take for distance.
         kinds = getattr(reader.config, "layer_types", None)
@@ -104,9 +92,7 @@ class LocalGenerator:
         """
         Generate batch by batch, prompts of similar length together; see `Generator.work`.
 
-        :param requests: All requests.
         :param done: Ids of those that have been answered before; a batch with another is generated as a whole.
-        :returns: The replies of a batch.
         """
         fitted = []
         for request in requests:
@@ -117,8 +103,8 @@ class LocalGenerator:
                 reason = f"it does not fit into the model's window of {self.reader.window} tokens"
                 yield [Reply(request.id, (), self.name, cut=0, reason=reason)]
         # Requests of one batch share one number of texts, so that each prompt is read once for all of its texts.
-        fitted.sort(key=lambda one: (len(one[0].seeds), -len(one[1])))
-        for count, group in groupby(fitted, key=lambda one: len(one[0].seeds)):
+        fitted.sort(key=lambda fit: (len(fit[0].seeds), -len(fit[1])))
+        for count, group in groupby(fitted, key=lambda fit: len(fit[0].seeds)):
             alike = list(group)
             size = max(1, self.batch_size // count)
             for start in range(0, len(alike), size):
@@ -137,10 +123,8 @@ class LocalGenerator:
         return None
 
     def _plain(self, request: Request) -> Request:
-        """The same without this tokenizer's special tokens: only its chat template may put them in."""
-        tokens = self._special
-        if tokens is None:
-            return request
+        """The same without this tokenizer's control tokens: only its chat template may put them in."""
+        tokens = self._control
         return replace(
             request,
             turns=tuple(broken(turn, tokens) for turn in request.turns),
@@ -203,10 +187,10 @@ class LocalGenerator:
         )
         written, means = [], []
         values = torch.stack(sampler.log_likelihoods, 1).cpu().numpy()
-        for row, one in zip(found[:, length:].tolist(), values, strict=True):
+        for row, likelihoods in zip(found[:, length:].tolist(), values, strict=True):
             end = next((place for place, token in enumerate(row) if token in ends), len(row))
             written.append(row[:end])
-            means.append(float(np.mean(one[:end], dtype=np.float64)) if end else None)
+            means.append(float(np.mean(likelihoods[:end], dtype=np.float64)) if end else None)
         return written, means
 
     def _inputs(self, prompts: list[list[int]], copies: int) -> dict[str, Any]:
@@ -229,17 +213,16 @@ class LocalGenerator:
         if self._reads_ahead and longest > 1:
             cache, body = DynamicCache(), self.reader.model.get_decoder()
             if shared:
-                body(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
+                body(input_ids=ids[:1, :shared], **self.reader.kept(cache))
                 cache.batch_repeat_interleave(len(rows))
             body(
                 input_ids=ids[:, shared:-1],
                 attention_mask=mask[:, :-1],
                 position_ids=(mask.cumsum(-1) - 1).clamp_min(0)[:, shared:-1],
-                past_key_values=cache,
-                use_cache=True,
+                **self.reader.kept(cache),
             )
             cache.batch_repeat_interleave(copies)
-            inputs["past_key_values"] = cache
+            inputs[self.reader.cache_name] = cache
         return inputs
 
     def _shared(self, prompts: list[list[int]]) -> int:
@@ -251,12 +234,7 @@ class LocalGenerator:
 
 
 class SeededSampling(LogitsProcessor):
-    """
-    Chooses each row's next token with the row's own random numbers, so that a text depends on no other row.
-
-    :param seeds: One for each row.
-    :param sampling: How tokens are chosen.
-    """
+    """Chooses each row's next token with the row's own random numbers, so that a text depends on no other row."""
 
     def __init__(self, seeds: Sequence[int], sampling: Sampling) -> None:
         self.numbers = torch.from_numpy(
@@ -293,12 +271,7 @@ class SeededSampling(LogitsProcessor):
 
 
 def plain_text(request: Request) -> str:
-    """
-    A request for a model without a chat template: turns of A and B, or texts each with its cue.
-
-    :param request: The request.
-    :returns: The text, which ends where the reply begins.
-    """
+    """A request for a model without a chat template: turns of A and B, or texts each with its cue."""
     dialogue = request.cue == "B:"
     lines: list[str] = []
     for role, text in request.messages:
@@ -314,4 +287,4 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """What ends a text: chat models often name more tokens in their generation config than their tokenizer does."""
     named = getattr(model.generation_config, "eos_token_id", None)
     ends = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
-    return [int(one) for one in dict.fromkeys(ends) if one is not None]
+    return [int(token) for token in dict.fromkeys(ends) if token is not None]

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What each mode asks for, and what it writes: questions for documents, answers to questions, replies to dialogues."""
 
 import csv
@@ -21,7 +17,7 @@ from haystack_distill.data.training_set import MANIFEST, Row, TrainingSet, write
 from haystack_distill.generation.cleaning import neutral
 from haystack_distill.generation.filters import Candidate
 from haystack_distill.generation.job import Job, Write
-from haystack_distill.generation.prompts import CLOSED_BOOK, Order
+from haystack_distill.generation.writing import CLOSED_BOOK, Order
 
 PASSAGES = 3
 """Passages of a training set that an answer may be taken from: more make a prompt long, and a small reader lost."""
@@ -32,8 +28,6 @@ def questions(documents: dict[str, str], order: Order) -> tuple[Job, Write]:
     Ask for questions that documents answer, to be written as a BEIR folder.
 
     :param documents: Id -> text; empty ones are left out and counted.
-    :param order: How they are asked for.
-    :returns: The job, and what writes its texts.
     :raises ValueError: If no document has a text.
     """
     sources = {key: (text,) for key, text in documents.items() if text.strip()}
@@ -51,7 +45,6 @@ def read_documents(source: str | Path) -> dict[str, str]:
     Documents to write questions for.
 
     :param source: A BEIR folder (its queries are not looked at), a `.jsonl` file like its corpus, or a training set.
-    :returns: Id -> text.
     :raises FileNotFoundError: If there are none.
     """
     path = Path(source)
@@ -61,28 +54,25 @@ def read_documents(source: str | Path) -> dict[str, str]:
             for row in TrainingSet.open(path)
             for key, text in zip(row.document_ids, row.documents, strict=True)
         }
-    return read_corpus(path / "corpus.jsonl" if path.is_dir() else path)
+    return read_corpus(path / "corpus.jsonl" if path.is_dir() else path).documents
 
 
 def write_questions(folder: Path, documents: dict[str, str], kept: Iterable[Candidate], prompt_hash: str) -> None:
-    """
-    Write questions as a BEIR folder whose judgments say which document each was written for.
-
-    :param folder: The folder.
-    :param documents: All documents: the corpus.
-    :param kept: The questions.
-    :param prompt_hash: Kept with each.
-    """
+    """Write questions as a BEIR folder whose judgments say which document each was written for."""
     _write_lines(folder / "corpus.jsonl", ({"_id": key, "text": text} for key, text in documents.items()))
     numbers: dict[str, int] = defaultdict(int)
     queries: list[dict[str, Any]] = []
     judged: list[tuple[str, str, int]] = []
-    for one in kept:
-        numbers[one.source_id] += 1
-        metadata = {"answers": [], "source_document": one.source_id, "generated_by": marked(one, prompt_hash)}
-        query_id = f"{one.source_id}-q{numbers[one.source_id]}"
-        queries.append({"_id": query_id, "text": one.text, "metadata": metadata})
-        judged.append((query_id, one.source_id, 1))
+    for candidate in kept:
+        numbers[candidate.source_id] += 1
+        metadata = {
+            "answers": [],
+            "source_document": candidate.source_id,
+            "generated_by": marked(candidate, prompt_hash),
+        }
+        query_id = f"{candidate.source_id}-q{numbers[candidate.source_id]}"
+        queries.append({"_id": query_id, "text": candidate.text, "metadata": metadata})
+        judged.append((query_id, candidate.source_id, 1))
     _write_lines(folder / "queries.jsonl", queries)
     _write_judgments(folder / "qrels" / "train.tsv", judged)
 
@@ -93,9 +83,6 @@ def answers(source: str | Path, order: Order, split: str) -> tuple[Job, Write]:
 
     :param source: A training set (answers are taken from its first passages), a BEIR folder (from the documents that
         its judgments name), or a file of questions (from what the generator knows).
-    :param order: How they are asked for.
-    :param split: Of a BEIR folder.
-    :returns: The job, and what writes its texts.
     :raises ValueError: If every question has an answer.
     """
     rows, asked = _unanswered(Path(source), split)
@@ -111,7 +98,7 @@ def answers(source: str | Path, order: Order, split: str) -> tuple[Job, Write]:
     sources = {key: (question,) for key, (question, _) in asked.items()}
     texts = [(question, *passages) for question, passages in asked.values()]
     counted = {"had_answers": len(rows) - len(asked), "neutralised": _neutralised(texts)}
-    prompt_hash = "+".join(sorted({one.prompt_hash for one in used.values()}))
+    prompt_hash = "+".join(sorted({chosen.prompt_hash for chosen in used.values()}))
     job = Job("answers", requests, sources, prompt_hash, order.seed, counted=counted)
     return job, lambda folder, kept: write_answers(folder, source, split, rows, kept, prompt_hash)
 
@@ -121,12 +108,12 @@ def _unanswered(path: Path, split: str) -> tuple[list[Any], dict[str, tuple[str,
     if (path / MANIFEST).is_file():
         rows = list(TrainingSet.open(path))
         return rows, {row.query_id: (row.query, row.documents[:PASSAGES]) for row in rows if not row.answers}
-    found = read_questions(path, split)
-    corpus = read_corpus(path / "corpus.jsonl") if (path / "corpus.jsonl").is_file() else {}
-    return found, {
-        one.id: (one.text, [corpus[key] for key in one.judged if key in corpus][:PASSAGES])
-        for one in found
-        if not one.answers
+    rows = read_questions(path, split)
+    corpus = read_corpus(path / "corpus.jsonl").documents if (path / "corpus.jsonl").is_file() else {}
+    return rows, {
+        question.id: (question.text, [corpus[key] for key in question.judged if key in corpus][:PASSAGES])
+        for question in rows
+        if not question.answers
     }
 
 
@@ -135,41 +122,30 @@ def write_answers(
 ) -> None:
     """
     Write the same questions with their answers: a training set, or `queries.jsonl` with what else its folder holds.
-
-    :param folder: The folder.
-    :param source: Where the questions come from.
-    :param split: Of a BEIR folder.
-    :param rows: All of them, of a training set or questions.
-    :param kept: The answers.
-    :param prompt_hash: Kept with each.
     """
     written: dict[str, list[Candidate]] = defaultdict(list)
-    for one in kept:
-        written[one.source_id].append(one)
-    marks = {key: [marked(one, prompt_hash) for one in answers] for key, answers in written.items()}
+    for candidate in kept:
+        written[candidate.source_id].append(candidate)
+    marks = {key: [marked(candidate, prompt_hash) for candidate in answers] for key, answers in written.items()}
     if isinstance(rows[0], Row):
         _write_set(folder, TrainingSet.open(source), rows, written)
         lines = ({"query_id": key, "generated_by": mark} for key, mark in marks.items())
         _write_lines(folder / "generated_answers.jsonl", lines)
         return
-    _write_lines(folder / "queries.jsonl", (_answered(one, written[one.id], marks.get(one.id)) for one in rows))
+    _write_lines(
+        folder / "queries.jsonl",
+        (_answered(question, written[question.id], marks.get(question.id)) for question in rows),
+    )
     path = Path(source)
     if (path / "corpus.jsonl").is_file():
         shutil.copyfile(path / "corpus.jsonl", folder / "corpus.jsonl")
     if (path / "qrels").is_dir():
-        judged = [(one.id, key, grade) for one in rows for key, grade in one.judged.items()]
+        judged = [(question.id, key, grade) for question in rows for key, grade in question.judged.items()]
         _write_judgments(folder / "qrels" / f"{split}.tsv", judged)
 
 
 def responses(source: str | Path, order: Order, history: int) -> tuple[Job, Write]:
-    """
-    Ask for replies to every context of dialogues.
-
-    :param source: A `.jsonl` file of dialogues.
-    :param order: How they are asked for.
-    :param history: The most turns of a context.
-    :returns: The job, and what writes its texts.
-    """
+    """Ask for replies to every context of dialogues."""
     contexts = [context for dialogue in read_dialogues(source) for context in contexts_of(dialogue, history)]
     sources = {context.id: tuple(context.turns) for context in contexts}
     counted = {
@@ -184,18 +160,13 @@ def responses(source: str | Path, order: Order, history: int) -> tuple[Job, Writ
 
 
 def write_responses(folder: Path, contexts: Iterable[Context], kept: Iterable[Candidate], prompt_hash: str) -> None:
-    """
-    Write `responses.jsonl`: every context with the human's reply first, and then those that were generated.
-
-    :param folder: The folder.
-    :param contexts: The contexts.
-    :param kept: The replies.
-    :param prompt_hash: Kept with each.
-    """
+    """Write `responses.jsonl`: every context with the human's reply first, and then those that were generated."""
     written: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for one in kept:
-        mark = marked(one, prompt_hash)
-        written[one.source_id].append({"text": one.text, "generated": True, **mark, "loglik": one.loglik})
+    for candidate in kept:
+        mark = marked(candidate, prompt_hash)
+        written[candidate.source_id].append(
+            {"text": candidate.text, "generated": True, **mark, "loglik": candidate.loglik}
+        )
     lines = (
         {
             "_id": context.id,
@@ -207,25 +178,20 @@ def write_responses(folder: Path, contexts: Iterable[Context], kept: Iterable[Ca
     _write_lines(folder / "responses.jsonl", lines)
 
 
-def marked(one: Candidate, prompt_hash: str) -> dict[str, Any]:
-    """
-    What goes with a generated text wherever it goes.
-
-    :param one: The text.
-    :param prompt_hash: Of its prompt.
-    """
-    return {"model": one.model, "prompt_hash": prompt_hash, "seed": one.seed}
+def marked(candidate: Candidate, prompt_hash: str) -> dict[str, Any]:
+    """What goes with a generated text wherever it goes."""
+    return {"model": candidate.model, "prompt_hash": prompt_hash, "seed": candidate.seed}
 
 
 def _answered(question: Question, answers: list[Candidate], marks: list[dict[str, Any]] | None) -> dict[str, Any]:
-    texts = question.answers or [one.text for one in answers]
+    texts = question.answers or [candidate.text for candidate in answers]
     metadata = {"answers": texts, **({"generated_by": marks} if marks else {})}
     return {"_id": question.id, "text": question.text, "metadata": metadata}
 
 
 def _write_set(folder: Path, before: TrainingSet, rows: list[Row], written: dict[str, list[Candidate]]) -> None:
     answered = (
-        row if row.answers else replace(row, answers=[one.text for one in written.get(row.query_id, [])])
+        row if row.answers else replace(row, answers=[candidate.text for candidate in written.get(row.query_id, [])])
         for row in rows
     )
     kept = {name: before.manifest[name] for name in ("source", "retriever", "similarity", "teacher")}

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What a generator is asked, and what it says: the contract between prompts, generators and filters."""
 
 import hashlib
@@ -15,12 +11,7 @@ OPENING = "Hello."
 
 
 class Message(NamedTuple):
-    """
-    A message of a chat.
-
-    :param role: `system`, `user` or `assistant`.
-    :param text: What is said.
-    """
+    """A message of a chat."""
 
     role: str
     text: str
@@ -31,12 +22,10 @@ class Request:
     """
     A prompt, and how many texts are wanted for it.
 
-    :param id: Of what the texts are written for.
+    :param id: The id of what the texts are written for.
     :param turns: What the texts are about: a passage, or the turns of a dialogue, oldest first.
-    :param seeds: One for each text.
     :param head: Messages before it: instructions and examples.
-    :param before: Text around the last turn: what is asked of it.
-    :param after: The same, after it.
+    :param before: Text before the last turn; both say what is asked of it.
     :param cue: Begins the reply of a model that has no chat template.
     :param cut: How many turns were dropped, or how often the passage was halved, to fit.
     """
@@ -82,8 +71,6 @@ class Text:
     """
     A text as it was generated.
 
-    :param text: The text, not cleaned.
-    :param seed: What it was sampled with.
     :param loglik: The mean log-likelihood of its tokens, where the generator tells it.
     :param finished: Whether the generator ended it, and not the limit of its length.
     """
@@ -99,12 +86,9 @@ class Reply:
     """
     What came of a request.
 
-    :param id: Of the request.
     :param texts: The texts, in the order of the seeds; those that failed for good are missing.
-    :param model: What wrote them.
     :param usage: Tokens that were counted, by kind.
     :param cut: See `Request.cut`.
-    :param reason: Why texts are missing.
     :param failed: Whether the model could not be asked, in contrast to having nothing to say.
     """
 
@@ -128,7 +112,6 @@ class Generator(Protocol):
         """
         Answer requests in any order.
 
-        :param requests: All requests.
         :param done: Ids of those that have been answered before.
         :returns: Replies that should be kept at once.
         """
@@ -137,12 +120,6 @@ class Generator(Protocol):
 def seed_for(seed: int, request_id: str, number: int, attempt: int = 0) -> int:
     """
     The seed of one text: it depends on nothing but what is named here, so that order, batch and kills don't matter.
-
-    :param seed: Of the run.
-    :param request_id: Of the request.
-    :param number: Which of its texts.
-    :param attempt: Which try.
-    :returns: From 0, below 2^31.
     """
     content = f"{seed}\0{request_id}\0{number}\0{attempt}".encode()
     return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") >> 1

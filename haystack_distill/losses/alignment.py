@@ -1,38 +1,53 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-"""Losses by name and their weighted sum, computed from one forward pass."""
+"""The weighted sum of losses that aligns a student with its teacher's vectors."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from torch import Tensor, nn
 
-from haystack_distill.losses.index_ranking import IndexRankingLoss
-from haystack_distill.losses.kale import KaleLoss
-from haystack_distill.losses.weights import checked_weights
-
-NAMES = ("kale", "mse", "cosine", "index_ranking")
+from haystack_distill.losses.index_ranking import IndexSample
+from haystack_distill.losses.table import ALIGNMENT
+from haystack_distill.losses.weights import checked_weights, weighted_sum
 
 
 class AlignmentLoss(nn.Module):
     """
     A weighted sum of losses between the student's vectors and the teacher's, from one forward pass of the student.
 
+    The losses are the rows of `ALIGNMENT`; each is a function beside this file. `mse` and `index_ranking` count in
+    units of the teacher's lengths, so that a weight means the same for every encoder. `kale` is as published, which for
+    vectors of length 1 is about `mse` over twice the number of dimensions: give it some hundred times the weight.
+
+    Inputs:
+        +-------------+------------------------------+
+        | Inputs      | Labels                       |
+        +=============+==============================+
+        | (query)     | teacher vectors [batch, dim] |
+        +-------------+------------------------------+
+
+    Example::
+
+        from datasets import Dataset
+        from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+        from haystack_distill.losses.alignment import AlignmentLoss
+
+        teacher, student = SentenceTransformer(name), SentenceTransformer(folder_of_the_cut_encoder)
+        texts = ["how do I return a list?", "what does yield do?"]
+        rows = Dataset.from_dict({"query": texts, "label": teacher.encode(texts).tolist()})
+        loss = AlignmentLoss(student, {"mse": 1.0, "index_ranking": 2.0}, teacher.encode(passages))
+        SentenceTransformerTrainer(model=student, train_dataset=rows, loss=loss).train()
+
     :param model: The student.
-    :param weights: Loss name -> weight: `kale`, `mse`, `cosine`, `index_ranking`.
-    :param document_vectors: What `index_ranking` ranks, `[documents, dim]`.
-    :param teacher_norm: Mean length of the teacher's vectors. `mse` is counted in its square and summed over the
-        dimensions, and the ranking temperature in its product with the documents' mean length, so that a weight means
-        the same for every encoder; 1 for normalised ones.
-    :param temperature: Of the `kale` loss.
-    :param ranking_temperature: Of `index_ranking`, for vectors of length 1.
-    :param seed: Of the random documents in `index_ranking`.
-    :raises ValueError: If a name is not known or a weight is not a positive number.
+    :param weights: Loss name -> weight.
+    :param document_vectors: What `index_ranking` ranks, `[documents, dim]`, in the form whose inner product ranks.
+    :param teacher_norm: Mean length of the teacher's vectors; 1 for normalised ones.
+    :param temperature: Temperature of the `kale` loss.
+    :param ranking_temperature: Divides scores in `index_ranking`, for vectors of length 1.
+    :param seed: Seed of the random documents in `index_ranking`.
+    :raises ValueError: If a name is not known, a weight or temperature is not a positive number, or there are fewer
+        than two documents to rank.
     """
 
     def __init__(
@@ -47,22 +62,21 @@ class AlignmentLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        checked = checked_weights(weights, NAMES)
+        self.weights = checked_weights(weights, ALIGNMENT)
+        for name, value in (("temperature", temperature), ("ranking_temperature", ranking_temperature)):
+            if not 0 < value < float("inf"):
+                msg = f"The {name} of the alignment losses must be a positive number, not {value}."
+                raise ValueError(msg)
         self.model = model
-        self.weights = dict(checked)
-        if "mse" in self.weights:
-            self.weights["mse"] *= document_vectors.shape[1] / teacher_norm**2
-        self._config = {"weights": checked, "temperature": temperature, "ranking_temperature": ranking_temperature}
+        self._config = {"weights": self.weights, "temperature": temperature, "ranking_temperature": ranking_temperature}
         document_norm = float(np.linalg.norm(document_vectors[:: max(1, len(document_vectors) // 2000)], axis=1).mean())
-        self.terms: dict[str, Any] = {}
-        for name in checked:
-            if name == "kale":
-                self.terms[name] = KaleLoss(None, temperature)
-            elif name == "index_ranking":
-                scale = ranking_temperature * teacher_norm * document_norm
-                self.terms[name] = IndexRankingLoss(None, document_vectors, scale, seed)
-            else:
-                self.terms[name] = EmbedDistillLoss(model, distance_metric=name)  # type: ignore[arg-type]
+        self._settings = {
+            "teacher_norm": teacher_norm,
+            "temperature": temperature,
+            "ranking_temperature": ranking_temperature * teacher_norm * document_norm,
+        }
+        ranks = any("documents" in ALIGNMENT[name].needs for name in self.weights)
+        self._sample = IndexSample(document_vectors, seed) if ranks else None
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """
@@ -72,14 +86,22 @@ class AlignmentLoss(nn.Module):
         :param labels: Teacher vectors, `[batch, dim]`.
         :returns: A scalar.
         """
-        student = self.model(next(iter(sentence_features)))["sentence_embedding"]
-        return sum(self.weights[name] * self._term(name, student, labels) for name in self.terms)  # type: ignore[return-value]
+        return self.compute_loss_from_embeddings(
+            self.model(next(iter(sentence_features)))["sentence_embedding"], labels
+        )
 
-    def _term(self, name: str, student: Tensor, teacher: Tensor) -> Tensor:
-        term = self.terms[name]
-        if isinstance(term, EmbedDistillLoss):
-            return term.compute_loss_from_embeddings([student], [teacher])
-        return term.compute_loss_from_embeddings(student, teacher)
+    def compute_loss_from_embeddings(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """
+        Add up the weighted losses of given vectors.
+
+        :param student: `[batch, dim]`.
+        :param teacher: `[batch, dim]`.
+        :returns: A scalar.
+        """
+        given: dict[str, Any] = {"student": student, "teacher": teacher.to(student.device), **self._settings}
+        if self._sample is not None:
+            given["documents"] = self._sample(given["teacher"])
+        return weighted_sum(self.weights, ALIGNMENT, given)
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of this loss."""
@@ -88,4 +110,14 @@ class AlignmentLoss(nn.Module):
     @property
     def citation(self) -> str:
         """The BibTeX entry of KALE."""
-        return KaleLoss(None).citation
+        return """
+@inproceedings{campos2023kale,
+    title={Quick Dense Retrievers Consume KALE: Post Training Kullback Leibler Alignment of Embeddings for
+        Asymmetrical dual encoders},
+    author={Campos, Daniel and Magnani, Alessandro and Zhai, ChengXiang},
+    booktitle={Proceedings of the Fourth Workshop on Simple and Efficient Natural Language Processing (SustaiNLP)},
+    year={2023},
+    eprint={2304.01016},
+    archivePrefix={arXiv}
+}
+"""

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The loss of G2R, generator to retriever (arXiv 2108.12582)."""
 
 from collections.abc import Callable, Iterable, Sequence
@@ -59,8 +55,8 @@ class G2RLoss(nn.Module):
     :param alpha: Weight of the distillation, from 0 to 1. The authors' scripts have 0.1.
     :param temperature: T, above 0; divides the teacher's scores. The authors' code has 1, for raw scores.
     :param scale: Multiplies similarities. 1 suits the paper's inner products; 20 suits cosines.
-    :param similarity_fct: Of all queries with all documents, `[queries, documents]`; the paper's is the inner product.
-    :param seed: Of the negatives.
+    :param similarity_fct: Compares all queries with all documents, `[queries, documents]`; the paper's is `dot_score`.
+    :param seed: Seed of the negatives.
     :raises ValueError: If a setting does not fit, or there are no responses.
     """
 
@@ -107,15 +103,15 @@ class G2RLoss(nn.Module):
         """
         assert self.model is not None
         queries, *columns = list(sentence_features)
-        there = ~labels.isnan()
+        present = ~labels.isnan()
         drawn = self._negatives(queries, columns)
         contexts = self.model(queries)["sentence_embedding"]
         candidates = contexts.new_zeros(*labels.shape, contexts.shape[1])
         for number, column in enumerate(columns):
-            rows = there[:, number]
+            rows = present[:, number]
             if rows.any():
-                found = self.model(_only(column, rows))["sentence_embedding"]
-                candidates[rows, number] = found.to(candidates.dtype)
+                vectors = self.model(_only(column, rows))["sentence_embedding"]
+                candidates[rows, number] = vectors.to(candidates.dtype)
         return self.compute_loss_from_embeddings(contexts, candidates, self.model(drawn)["sentence_embedding"], labels)
 
     def compute_loss_from_embeddings(
@@ -131,23 +127,23 @@ class G2RLoss(nn.Module):
         :returns: A scalar.
         """
         batch, count = labels.shape
-        there = ~labels.isnan()
+        present = ~labels.isnan()
         queries, candidates, negatives = queries.float(), candidates.float(), negatives.float()
         every = self.scale * self.similarity_fct(queries, candidates.flatten(0, 1)).view(batch, batch, count)
-        own = every[torch.arange(batch), torch.arange(batch)]
+        scores = every[torch.arange(batch), torch.arange(batch)]  # of each context's own candidates
         random = self.scale * self.similarity_fct(queries, negatives)
         against = random.logsumexp(1, keepdim=True)
-        loss = (1 - self.alpha) * (torch.logaddexp(own, against) - own)[there].mean()
+        loss = (1 - self.alpha) * (torch.logaddexp(scores, against) - scores)[present].mean()
         if self.alpha:
             absent = float("-inf")
-            target = (labels.float() / self.temperature).masked_fill(~there, absent).softmax(1)
-            total = torch.cat([own.masked_fill(~there, absent), random], dim=1).logsumexp(1, keepdim=True)
-            log_share = (own - total).masked_fill(~there, 0.0)
+            target = (labels.float() / self.temperature).masked_fill(~present, absent).softmax(1)
+            total = torch.cat([scores.masked_fill(~present, absent), random], dim=1).logsumexp(1, keepdim=True)
+            log_share = (scores - total).masked_fill(~present, 0.0)
             loss = loss - self.alpha * (target * log_share).sum(1).mean()
         return loss
 
     def _negatives(self, queries: dict[str, Tensor], columns: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Tokenised random responses; the same for the same batch, whenever it comes, so that runs can be resumed."""
+        """Tokenised random responses: the same for the same batch, whenever it comes, so that runs can be resumed."""
         assert self.model is not None
         device = queries["input_ids"].device
         random = np.random.default_rng([self._seed, int(queries["input_ids"].sum())])
@@ -159,7 +155,7 @@ class G2RLoss(nn.Module):
             other = [row for row, tokens in enumerate(_tokens(features)) if tokens not in candidates]
             if other:
                 kept = _only(features, torch.tensor(other))
-                return {key: one.to(device) if isinstance(one, Tensor) else one for key, one in kept.items()}
+                return {key: part.to(device) if isinstance(part, Tensor) else part for key, part in kept.items()}
         msg = f"All {len(order)} responses are candidates of one batch: give more responses, or a smaller batch."
         raise ValueError(msg)
 

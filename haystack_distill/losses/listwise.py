@@ -1,14 +1,10 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The teacher's ranking of a query's candidates, as a target for a softmax over many more documents."""
 
 from torch import Tensor
 from torch.nn import functional
 
 
-def listwise_loss(student: Tensor, documents: Tensor, positions: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def listwise_loss(pool_scores: Tensor, positions: Tensor, teacher: Tensor) -> Tensor:
     """
     Soft cross-entropy of the teacher's softmax over a query's candidates and the student's over a pool of documents.
 
@@ -16,13 +12,11 @@ def listwise_loss(student: Tensor, documents: Tensor, positions: Tensor, teacher
     documents from rising above them. Here they compete with the pool, to which the teacher gives nothing, as in the
     distillation term of G2R (arXiv 2108.12582, section 3.2), where the pool is random responses.
 
-    :param student: Query vectors, `[batch, dim]`.
-    :param documents: The pool, candidates included, `[pool, dim]`.
+    :param pool_scores: The student's scores of the pool, candidates included, over its temperature, `[batch, pool]`.
     :param positions: Where each candidate is in the pool, `[batch, passages]`.
-    :param teacher: Teacher scores over their temperature, `[batch, passages]`.
-    :param temperature: Divides the student's scores.
+    :param teacher: The teacher's scores over its temperature, `[batch, passages]`.
     :returns: A scalar.
     """
-    log_probabilities = functional.log_softmax(student.float() @ documents.float().T / temperature, dim=-1)
+    log_probabilities = functional.log_softmax(pool_scores, dim=-1)
     target = functional.softmax(teacher, dim=-1)
     return -(target * log_probabilities.gather(1, positions)).sum(1).mean()

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The loss of the recipe `strong`: what people replied, and what a teacher thinks of mined responses."""
 
 from collections.abc import Iterable
@@ -26,7 +22,8 @@ class MinedResponsesLoss(nn.Module):
     - loss = main + weight * distillation
 
     The human reply is not in the distillation, for a generator takes nearly every human reply for worse than its own;
-    and mined responses are no negatives of `main`, for many of them are as good a reply (docs/decisions/0004).
+    and mined responses are no negatives of `main`, for many of them are as good a reply (docs/decisions/0004). A reply
+    that several contexts share must not be in one batch twice: train with the sampler `no_duplicates`.
 
     Inputs:
         +------------------------------------------------+-----------------------------------------------------+
@@ -53,7 +50,7 @@ class MinedResponsesLoss(nn.Module):
         SentenceTransformerTrainer(model=student, train_dataset=rows, loss=loss).train()
 
     :param model: The student; None where only `compute_loss_from_embeddings` is used.
-    :param weight: Of the distillation.
+    :param weight: Weight of the distillation.
     :param scale: Multiplies cosines.
     """
 
@@ -82,7 +79,7 @@ class MinedResponsesLoss(nn.Module):
         """
         The loss of given vectors.
 
-        :param embeddings: Of contexts, human replies, and each place of the mined responses, each `[batch, dim]`.
+        :param embeddings: Contexts, human replies, and each place of the mined responses, each `[batch, dim]`.
         :param labels: Teacher scores of the mined, `[batch, n]`.
         :returns: A scalar.
         """

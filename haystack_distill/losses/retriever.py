@@ -1,8 +1,4 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-"""Losses of a retriever by name and their weighted sum, computed from one forward pass."""
+"""The weighted sum of losses that a retriever is distilled with."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,20 +7,13 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
-from sentence_transformers.sentence_transformer.losses import (
-    DistillKLDivLoss,
-    MarginMSELoss,
-    MultipleNegativesRankingLoss,
-)
-from sentence_transformers.util import dot_score, pairwise_dot_score
+from sentence_transformers.util import all_gather, all_gather_with_grad
 from torch import Tensor, nn
 
 from haystack_distill.files.processes import process_count
-from haystack_distill.losses.emdr2 import emdr2_loss
-from haystack_distill.losses.listwise import listwise_loss
-from haystack_distill.losses.weights import DivergedError
+from haystack_distill.losses.table import RETRIEVER
+from haystack_distill.losses.weights import DivergedError, checked_weights, weighted_sum
 
-NAMES = ("kl", "listwise", "margin_mse", "emdr2", "contrastive")
 POOL = 16_384
 """The most documents of the index that `listwise` ranks at once, beside the candidates of a batch."""
 
@@ -33,13 +22,8 @@ class RetrieverLoss(nn.Module):
     """
     A weighted sum of losses between a student's and a teacher's ranking of candidates, from one forward pass.
 
-    - `kl`: DKRR (arXiv 2012.04584, section 3.2): KL over the candidates of each query
-    - `listwise`: the same target against a softmax over the index, see `listwise_loss`
-    - `margin_mse`: squared error of score differences to the teacher's favourite (arXiv 2010.02666)
-    - `emdr2`: see `emdr2_loss`
-    - `contrastive`: the teacher's favourite against mined and in-batch negatives
-
-    Rows hold the number of a query as `label`; what belongs to it is looked up here.
+    The losses are the rows of `RETRIEVER`; each is a function beside this file. Rows of the training set hold the
+    number of a query as `label`; what belongs to it is looked up here.
 
     :param model: The student.
     :param weights: Loss name -> weight.
@@ -48,9 +32,10 @@ class RetrieverLoss(nn.Module):
     :param negatives: Rows of the index, `[queries, negatives]`, for `contrastive`.
     :param documents: The index's vectors, `[documents, dim]`, in the form whose inner product ranks; None if documents
         are embedded with the student as further columns: candidates, then negatives.
-    :param temperature: Of the student's scores, for vectors of length 1.
+    :param temperature: Divides the student's scores, for vectors of length 1.
     :param scale: The product of mean query and document length, 1 for normalised vectors.
-    :param seed: Of the random documents in `listwise`.
+    :param seed: Seed of the random documents in `listwise`.
+    :raises ValueError: If a name is not known or a weight is not a positive number.
     """
 
     def __init__(
@@ -68,7 +53,7 @@ class RetrieverLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.weights = dict(weights)
+        self.weights = checked_weights(weights, RETRIEVER)
         self.temperature = temperature
         self.seed = seed
         self.scale = scale
@@ -77,11 +62,7 @@ class RetrieverLoss(nn.Module):
         self.negatives = None if negatives is None else torch.from_numpy(negatives)
         self.documents = documents
         self._whole: Tensor | None = None
-        self._kl = DistillKLDivLoss(model, pairwise_dot_score, student_temperature=temperature, teacher_temperature=1.0)
-        self._margin = MarginMSELoss(model, pairwise_dot_score)
-        self._contrastive = MultipleNegativesRankingLoss(
-            model, scale=1 / temperature, similarity_fct=dot_score, gather_across_devices=process_count() > 1
-        )
+        self._margin = float(np.sqrt(np.mean((teacher[:, :1] - teacher[:, 1:]) ** 2)))
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """
@@ -94,39 +75,40 @@ class RetrieverLoss(nn.Module):
         """
         query_features, *document_features = sentence_features
         numbers = labels.cpu()
-        queries = self.model(query_features)["sentence_embedding"] / self.scale
+        queries = self.model(query_features)["sentence_embedding"].float() / self.scale
         rows = self.candidates[numbers]
         if self.negatives is not None:
             rows = torch.cat([rows, self.negatives[numbers]], dim=1)
         if self.documents is None:
-            vectors = torch.stack(embed_columns(self.model, document_features, separate_first=False), dim=1)
+            vectors = torch.stack(embed_columns(self.model, document_features, separate_first=False), dim=1).float()
         else:
             vectors = self._stored(rows.ravel(), queries).view(*rows.shape, -1)
-        total = sum(
-            weight * self._term(name, queries, vectors, rows, self.teacher[numbers].to(queries.device))
-            for name, weight in self.weights.items()
-        )
-        assert isinstance(total, Tensor)
+        total = weighted_sum(self.weights, RETRIEVER, self._given(queries, vectors, rows, self.teacher[numbers]))
         if not torch.isfinite(total):
             msg = f"The loss became {total.item()}: lower the learning rate or raise the temperature."
             raise DivergedError(msg)
         return total
 
-    def _term(self, name: str, queries: Tensor, vectors: Tensor, rows: Tensor, teacher: Tensor) -> Tensor:
-        candidates, negatives = vectors[:, : teacher.shape[1]], vectors[:, teacher.shape[1] :]
-        if name == "kl":
-            return self._kl.compute_loss_from_embeddings([queries, *candidates.unbind(1)], teacher)
-        if name == "margin_mse":
-            # In units of the student's temperature, so that a weight means the same beside the other losses.
-            scaled = [queries / self.temperature, *candidates.unbind(1)]
-            return self._margin.compute_loss_from_embeddings(scaled, teacher)
-        if name == "emdr2":
-            return emdr2_loss(queries, candidates, teacher, self.temperature)
-        if name == "contrastive":
-            columns = [queries, candidates[:, 0], *negatives.unbind(1)]
-            return self._contrastive.compute_loss_from_embeddings(columns, teacher)
-        pool, positions = self._pool(rows, vectors, queries)
-        return listwise_loss(queries, pool, positions[:, : teacher.shape[1]], teacher, self.temperature)
+    def _given(self, queries: Tensor, vectors: Tensor, rows: Tensor, teacher: Tensor) -> dict[str, Any]:
+        """What the losses are called with; scores are the student's over its temperature."""
+        passages = teacher.shape[1]
+        needed = {need for name in self.weights for need in RETRIEVER[name].needs}
+        given = {
+            "scores": (queries[:, None] * vectors[:, :passages]).sum(-1) / self.temperature,
+            "teacher": teacher.to(queries.device),
+            "teacher_margin": self._margin,
+        }
+        if "pool_scores" in needed:
+            pool, positions = self._pool(rows, vectors, queries)
+            given["pool_scores"], given["positions"] = queries @ pool.T / self.temperature, positions[:, :passages]
+        if "batch_scores" in needed:
+            documents, ids = _without_candidates(vectors, passages), _without_candidates(rows, passages)
+            ids = ids.to(queries.device)
+            if process_count() > 1:  # the documents of all processes compete
+                documents, ids = all_gather_with_grad(documents), all_gather(ids)
+            given["batch_scores"] = queries @ documents.flatten(0, 1).T / self.temperature
+            given["is_favourite"] = rows[:, :1].to(queries.device) == ids.flatten()
+        return given
 
     def _pool(self, rows: Tensor, vectors: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """The documents that candidates compete with: the index or a sample of it, or the whole batch's."""
@@ -151,3 +133,8 @@ class RetrieverLoss(nn.Module):
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of this loss."""
         return {"weights": self.weights, "temperature": self.temperature}
+
+
+def _without_candidates(of_documents: Tensor, passages: int) -> Tensor:
+    """The favourite and the mined negatives of each row."""
+    return torch.cat([of_documents[:, :1], of_documents[:, passages:]], dim=1)

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """How sure of itself a teacher may be, whatever the unit of its scores."""
 
 import logging
@@ -15,28 +11,27 @@ logger = logging.getLogger(__name__)
 
 def entropy_temperature(scores: Sequence[Sequence[float]] | np.ndarray, target: float) -> float:
     """
-    The temperature at which the teacher's distributions have a given mean entropy.
+    Find the temperature at which the teacher's distributions have a given mean entropy.
 
     Published temperatures belong to one teacher's scale (Atlas: 0.01 for token means); an entropy belongs to none.
 
     :param scores: The teacher's scores of each query's candidates; queries whose scores are all the same don't count.
     :param target: Mean entropy of softmax(scores / T), each as a share of log(candidates), between 0 and 1.
-    :returns: The temperature. Where ties at the top keep the entropy above the target, one that all but drops what is
-        below them.
+    :returns: The temperature. If ties at the top keep the entropy above the target, it all but drops what is below.
     :raises ValueError: If the target is not between 0 and 1, or no query has scores that differ.
     """
     if not 0 < target < 1:
         msg = f"The target entropy must lie between 0 and 1 (a share of the largest), not {target}."
         raise ValueError(msg)
-    differing = [np.asarray(one, dtype=np.float64) for one in scores if len(set(one)) > 1]
+    differing = [np.asarray(row, dtype=np.float64) for row in scores if len(set(row)) > 1]
     if not differing:
         msg = "The teacher's scores are all the same: there is nothing to distil. Look at its labels first."
         raise ValueError(msg)
 
     def excess(log_temperature: float) -> float:
-        return float(np.mean([_entropy(one / np.exp(log_temperature)) for one in differing])) - target
+        return float(np.mean([_entropy(row / np.exp(log_temperature)) for row in differing])) - target
 
-    spread = float(np.log(np.median([one.std() for one in differing])))
+    spread = float(np.log(np.median([row.std() for row in differing])))
     low, high = spread - 12, spread + 12
     if excess(low) > 0:
         logger.warning("The teacher's ties keep its entropy above %s however low the temperature is.", target)

@@ -1,16 +1,11 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
-People judge replies without knowing whose they are: a page that hides the systems, and what the verdicts say of them.
+People judge responses without knowing whose they are: a page that hides the systems, and what the verdicts say.
 
-Each reply is judged sensible or not, and specific or not, as in SSA (sensibleness and specificity average, arXiv
+Each response is judged sensible or not, and specific or not, as in SSA (sensibleness and specificity average, arXiv
 2001.09977); what is not sensible is not specific.
 """
 
 import base64
-import binascii
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -30,59 +25,52 @@ RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class Replies:
+class SystemResponses:
     """
-    What a system replied.
+    What a system responded.
 
-    :param name: Of the system.
     :param contexts: Context id -> its turns, oldest first.
-    :param replies: Context id -> the reply.
     """
 
     name: str
     contexts: dict[str, list[str]]
-    replies: dict[str, str]
+    responses: dict[str, str]
 
 
-def read_replies(file: str | Path) -> Replies:
+def read_system(file: str | Path) -> SystemResponses:
     """
-    Read the replies of a system.
+    Read the responses of a system.
 
-    :param file: JSON lines `{"_id", "context": [turns], "reply"}`; the file's name is the system's.
-    :returns: The replies.
+    :param file: JSON lines `{"_id", "context": [turns], "reply"}`; the file's name is the name of the system.
     :raises FileNotFoundError: If there is no such file.
     :raises ValueError: If a line lacks a key, or an id comes twice.
     """
     path = Path(file)
     contexts: dict[str, list[str]] = {}
-    replies: dict[str, str] = {}
+    responses: dict[str, str] = {}
     form = '{"_id", "context": [...], "reply"}'
     for number, row in read_json_lines(path, "replies are read from .jsonl files, one a system", form):
         where = f"{path}, line {number}"
         try:
-            key, turns, reply = str(row["_id"]), turns_of(row["context"]), row["reply"].strip()
+            key, turns, response = str(row["_id"]), turns_of(row["context"]), row["reply"].strip()
         except (KeyError, TypeError, AttributeError) as error:
             msg = f"{where}: expected {form} ({error!r})."
             raise ValueError(msg) from error
-        if key in replies:
-            msg = f"{where}: the id {key!r} comes twice; a system replies once to each context."
+        if key in responses:
+            msg = f"{where}: the id {key!r} comes twice; a system responds once to each context."
             raise ValueError(msg)
-        contexts[key], replies[key] = turns, reply
-    return Replies(path.stem, contexts, replies)
+        contexts[key], responses[key] = turns, response
+    return SystemResponses(path.stem, contexts, responses)
 
 
-def write_sheet(systems: Sequence[Replies], output: str | Path, *, most: int = 100, seed: int = 0) -> int:
+def write_sheet(systems: Sequence[SystemResponses], output: str | Path, *, most: int = 100, seed: int = 0) -> int:
     """
     Write the page that people judge on.
 
-    Contexts are those that all systems replied to, in random order; for each, the systems are in another order. Who
-    said what is in the page, but not in a form that one reads by accident.
+    Contexts are those that all systems responded to, in random order; for each, the systems are in another order. Who
+    said what is in the page, but not in a form that is read by accident.
 
-    :param systems: At least two.
     :param output: The `.html` file to write.
-    :param most: How many contexts at most.
-    :param seed: Of both orders.
-    :returns: How many contexts the page has.
     :raises ValueError: If there are fewer than two systems, two have one name, they share no context, or they
         disagree on what a context is.
     """
@@ -90,28 +78,25 @@ def write_sheet(systems: Sequence[Replies], output: str | Path, *, most: int = 1
     if len(names) < 2 or len(set(names)) < len(names):
         msg = f"A comparison needs at least two systems with names of their own (those of their files), not {names}."
         raise ValueError(msg)
-    shared = [key for key in systems[0].replies if all(key in system.replies for system in systems)]
+    shared = [key for key in systems[0].responses if all(key in system.responses for system in systems)]
     if not shared:
         msg = f"The systems {', '.join(names)} have no context in common: their replies must use the same ids."
         raise ValueError(msg)
-    differing = [key for key in shared if any(one.contexts[key] != systems[0].contexts[key] for one in systems)]
+    first = systems[0].contexts
+    differing = [key for key in shared if any(system.contexts[key] != first[key] for system in systems)]
     if differing:
-        msg = (
-            f"The context {differing[0]!r} is not the same in all files: replies to other dialogues can't be compared."
-        )
+        msg = f"The context {differing[0]!r} is not the same in all files: responses to others can't be compared."
         raise ValueError(msg)
     shuffled = random.Random(seed)  # noqa: S311 - an order, not a secret
     chosen = shuffled.sample(shared, min(most, len(shared)))
     orders = {key: shuffled.sample(range(len(systems)), len(systems)) for key in chosen}
     items = [
-        {
-            "id": key,
-            "context": systems[0].contexts[key],
-            "replies": [systems[place].replies[key] for place in orders[key]],
-        }
+        {"id": key, "context": first[key], "replies": [systems[place].responses[key] for place in orders[key]]}
         for key in chosen
     ]
-    page = _template().render(sheet=json.dumps({"items": items, "key": _hidden(names, orders)}).replace("</", "<\\/"))
+    # No tag and no comment of what was said may end the script that holds it.
+    sheet = json.dumps({"items": items, "key": _hidden(names, orders)}).replace("<", "\\u003c")
+    page = _template().render(sheet=sheet)
     Path(output).write_text(page, encoding="utf-8")
     return len(items)
 
@@ -120,8 +105,7 @@ def unblinded(files: Sequence[str | Path], seed: int = 0) -> dict[str, Any]:
     """
     What judges said of each system.
 
-    :param files: What the page saved, one a judge.
-    :param seed: Of the resampling.
+    :param files: What the page saved, one file a judge.
     :returns: `contexts` and `judges`; `systems`: name -> `sensible`, `specific` and `ssa`, each with `value`, `low` and
         `high`, a 95 % bootstrap interval over the contexts; `differences`: the same for each later system minus the
         first.
@@ -131,11 +115,11 @@ def unblinded(files: Sequence[str | Path], seed: int = 0) -> dict[str, Any]:
     judged: dict[str, dict[str, list[list[float]]]] = {}
     names: list[str] = []
     for file in files:
-        own, verdicts = _read_verdicts(Path(file))
-        if names and own != names:
-            msg = f"{file} is about {', '.join(own)}, the others about {', '.join(names)}: unblind them apart."
+        about, verdicts = _read_verdicts(Path(file))
+        if names and about != names:
+            msg = f"{file} is about {', '.join(about)}, the others about {', '.join(names)}: unblind them apart."
             raise ValueError(msg)
-        names = own
+        names = about
         for key, of_systems in verdicts.items():
             for name, boxes in of_systems.items():
                 judged.setdefault(key, {}).setdefault(name, []).append(boxes)
@@ -151,13 +135,12 @@ def unblinded(files: Sequence[str | Path], seed: int = 0) -> dict[str, Any]:
 
 
 def _intervals(values: np.ndarray, drawn: np.ndarray) -> dict[str, dict[str, float]]:
-    """Of `[contexts, measures]`."""
-    found = {}
+    """The means of `[contexts, measures]` with their 95 % intervals."""
+    intervals = {}
     for column, measure in enumerate(MEASURES):
-        means = values[:, column][drawn].mean(axis=1)
-        low, high = np.percentile(means, [2.5, 97.5])
-        found[measure] = {"value": float(values[:, column].mean()), "low": float(low), "high": float(high)}
-    return found
+        low, high = np.percentile(values[:, column][drawn].mean(axis=1), [2.5, 97.5])
+        intervals[measure] = {"value": float(values[:, column].mean()), "low": float(low), "high": float(high)}
+    return intervals
 
 
 def _read_verdicts(file: Path) -> tuple[list[str], dict[str, dict[str, list[float]]]]:
@@ -169,6 +152,9 @@ def _read_verdicts(file: Path) -> tuple[list[str], dict[str, dict[str, list[floa
         content = json.loads(file.read_text(encoding="utf-8"))
         key = json.loads(base64.b64decode(content["key"]))
         names, orders = list(key["systems"]), key["orders"]
+        if any(sorted(orders[context]) != list(range(len(names))) for context in content["verdicts"]):
+            msg = "a context does not have every system once"
+            raise ValueError(msg)
         verdicts = {
             context: {
                 names[place]: [float(box["sensible"]), float(box["sensible"] and box["specific"])]
@@ -176,7 +162,7 @@ def _read_verdicts(file: Path) -> tuple[list[str], dict[str, dict[str, list[floa
             }
             for context, boxes in content["verdicts"].items()
         }
-    except (ValueError, KeyError, TypeError, IndexError, binascii.Error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         msg = f"{file} holds no verdicts of a comparison page ({error!r}): save them again from the page."
         raise ValueError(msg) from error
     if not verdicts:

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Responses that were given to other contexts and that an encoder finds near this one: what a retriever confuses."""
 
 from collections.abc import Iterable, Iterator
@@ -16,24 +12,21 @@ from haystack_distill.files.sampling import sample
 from haystack_distill.responses.rows import MINED, query_text, response_set
 
 NEAREST = 50
-"""Of so many nearest responses some are drawn: the very nearest alone would often be good replies too."""
+"""Some of so many nearest responses are drawn: the very nearest alone would often be good responses too."""
 
 SEED = 0
-"""Of the choice, so that the same dialogues make the same set."""
+"""Fixed, so that the same dialogues make the same set."""
 
 
 def with_mined(
     rows: Iterable[Row], miner: str, count: int, history: int, *, device: str | None = None
 ) -> Iterator[Row]:
     """
-    Give each context mined responses beside its own, labelled `MINED`; scores are the miner's cosines.
+    Give each context mined responses beside its own, marked `MINED`; scores are the miner's cosines.
 
-    :param rows: Contexts with their own responses.
     :param miner: The encoder, folder or hub name. One that was trained on the dialogues confuses fewer of them.
-    :param count: How many for each; fewer where there are not so many responses of other contexts.
-    :param history: The most turns of a context.
-    :param device: Where the miner runs; None is the fastest at hand.
-    :returns: The rows, in their order.
+    :param count: How many responses each context gets; fewer where other contexts have not so many.
+    :param device: Where the miner runs; None takes the fastest device.
     """
     rows = list(rows)
     model = SentenceTransformer(miner, device=device)

@@ -1,8 +1,4 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-"""When a retrieved reply is good enough: a threshold on its score, chosen on dev dialogues."""
+"""When a retrieved response is good enough: a threshold on its score, chosen on dev dialogues."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +11,9 @@ class Threshold:
     """
     A threshold and what it does on the dialogues that it was chosen on.
 
-    :param score: Replies with at least this score are given.
-    :param precision: The share of them that are good.
-    :param coverage: The share of all dialogues that get one; the generator answers the others.
+    :param score: Responses with at least this score are given.
+    :param precision: The share of given responses that are good.
+    :param coverage: The share of all dialogues that are given a response; the generator answers the others.
     """
 
     score: float
@@ -27,15 +23,13 @@ class Threshold:
 
 def threshold_for(scores: Sequence[float], good: Sequence[bool], precision: float) -> Threshold:
     """
-    The lowest threshold at which enough of the replies above it are good.
+    Choose the lowest threshold at which enough of the responses above it are good.
 
-    What is good is yours to say: that the generator finds the retrieved reply at least as likely as its own, that a
-    person found it sensible, or that it is the human's. Scores must come from the retriever that serves.
+    What is good is yours to say: that the generator finds the retrieved response at least as likely as its own, that a
+    person found it sensible, or that it is the human one. Scores must come from the retriever that serves.
 
-    :param scores: The score of the retrieved reply to each dev dialogue, higher is better.
-    :param good: Whether it was good.
-    :param precision: The wanted share of good ones among those that are given, above 0 and at most 1.
-    :returns: The threshold.
+    :param scores: The score of the retrieved response to each dev dialogue, higher is better.
+    :param precision: The wanted share of good responses among those that are given, above 0 and at most 1.
     :raises ValueError: If the lengths differ, there is nothing, or no threshold reaches the precision.
     """
     if len(scores) != len(good) or not len(scores):
@@ -56,7 +50,7 @@ def threshold_for(scores: Sequence[float], good: Sequence[bool], precision: floa
     enough = np.flatnonzero(last & (shares >= precision))
     if not len(enough):
         msg = (
-            f"No threshold makes {precision:.0%} of the replies good; the best is {shares[last].max():.0%}. Ask for "
+            f"No threshold makes {precision:.0%} of the responses good; the best is {shares[last].max():.0%}. Ask for "
             "less, or let the generator answer everything."
         )
         raise ValueError(msg)

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What is handed to `SentenceTransformerTrainer` to train a retriever on responses."""
 
 from dataclasses import dataclass
@@ -21,7 +17,7 @@ from haystack_distill.losses.g2r import G2RLoss
 from haystack_distill.losses.mined_responses import MinedResponsesLoss
 from haystack_distill.losses.temperature import entropy_temperature
 from haystack_distill.responses.evaluator import METRIC
-from haystack_distill.responses.rows import MINED, human_reply, query_text, response_set
+from haystack_distill.responses.rows import MINED, human_response, query_text, response_set
 from haystack_distill.training.trainer import common_arguments
 
 RECIPES = ("dialogues", "data", "model", "strong")
@@ -30,10 +26,10 @@ SCALE = 20.0
 """Multiplies cosines, as sentence-transformers' contrastive losses do by default."""
 
 ENTROPY = 0.5
-"""Of the teacher in `strong`: the mean entropy of its softmax over the candidates, as a share of the most possible."""
+"""The mean entropy of the teacher's softmax over the candidates in `strong`, as a share of the most possible."""
 
 MARGIN_WEIGHT = 0.02
-"""Of the teacher's margins in `strong`: more makes for likelier replies and fewer human ones (docs/decisions/0004)."""
+"""Weight of the teacher's margins in `strong`: more gives likelier responses and fewer human ones (decisions/0004)."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +37,17 @@ class G2RSettings:
     """
     How a retriever is trained on responses.
 
-    :param recipe: `dialogues` (human replies alone, in-batch negatives), `data` (every response is a positive: G2R's
-        loss with alpha 0), `model` (with the teacher's scores, as published), or `strong` (human replies with
+    :param recipe: `dialogues` (human responses alone, in-batch negatives), `data` (every response is a positive: G2R's
+        loss with alpha 0), `model` (with the teacher's scores, as published), or `strong` (human responses with
         in-batch negatives, and the teacher's margins between mined responses at a temperature set by entropy).
     :param alpha: Weight of the distillation in `model`.
-    :param temperature: Of the teacher in `model`; None sets it by entropy, as `strong` always does.
+    :param temperature: Divides the teacher's scores in `model`; None sets it by entropy, as `strong` always does.
     :param negatives: Random responses a step, in `data` and `model`.
-    :param max_candidates: The most responses of a context, drawn at random from those it has, in `data` and
-        `model`; the authors' 10.
+    :param max_candidates: The most responses of a context, drawn at random, in `data` and `model`; the authors' 10.
     :param history: The most turns of a context.
     :param max_dev: The most contexts to select on, drawn over all dialogues that are not trained on.
     :param epochs: Passes over the contexts; the best on dev is kept.
-    :param batch_size: Contexts a step.
     :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
-    :param seed: Of order and sampling.
     """
 
     recipe: str = "model"
@@ -83,11 +76,7 @@ def make_rows(rows: list[Row], student: SentenceTransformer, settings: G2RSettin
     """
     What the trainer is given: rows and the loss for them.
 
-    :param rows: Contexts with their responses.
-    :param student: The student.
-    :param settings: The recipe.
-    :returns: The rows and the loss.
-    :raises ValueError: If no row has a human reply, or none has mined responses where they are needed.
+    :raises ValueError: If no row has a human response, or none has mined responses where they are needed.
     """
     if settings.recipe == "dialogues":
         contrastive = MultipleNegativesRankingLoss(student, scale=SCALE, similarity_fct=cos_sim)
@@ -109,8 +98,8 @@ def make_rows(rows: list[Row], student: SentenceTransformer, settings: G2RSettin
 
 def _places(row: Row, *, mined: bool) -> list[int]:
     """Where a row has mined responses, or its own, human and generated."""
-    labels = row.labels or [0] * len(row.documents)
-    return [place for place, label in enumerate(labels) if (label == MINED) == mined]
+    marks = row.labels or [0] * len(row.documents)
+    return [place for place, mark in enumerate(marks) if (mark == MINED) == mined]
 
 
 def _temperature(rows: list[Row], settings: G2RSettings) -> float:
@@ -122,12 +111,11 @@ def _temperature(rows: list[Row], settings: G2RSettings) -> float:
 
 
 def _pairs(rows: list[Row], settings: G2RSettings) -> Dataset:
-    found = [(query_text(row.query, settings.history), human_reply(row)) for row in rows]
-    pairs = [(query, reply) for query, reply in found if reply is not None]
+    pairs = [(query_text(row.query, settings.history), human_response(row)) for row in rows if human_response(row)]
     if len(pairs) < 2:
-        msg = "No context has a reply that is labelled as the human one, and `dialogues` trains on these."
+        msg = "No context has a response that is marked as the human one, and `dialogues` trains on these."
         raise ValueError(msg)
-    return Dataset.from_dict({"query": [query for query, _ in pairs], "document": [reply for _, reply in pairs]})
+    return Dataset.from_dict({"query": [query for query, _ in pairs], "document": [text for _, text in pairs]})
 
 
 def _candidates(rows: list[Row], settings: G2RSettings) -> Dataset:
@@ -139,22 +127,23 @@ def _candidates(rows: list[Row], settings: G2RSettings) -> Dataset:
     columns: dict[str, list[Any]] = {"query": [query_text(row.query, settings.history) for row in rows]}
     for number in range(width):
         columns[f"document_{number + 1}"] = [
-            row.documents[own[number]] if number < len(own) else "" for row, own in zip(rows, chosen, strict=True)
+            row.documents[places[number]] if number < len(places) else ""
+            for row, places in zip(rows, chosen, strict=True)
         ]
     columns["label"] = []
-    for row, own in zip(rows, chosen, strict=True):
+    for row, places in zip(rows, chosen, strict=True):
         scores = row.teacher_scores if settings.recipe == "model" and row.teacher_scores else [0.0] * len(row.documents)
-        columns["label"].append([scores[place] for place in own] + [float("nan")] * (width - len(own)))
+        columns["label"].append([scores[place] for place in places] + [float("nan")] * (width - len(places)))
     return Dataset.from_dict(columns)
 
 
 def _mined(rows: list[Row], settings: G2RSettings) -> Dataset:
-    """Human replies and mined responses, best first, with the teacher's scores of these in the unit of s."""
+    """Human responses and mined ones, best first, with the teacher's scores of these divided by its temperature."""
     # A margin is between two.
-    rows = [row for row in rows if human_reply(row) is not None and len(_places(row, mined=True)) > 1]
+    rows = [row for row in rows if human_response(row) and len(_places(row, mined=True)) > 1]
     if len(rows) < 2:
         msg = (
-            "No context has a human reply and two mined responses, on which `strong` trains: give ResponseSetBuilder "
+            "No context has a human response and two mined ones, on which `strong` trains: give ResponseSetBuilder "
             "a `miner`, label that set, and train again."
         )
         raise ValueError(msg)
@@ -167,33 +156,25 @@ def _mined(rows: list[Row], settings: G2RSettings) -> Dataset:
         )
         for row in rows
     ]
-    scores = [[(row.teacher_scores or [])[place] for place in own] for row, own in zip(rows, chosen, strict=True)]
+    scores = [[(row.teacher_scores or [])[place] for place in places] for row, places in zip(rows, chosen, strict=True)]
     temperature = entropy_temperature(scores, ENTROPY)
     columns: dict[str, list[Any]] = {"query": [query_text(row.query, settings.history) for row in rows]}
-    columns["human"] = [human_reply(row) for row in rows]
+    columns["human"] = [human_response(row) for row in rows]
     for number in range(width):
-        columns[f"mined_{number + 1}"] = [row.documents[own[number]] for row, own in zip(rows, chosen, strict=True)]
-    columns["label"] = [[score / temperature for score in one] for one in scores]
+        columns[f"mined_{number + 1}"] = [row.documents[at[number]] for row, at in zip(rows, chosen, strict=True)]
+    columns["label"] = [[score / temperature for score in of_row] for of_row in scores]
     return Dataset.from_dict(columns)
 
 
 def arguments_for(
     student: SentenceTransformer, checkpoints: Path, settings: G2RSettings, progress: bool
 ) -> SentenceTransformerTrainingArguments:
-    """
-    How the trainer runs.
-
-    :param student: The student.
-    :param checkpoints: Where its checkpoints are kept.
-    :param settings: The recipe.
-    :param progress: Whether to show a progress bar.
-    :returns: For `run_trainer`.
-    """
+    """How the trainer runs; its checkpoints go into a folder."""
     return SentenceTransformerTrainingArguments(
         **common_arguments(student, checkpoints, settings.seed, progress, METRIC),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
-        # A reply that several contexts share must not be a negative of one of them.
+        # A response that several contexts share must not be a negative of one of them.
         batch_sampler="batch_sampler" if settings.recipe in {"data", "model"} else "no_duplicates",
         learning_rate=settings.learning_rate,
         warmup_steps=0.05,

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Exporting a student to the runtimes that serve it, with a check that nothing was lost on the way."""
 
 import logging
@@ -18,10 +14,12 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from haystack_distill.data.similarity import cosines
 from haystack_distill.evaluation.dev_set import DevSet
 from haystack_distill.files.folders import published
 from haystack_distill.files.layout import PROVENANCE
-from haystack_distill.serving.encoder import Encoder
+from haystack_distill.serving.backends import BACKENDS, EXPORTS, Backend, export_name, split_name
+from haystack_distill.serving.encoder import WINDOW, Encoder
 from haystack_distill.serving.exports import (
     CHECK,
     GRAPH,
@@ -29,13 +27,9 @@ from haystack_distill.serving.exports import (
     WEIGHTS,
     Export,
     digest,
-    export_name,
-    mean_cosine,
-    split_name,
     write_manifest,
 )
 from haystack_distill.serving.graph import graph_encoder
-from haystack_distill.serving.quantization import quantize
 from haystack_distill.serving.token_table import is_table
 from haystack_distill.serving.torch_encoder import torch_encoder
 from haystack_distill.students.prompt import prompt_for
@@ -50,8 +44,6 @@ MIN_SHARE = 0.99
 """Share of the full-precision dev nDCG@10 that an export must keep."""
 
 CHECK_QUERIES = 16
-PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ()}
-"""What an export for a backend is made and checked with; torch is always there."""
 
 
 def check_can_export(names: list[str], layers: int) -> None:
@@ -59,19 +51,19 @@ def check_can_export(names: list[str], layers: int) -> None:
     Find out before a long training whether its student could be exported.
 
     :param names: What will be exported, as in `onnx-int8`.
-    :param layers: How many layers the student will have.
+    :param layers: How many layers the student will have; 0 is a token table.
     :raises ImportError: If a package is missing.
     :raises ValueError: If a name is not known or stands for the student itself, or a token table is to be exported.
     """
     for name in names:
         backend, _ = split_name(name)
-        if name == "torch-fp32":
-            msg = "torch at fp32 is the student itself: there is nothing to export."
+        if name not in EXPORTS:
+            msg = f"{name} is the student itself: there is nothing to export."
             raise ValueError(msg)
         if layers == 0:
             msg = f"A token table is served with numpy as it is: leave `export: [{name}]` out."
             raise ValueError(msg)
-        missing = [package for package in PACKAGES[backend] if find_spec(package) is None]
+        missing = [package for package in BACKENDS[backend].makers if find_spec(package) is None]
         if missing:
             msg = f"Exporting for {backend} needs {missing[0]}: pip install 'haystack-distill[export,{backend}]'"
             raise ImportError(msg)
@@ -81,17 +73,12 @@ def export(model: str | Path, backend: str, precision: str, dev: DevSet) -> Path
     """
     Export a student for a backend, beside the student, and check it against full precision on dev queries.
 
-    :param model: The student's folder.
-    :param backend: `onnx`, `openvino` or `torch`.
-    :param precision: `fp32` or `int8`. int8 is per output channel, with activations quantised as they come.
-    :param dev: What it is judged on.
-    :returns: The folder of the export.
+    :param backend: A name of `BACKENDS`.
     :raises FileExistsError: If the export is there already.
     :raises ImportError: If a package of the backend is missing.
     :raises ValueError: If the student can't be exported, or if the export keeps too little of its quality.
     """
-    folder = Path(model)
-    name = export_name(backend, precision)
+    folder, name, row = Path(model), export_name(backend, precision), BACKENDS[backend]
     check_can_export([name], layers=0 if is_table(folder) else 1)
     reference = torch_encoder(folder, device="cpu")
     with published(folder / name) as place:
@@ -106,14 +93,16 @@ def export(model: str | Path, backend: str, precision: str, dev: DevSet) -> Path
             dev.texts[:CHECK_QUERIES],
             cosine=1.0,
             share=1.0,
-            made_with=_versions(backend),
+            made_with=_versions(row),
         )
-        if backend != "torch":
-            _write_graph(student, backend, precision, place)
+        if row.open_graph is not None:
+            _write_graph(student, place)
+            if precision == "int8" and row.quantize is not None:
+                row.quantize(place / GRAPH)
         if (folder / PROVENANCE).is_file():  # the export may be carried away from its model
             shutil.copyfile(folder / PROVENANCE, place / PROVENANCE)
         write_manifest(place, manifest)
-        exported = torch_encoder(folder, precision) if backend == "torch" else graph_encoder(place, manifest, threads=1)
+        exported = graph_encoder(place, manifest, threads=1) if row.open_graph else torch_encoder(folder, precision)
         cosine, share, vectors = _compare(exported, reference, dev)
         _refuse_loss(name, precision, cosine, share)
         np.save(place / CHECK, vectors[:CHECK_QUERIES], allow_pickle=False)
@@ -124,18 +113,17 @@ def export(model: str | Path, backend: str, precision: str, dev: DevSet) -> Path
 
 def _compare(exported: Encoder, reference: Encoder, dev: DevSet) -> tuple[float, float, np.ndarray]:
     """Mean cosine, share of nDCG@10, and the reference's vectors."""
-    expected = reference.encode_batch(dev.texts)
-    found = exported.encode_batch(dev.texts)
+    expected, vectors = reference.encode_batch(dev.texts), exported.encode_batch(dev.texts)
     before = dev.ndcg(expected)
-    share = dev.ndcg(found) / before if before else 1.0
-    return mean_cosine(found, expected), share, expected
+    share = dev.ndcg(vectors) / before if before else 1.0
+    return float(cosines(vectors, expected).mean()), share, expected
 
 
 def _refuse_loss(name: str, precision: str, cosine: float, share: float) -> None:
     if precision == "fp32" and not cosine >= SAME:
         msg = (
-            f"The export {name} does not compute what the student does (mean cosine {cosine:.4f}): this architecture "
-            "can't be exported, serve it with the torch backend."
+            f"The export {name} does not compute what the student does (mean cosine {cosine:.4f}): its architecture "
+            "can't be exported, so serve it with the torch backend."
         )
         raise ValueError(msg)
     if not share >= MIN_SHARE:
@@ -168,7 +156,7 @@ class _Graph(nn.Module):
         return features["sentence_embedding"]
 
 
-def _write_graph(student: SentenceTransformer, backend: str, precision: str, place: Path) -> None:
+def _write_graph(student: SentenceTransformer, place: Path) -> None:
     example = torch.tensor([student.tokenizer("a query to trace").input_ids] * 2)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # what the tracer warns of is what the check below would find
@@ -182,13 +170,11 @@ def _write_graph(student: SentenceTransformer, backend: str, precision: str, pla
             opset_version=OPSET,
             dynamo=False,
         )
-    if precision == "int8":
-        quantize(place / GRAPH, backend)
     tokenizer = Tokenizer.from_str(student.tokenizer.backend_tokenizer.to_str())
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length=student.get_max_seq_length() or 512)
+    tokenizer.enable_truncation(max_length=student.get_max_seq_length() or WINDOW)
     tokenizer.save(str(place / TOKENIZER))
 
 
-def _versions(backend: str) -> dict[str, Any]:
-    return {**{name: metadata.version(name) for name in (*PACKAGES[backend], "torch")}, "opset": OPSET}
+def _versions(backend: Backend) -> dict[str, Any]:
+    return {**{name: metadata.version(name) for name in (*backend.makers, "torch")}, "opset": OPSET}

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Models that are named as on the Hugging Face hub, as folders."""
 
 from pathlib import Path
@@ -12,10 +8,9 @@ OTHER_RUNTIMES = ["onnx/*", "openvino/*", "coreml/*", "*.h5", "*.msgpack", "*.ot
 
 def local_folder(model: str) -> str:
     """
-    Where a model lies on this machine; one that is not here is downloaded, as sentence-transformers would.
+    Find the folder of a model; one that is not on this machine is downloaded, as sentence-transformers would.
 
-    :param model: A folder, or a name on the hub; without an organisation that of sentence-transformers is meant.
-    :returns: The folder.
+    :param model: A folder, or a name on the hub; a name without an organisation is one of sentence-transformers.
     :raises FileNotFoundError: If there is no such folder, and the hub has no such model or can't be reached.
     """
     if Path(model).exists():

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Which backend serves a student: the one that was asked for, or the fastest that passes its check on this machine."""
 
 import logging
@@ -11,25 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from haystack_distill.serving.encoder import Encoder
-from haystack_distill.serving.exports import (
-    BACKENDS,
-    MANIFEST,
-    Export,
-    check_vectors,
-    export_name,
-    exports_of,
-    mean_cosine,
-    read_export,
-    split_name,
-)
+from haystack_distill.data.similarity import cosines
+from haystack_distill.serving.backends import BACKENDS, EXPORTS, export_name, split_name
+from haystack_distill.serving.encoder import Encoder, forgiving
+from haystack_distill.serving.exports import MANIFEST, Export, check_vectors, exports_of, read_export
 from haystack_distill.serving.graph import graph_encoder
 from haystack_distill.serving.token_table import is_table, table_encoder
 
 logger = logging.getLogger(__name__)
-
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
-"""The backends that `auto` chooses from; torch, slower and seconds to import, is what is left without them."""
 
 DRIFT = 0.002
 """How much further than on the machine that made it an export's vectors may be from full precision."""
@@ -44,24 +29,26 @@ def open_encoder(
     Load a student for serving.
 
     :param model: The folder of the student, or that of one of its exports alone.
-    :param backend: `onnx`, `openvino`, `torch`, or `auto`. A token table has one backend and ignores this.
-    :param precision: `fp32` or `int8`; None takes fp32 for a named backend and leaves it open for `auto`.
-    :param threads: Threads a query, of onnx and openvino.
+    :param backend: A name of `BACKENDS`, or `auto`. A token table has a backend of its own and ignores this.
+    :param precision: None takes fp32 for a named backend and leaves it open for `auto`.
     :param device: Where torch runs; None is the fastest at hand. Other backends run on the CPU.
-    :returns: The encoder.
     :raises FileNotFoundError: If the folder or the export is missing.
     :raises ValueError: If the folder holds no encoder, a setting does not fit, or the export is damaged or outdated.
     :raises ImportError: If the backend's package is missing.
     """
     folder = Path(model)
     if backend != "auto" or precision is not None:
-        export_name(BACKENDS[0] if backend == "auto" else backend, precision or "fp32")
+        export_name("torch" if backend == "auto" else backend, precision or "fp32")
     if threads < 1:
         msg = f"threads must be at least 1, not {threads}."
         raise ValueError(msg)
     if not folder.is_dir():
         msg = f"The query encoder {folder} is missing: run the alignment pipeline first, or correct `model`."
         raise FileNotFoundError(msg)
+    return forgiving(_open(folder, backend, precision, threads, device))
+
+
+def _open(folder: Path, backend: str, precision: str | None, threads: int, device: str | None) -> Encoder:
     if (folder / MANIFEST).is_file():
         return _alone(folder, backend, precision, threads)
     if not (folder / "modules.json").is_file():
@@ -77,8 +64,8 @@ def open_encoder(
 def _alone(folder: Path, backend: str, precision: str | None, threads: int) -> Encoder:
     """An export that was carried away from its model."""
     export = read_export(folder)
-    if export.backend == "torch":
-        msg = f"{folder} only says that torch may serve the model beside it: set `model` to the model's folder."
+    if BACKENDS[export.backend].open_graph is None:
+        msg = f"{folder} only says that {export.backend} may serve the model beside it: set `model` to that folder."
         raise ValueError(msg)
     if backend not in {"auto", export.backend} or precision not in {None, export.precision}:
         msg = f"{folder} is for {export.backend} with {export.precision}: leave `backend` and `precision` out."
@@ -88,19 +75,19 @@ def _alone(folder: Path, backend: str, precision: str | None, threads: int) -> E
 
 def _named(folder: Path, name: str, threads: int, device: str | None) -> Encoder:
     backend, precision = split_name(name)
-    if backend != "torch" and device not in {None, "cpu"}:
+    has_graph = BACKENDS[backend].open_graph is not None
+    if has_graph and device not in {None, "cpu"}:
         msg = f"The {backend} backend runs on the CPU, not on {device}: leave `device` out, or take the torch backend."
         raise ValueError(msg)
-    if name != "torch-fp32" and not (folder / name / MANIFEST).is_file():
+    if name in EXPORTS and not (folder / name / MANIFEST).is_file():
         msg = (
             f"{folder} has no export for {backend} with {precision}: run `haystack-distill export {folder} --backend "
             f"{backend} --precision {precision}`, or let `KaleAligner` make it (`export: [{name}]`)."
         )
         raise FileNotFoundError(msg)
-    if backend != "torch":
-        return graph_encoder(folder / name, read_export(folder / name), threads)
-    if precision == "int8":
-        read_export(folder / name)
+    export = read_export(folder / name) if name in EXPORTS else None
+    if has_graph and export:
+        return graph_encoder(folder / name, export, threads)
     # Takes seconds to import, which the other backends save.
     from haystack_distill.serving.torch_encoder import torch_encoder
 
@@ -112,11 +99,12 @@ def _fastest(folder: Path, precision: str | None, threads: int, device: str | No
     timed: dict[str, float] = {}
     loaded: dict[str, Encoder] = {}
     for name in exports_of(folder) if device in {None, "cpu"} else []:
-        package = RUNTIMES.get(split_name(name)[0])
-        if package is None or precision not in {None, split_name(name)[1]}:
+        backend, of_export = split_name(name)
+        row = BACKENDS[backend]
+        if row.open_graph is None or precision not in {None, of_export}:
             continue
-        if find_spec(package) is None:
-            logger.warning("%s is left out: the package %s is not installed.", folder / name, package)
+        if find_spec(row.package) is None:
+            logger.warning("%s is left out: the package %s is not installed.", folder / name, row.package)
             continue
         export = read_export(folder / name)
         try:
@@ -125,7 +113,7 @@ def _fastest(folder: Path, precision: str | None, threads: int, device: str | No
             logger.warning("%s is left out: %s (%s).", folder / name, error, error.__cause__)
             continue
         if _passes(encoder, export, folder / name):
-            timed[name], loaded[name] = milliseconds(encoder, export.check_queries), encoder
+            timed[name], loaded[name] = _milliseconds(encoder, export.check_queries), encoder
     if not timed:
         chosen = export_name("torch", precision or "fp32")
         logger.info("%s is served by %s: no export beside it can be used here.", folder, chosen)
@@ -137,7 +125,7 @@ def _fastest(folder: Path, precision: str | None, threads: int, device: str | No
 
 
 def _passes(encoder: Encoder, export: Export, folder: Path) -> bool:
-    cosine = mean_cosine(encoder.encode_batch(export.check_queries), check_vectors(folder))
+    cosine = cosines(encoder.encode_batch(export.check_queries), check_vectors(folder)).mean()
     if cosine >= export.cosine - DRIFT:
         return True
     logger.warning(
@@ -150,17 +138,11 @@ def _passes(encoder: Encoder, export: Export, folder: Path) -> bool:
     return False
 
 
-def milliseconds(encoder: Encoder, queries: list[str]) -> float:
-    """
-    The median time to encode one query.
-
-    :param encoder: The encoder.
-    :param queries: Queries, each timed several times.
-    """
+def _milliseconds(encoder: Encoder, queries: list[str]) -> float:
+    """The median time to encode one query."""
     seconds = []
-    for _ in range(ROUNDS):
-        for query in queries:
-            start = time.perf_counter()
-            encoder.encode(query)
-            seconds.append(time.perf_counter() - start)
+    for query in queries * ROUNDS:
+        start = time.perf_counter()
+        encoder.encode(query)
+        seconds.append(time.perf_counter() - start)
     return float(np.median(seconds)) * 1000

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """A token table served with numpy: the sum of some rows."""
 
 import json
@@ -11,7 +7,8 @@ import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from haystack_distill.serving.encoder import Encoder
+from haystack_distill.serving.backends import TABLE
+from haystack_distill.serving.encoder import WINDOW, Encoder
 from haystack_distill.serving.exports import WEIGHTS
 from haystack_distill.students.prompt import prompt_for
 
@@ -19,24 +16,15 @@ STATIC, NORMALIZE = "StaticEmbedding", "Normalize"
 
 
 def module_folders(model: Path) -> dict[str, Path]:
-    """
-    What a sentence-transformers folder is made of.
-
-    :param model: The folder.
-    :returns: Class name of each module -> its folder.
-    """
+    """Read what a sentence-transformers folder is made of: class name of each module -> its folder."""
     modules = json.loads((model / "modules.json").read_text(encoding="utf-8"))
     return {module["type"].rpartition(".")[2]: model / module["path"] for module in modules}
 
 
 def is_table(model: Path) -> bool:
-    """
-    Whether a sentence-transformers folder holds a token table and nothing that changes its vectors on the way.
-
-    :param model: The folder.
-    """
-    found = set(module_folders(model))
-    return STATIC in found and found <= {STATIC, NORMALIZE} and not _changes_vectors(model)
+    """Whether a sentence-transformers folder holds a token table and nothing that changes its vectors on the way."""
+    modules = set(module_folders(model))
+    return STATIC in modules and modules <= {STATIC, NORMALIZE} and not _changes_vectors(model)
 
 
 def _changes_vectors(model: Path) -> bool:
@@ -49,13 +37,16 @@ def _changes_vectors(model: Path) -> bool:
 
 def table_encoder(model: Path) -> Encoder:
     """
-    Load a token table.
+    Load a token table: a folder that `KaleAligner` made with `layers: 0`, or another that `is_table`.
 
-    :param model: The folder that `KaleAligner` made with `layers: 0`, or another that `is_table`.
-    :returns: The encoder.
+    :raises ValueError: If it holds values that are no numbers.
     """
     folders = module_folders(model)
-    rows = load_file(folders[STATIC] / WEIGHTS)["embedding.weight"].astype(np.float32)
+    file = folders[STATIC] / WEIGHTS
+    rows = load_file(file)["embedding.weight"].astype(np.float32)
+    if not np.isfinite(rows).all():
+        msg = f"{file} is damaged: some of its values are no numbers. Align again, or fetch the model again."
+        raise ValueError(msg)
     tokenizer = Tokenizer.from_file(str(folders[STATIC] / "tokenizer.json"))
     normalized = NORMALIZE in folders
 
@@ -76,6 +67,6 @@ def table_encoder(model: Path) -> Encoder:
         return mean(tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(texts: list[str]) -> np.ndarray:
-        return np.stack([mean(one.ids) for one in tokenizer.encode_batch(texts, add_special_tokens=False)])
+        return np.stack([mean(encoding.ids) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)])
 
-    return Encoder("table-fp32", encode, encode_batch)
+    return Encoder(TABLE.names[0], encode, encode_batch, (tokenizer.truncation or {}).get("max_length", WINDOW))

@@ -1,9 +1,6 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The student on torch, through sentence-transformers: the reference that the other backends are checked against."""
 
+import math
 import warnings
 from pathlib import Path
 
@@ -11,8 +8,8 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from haystack_distill.serving.encoder import Encoder
-from haystack_distill.serving.exports import export_name
+from haystack_distill.serving.backends import export_name
+from haystack_distill.serving.encoder import WINDOW, Encoder
 from haystack_distill.students.prompt import prompt_for
 
 
@@ -20,10 +17,7 @@ def torch_encoder(model: Path, precision: str = "fp32", device: str | None = Non
     """
     Load a student with sentence-transformers.
 
-    :param model: The folder of the student.
     :param precision: `fp32`, or `int8`: linear layers are quantised as they are loaded, per channel.
-    :param device: Default: the fastest at hand.
-    :returns: The encoder.
     :raises ValueError: If int8 is asked for on another device than the CPU.
     """
     student = SentenceTransformer(str(model), device="cpu" if precision == "int8" else device, local_files_only=True)
@@ -39,10 +33,16 @@ def torch_encoder(model: Path, precision: str = "fp32", device: str | None = Non
     def encode_batch(texts: list[str]) -> np.ndarray:
         # int8 activations share their scale with everything in the batch.
         size = 1 if precision == "int8" else 32
-        found = student.encode(texts, prompt=prompt, batch_size=size, show_progress_bar=False)
-        return np.asarray(found, dtype=np.float32)
+        vectors = student.encode(texts, prompt=prompt, batch_size=size, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
 
-    return Encoder(export_name("torch", precision), lambda text: encode_batch([text])[0], encode_batch)
+    window = student.get_max_seq_length() or math.inf  # infinite for a table that truncates nothing
+    return Encoder(
+        export_name("torch", precision),
+        lambda text: encode_batch([text])[0],
+        encode_batch,
+        WINDOW if math.isinf(window) else int(window),
+    )
 
 
 def _quantised(student: SentenceTransformer) -> SentenceTransformer:

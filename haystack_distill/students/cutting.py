@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Cutting layers out of a sentence-transformers encoder."""
 
 import copy
@@ -28,7 +24,7 @@ class LayerStack:
 
     :param model: The transformer of `transformers`.
     :param parent: The module that holds the list of layers.
-    :param name: The list's name in it.
+    :param name: The name of the list in `parent`.
     """
 
     model: Any
@@ -49,35 +45,31 @@ def find_stack(encoder: SentenceTransformer) -> LayerStack:
     """
     Find the layers of an encoder: the one list of modules that is as long as its configuration says.
 
-    :param encoder: The encoder.
-    :returns: Where its layers are.
     :raises ValueError: If there is no such list, as in a token table, or more than one, as in an encoder-decoder.
     """
     model = getattr(encoder[0], "auto_model", None)
     depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    found = []
+    stacks = []
     for module in model.modules() if isinstance(model, nn.Module) else []:
-        found += [
+        stacks += [
             LayerStack(model, module, name)
             for name, child in module.named_children()
             if isinstance(child, nn.ModuleList) and len(child) == depth and depth
         ]
-    if len(found) != 1:
-        what = "no list of layers" if not found else f"{len(found)} lists of layers"
+    if len(stacks) != 1:
+        what = "no list of layers" if not stacks else f"{len(stacks)} lists of layers"
         msg = (
             f"This encoder can't be cut: {what} found in {type(model or encoder[0]).__name__}. Encoders with one stack "
             "of layers can be cut (BERT, MPNet, RoBERTa, XLM-R, DistilBERT, ModernBERT, Qwen3)."
         )
         raise ValueError(msg)
-    return found[0]
+    return stacks[0]
 
 
 def check_depth(layers: int, depth: int) -> None:
     """
-    Make sure that an encoder can keep so many layers.
+    Make sure that an encoder of this depth can keep so many layers; 0 stands for a token table.
 
-    :param layers: How many are wanted; 0 stands for a token table.
-    :param depth: How many there are.
     :raises ValueError: If it can't.
     """
     if not 0 <= layers <= depth:
@@ -87,12 +79,9 @@ def check_depth(layers: int, depth: int) -> None:
 
 def check_keep(keep: list[int] | tuple[int, ...], depth: int) -> tuple[int, ...]:
     """
-    Put the numbers of the layers to keep in order.
+    Put the numbers of the layers to keep, from 0, in ascending order.
 
-    :param keep: Layer numbers, from 0.
-    :param depth: How many layers there are.
-    :returns: The numbers, ascending.
-    :raises ValueError: If one is out of range or named twice.
+    :raises ValueError: If a number is out of range or there twice.
     """
     ordered = tuple(sorted(int(number) for number in keep))
     if not ordered or len(set(ordered)) < len(ordered) or ordered[0] < 0 or ordered[-1] >= depth:
@@ -103,11 +92,8 @@ def check_keep(keep: list[int] | tuple[int, ...], depth: int) -> tuple[int, ...]
 
 def kale_layers(depth: int, layers: int) -> tuple[int, ...]:
     """
-    The layers that the KALE paper keeps (section 4, and the authors' code).
+    Look up the layers that the KALE paper keeps (section 4, and the authors' code).
 
-    :param depth: How many layers the encoder has.
-    :param layers: How many to keep.
-    :returns: Their numbers.
     :raises ValueError: If the paper has no map for this.
     """
     maps = KALE_LAYERS.get(depth, {})
@@ -125,8 +111,7 @@ def cut(teacher: BiEncoder, keep: tuple[int, ...]) -> SentenceTransformer:
     The copy makes vectors of the index by itself: the prefix is its default prompt, and truncation and normalisation
     that an embedder was configured with become modules of it. The teacher is left as it is.
 
-    :param teacher: The teacher.
-    :param keep: The numbers of the layers to keep, ascending.
+    :param keep: The numbers of the layers that stay, ascending.
     :returns: The student, untrained, in evaluation mode and float32, in which Adam's small steps are not lost.
     :raises ValueError: If the encoder can't be cut at these layers.
     """

@@ -1,14 +1,10 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Folding: the layers that are dropped below the first kept one leave what they do to a token in its embedding.
 
 A student that starts at layer k gets, instead of the raw token embeddings, the mean hidden state with which each token
-enters layer k of the teacher: averaged over its occurrences in a sample of texts, alone between the special tokens
-where it has none. What the dropped layers do to a token *whatever its context* is kept; what they do because of the
-context is lost. It costs nothing at query time.
+enters layer k of the teacher: averaged over its occurrences in a sample of texts, or, where it has none, alone between
+the special tokens. What the dropped layers do to a token *whatever its context* is kept; what they do because of the
+context is lost. Folding costs nothing at query time.
 """
 
 import copy
@@ -49,11 +45,8 @@ def token_states(teacher: BiEncoder, layer: int, texts: list[str], tokens: set[i
     """
     Average the hidden states with which tokens enter a layer, computed in bfloat16 where the device is fast at it.
 
-    :param teacher: The teacher.
     :param layer: The number of the layer; the depth of the encoder stands for what leaves its last layer.
-    :param texts: Texts to average over.
-    :param tokens: The tokens of interest; default: the whole vocabulary.
-    :returns: The states.
+    :param tokens: The tokens of interest; None is the whole vocabulary.
     """
     stack = find_stack(teacher.model)
     vocabulary = stack.model.get_input_embeddings().num_embeddings
@@ -78,10 +71,8 @@ def token_states(teacher: BiEncoder, layer: int, texts: list[str], tokens: set[i
 
 def single_tokens(encoder: SentenceTransformer, tokens: list[int]) -> Iterator[tuple[Tensor, int]]:
     """
-    Each token alone between the special tokens that the tokenizer puts around a text.
+    Put each token alone between the special tokens that the tokenizer puts around a text.
 
-    :param encoder: The encoder.
-    :param tokens: Token ids.
     :returns: Batches of ids, `[batch, length]`, and the position of the token in them.
     """
     frame = encoder.tokenizer("a", return_special_tokens_mask=True)
@@ -101,8 +92,7 @@ def can_fold(stack: LayerStack) -> bool:
     """
     Whether embeddings can be replaced by hidden states in this architecture.
 
-    :param stack: The layers.
-    :returns: True for BERT-like embeddings (a sum under a LayerNorm) and for those that enter the stack as they are.
+    They can if they are like BERT's (a sum under a LayerNorm) or enter the stack as they are.
     """
     embeddings = getattr(stack.model, "embeddings", None)
     return hasattr(embeddings, "LayerNorm") or hasattr(stack.model, "embed_tokens")
@@ -116,8 +106,7 @@ def fold(student: SentenceTransformer, teacher: BiEncoder, layer: int, states: T
     the dropped layer below, and the states are stored with both undone. Position and segment embeddings start at zero,
     since the states carry what they add on average.
 
-    :param student: The cut encoder, changed in place.
-    :param teacher: The teacher it was cut from.
+    :param teacher: The encoder that it was cut from.
     :param layer: The number that the student's first layer has in the teacher, above 0.
     :param states: `[vocabulary, width]`, from `token_states`.
     """

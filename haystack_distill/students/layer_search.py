@@ -1,8 +1,4 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-"""Which layers stay: candidates are cut, folded and ranked by how well they retrieve, without training."""
+"""Which layers stay: candidates are cut and folded, and ranked by how well they retrieve without training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,10 +25,8 @@ class LayerSearch:
     It starts from the blocks that end with the last layer and from the bottom-and-top combinations, and goes on from
     the best by exchanging one layer at a time until no exchange helps.
 
-    :param teacher: The teacher.
-    :param measure: How well a candidate retrieves.
     :param texts: Texts to fold the dropped lower layers over.
-    :param tokens: The tokens that the measure needs, so that others need not be folded.
+    :param tokens: The tokens that the measure needs; others are not folded.
     :param scores: What has been measured: layers -> score.
     """
 
@@ -45,10 +39,8 @@ class LayerSearch:
 
     def best(self, layers: int) -> tuple[int, ...]:
         """
-        Find the layers to keep.
+        Find the best layers, at least one, in ascending order.
 
-        :param layers: How many, at least one.
-        :returns: Their numbers, ascending.
         :raises ValueError: If the teacher has fewer.
         """
         stack = find_stack(self.teacher.model)
@@ -82,11 +74,7 @@ class LayerSearch:
 
 def starting_points(depth: int, layers: int) -> list[tuple[int, ...]]:
     """
-    Bottom-and-top combinations, from all at the top to all but one at the bottom, an even spread and the paper's map.
-
-    :param depth: How many layers the encoder has.
-    :param layers: How many to keep.
-    :returns: Candidates, without duplicates.
+    List bottom-and-top combinations, from all at the top to all but one at the bottom, an even spread, the paper's map.
     """
     candidates = [(*range(bottom), *range(depth - layers + bottom, depth)) for bottom in range(layers)]
     if layers > 1:
@@ -97,13 +85,7 @@ def starting_points(depth: int, layers: int) -> list[tuple[int, ...]]:
 
 
 def exchanges(keep: tuple[int, ...], depth: int) -> list[tuple[int, ...]]:
-    """
-    All candidates that differ in one layer, the nearest first.
-
-    :param keep: The layers kept.
-    :param depth: How many layers the encoder has.
-    :returns: Candidates.
-    """
+    """List all candidates that differ from `keep` in one layer of an encoder of this depth, the nearest first."""
     moves = [(abs(out - into), out, into) for out in keep for into in range(depth) if into not in keep]
     return [tuple(sorted({*keep, into} - {out})) for _, out, into in sorted(moves)]
 
@@ -120,13 +102,9 @@ def make_layered(
     """
     Cut an encoder and fold the layers that are dropped below the first kept one into its token embeddings.
 
-    :param teacher: The teacher.
-    :param keep: The layers that stay.
-    :param texts: Texts to fold over.
-    :param tokens: The tokens to fold; default: the whole vocabulary.
+    :param tokens: The tokens to fold; None is the whole vocabulary.
     :param states: The states of `tokens` by layer, filled and reused from call to call.
     :param folded: False leaves the embeddings as they are, as the KALE paper does.
-    :returns: The student, untrained.
     """
     keep = check_keep(keep, len(find_stack(teacher.model)))
     student = cut(teacher, keep)
@@ -138,7 +116,7 @@ def make_layered(
 def _states(
     teacher: BiEncoder, layer: int, texts: list[str], tokens: set[int] | None, known: dict[int, Tensor] | None
 ) -> Tensor:
-    """What to fold. Of a search only the rows of its tokens are kept: a vocabulary for each layer would fill memory."""
+    """What is folded. A search keeps the rows of its tokens only: a vocabulary for each layer would fill memory."""
     if tokens is None or known is None:
         return token_states(teacher, layer, texts, tokens).states
     rows = sorted(tokens)

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The student without layers: one vector a token, averaged."""
 
 import copy
@@ -26,7 +22,6 @@ def make_token_table(teacher: BiEncoder) -> SentenceTransformer:
     A query vector is the mean of the rows of its tokens, normalised where the teacher's vectors are. The query prefix,
     the same in every query, is not looked up: the rows learn what it adds.
 
-    :param teacher: The teacher; its tokenizer must be a fast one.
     :returns: The table, untrained: sentence-transformers' `StaticEmbedding`.
     :raises ValueError: If the tokenizer is not a fast one.
     """
@@ -46,21 +41,18 @@ def make_token_table(teacher: BiEncoder) -> SentenceTransformer:
 @torch.no_grad()
 def average_over(table: SentenceTransformer, teacher: BiEncoder, texts: list[str]) -> SentenceTransformer:
     """
-    Fill a table with what the teacher makes of each token on average, where the teacher averages its tokens.
+    Copy a table, with what the teacher makes of each token on average, if the teacher averages its tokens.
 
-    :param table: A table from `make_token_table`; it stays as it is.
-    :param teacher: The teacher.
-    :param texts: Text of the index. Tokens that it lacks keep their rows, and so do all of a teacher that pools
-        otherwise.
-    :returns: A new table, untrained.
+    :param table: A table from `make_token_table`.
+    :param texts: Text of the index. Tokens that it lacks keep their rows, as all do if the teacher pools otherwise.
     """
     averaged = copy.deepcopy(table)
     if _averages_tokens(teacher):
         static: Any = averaged[0]
         rows = static.embedding.weight
-        found = token_states(teacher, len(find_stack(teacher.model)), texts, tokens=set())
-        seen = found.seen[: len(rows)] > 0
-        rows[seen] = found.states[: len(rows)][seen]
+        means = token_states(teacher, len(find_stack(teacher.model)), texts, tokens=set())
+        seen = means.seen[: len(rows)] > 0
+        rows[seen] = means.states[: len(rows)][seen]
     return averaged
 
 
@@ -91,9 +83,5 @@ def _normalizes(teacher: BiEncoder) -> bool:
 
 
 def is_table(student: SentenceTransformer) -> bool:
-    """
-    Whether a student is a token table.
-
-    :param student: The student.
-    """
+    """Whether a student is a token table."""
     return isinstance(student[0], StaticEmbedding)

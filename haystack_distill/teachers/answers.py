@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What is handed to transformers' `Trainer` to teach a reader answers: teacher forcing, all but the answer masked."""
 
 import time
@@ -23,7 +19,7 @@ from transformers import (
 from haystack_distill.files.precision import bf16_is_fast
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import Fused, FusionReader
-from haystack_distill.teachers.prompts import Encoded
+from haystack_distill.teachers.prompt_encoding import Encoded
 from haystack_distill.training.adapters import with_adapters
 from haystack_distill.training.trainer import TrainingSummary, train_or_go_on
 
@@ -47,7 +43,6 @@ class AnswerSettings:
     :param gradient_accumulation: Steps whose gradients are added up before the weights move.
     :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
     :param lora_rank: 0 moves all weights; above 0 only LoRA adapters of this rank, which are merged at the end.
-    :param seed: Of order and dropout.
     """
 
     epochs: int = 3
@@ -70,15 +65,11 @@ def train_reader(
     """
     Train a reader in place; it ends as its best checkpoint on the held-out prompts.
 
-    The loss is the mean cross-entropy of the answers' tokens, and of the end token after each, so that the reader also
-    learns to stop.
+    The loss is the mean cross-entropy of the answers' tokens and of the end token after each, which are what scores
+    later.
 
-    :param reader: The reader, in float32.
-    :param prompts: Its prompts with a target.
-    :param held_out: The same, to choose the checkpoint by.
+    :param prompts: Its prompts, whose target ends with the end token.
     :param checkpoints: Where checkpoints are kept; a run that finds some goes on from the last complete one.
-    :param settings: How to train.
-    :param progress: Whether to show a progress bar.
     :returns: What happened; the history has `epoch` and `held_out_loss`.
     """
     model: Any = with_adapters(reader.model, settings.lora_rank) if settings.lora_rank else reader.model
@@ -127,13 +118,7 @@ class _FusionTrainer(Trainer):
     def compute_loss(  # type: ignore[override]
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, **_: Any
     ) -> Any:
-        """
-        The cross-entropy of the answers.
-
-        :param model: The model, perhaps wrapped for several devices.
-        :param inputs: What `_FusedCollator` made.
-        :param return_outputs: Whether to return the model's outputs too.
-        """
+        """The cross-entropy of the answers in what `_FusedCollator` made."""
         encoder = self.accelerator.unwrap_model(model).get_encoder()
         with self.accelerator.autocast():
             hidden = encoder(input_ids=inputs["passages"], attention_mask=inputs["mask"]).last_hidden_state
@@ -150,29 +135,22 @@ class _FusionTrainer(Trainer):
 
 
 def _rows(reader: CausalReader | FusionReader, prompts: Sequence[Any]) -> Any:
-    return _fused_rows(reader, prompts) if isinstance(reader, FusionReader) else _causal_rows(reader, prompts)
+    return _fused_rows(prompts) if isinstance(reader, FusionReader) else _causal_rows(prompts)
 
 
-def _causal_rows(reader: CausalReader, prompts: Sequence[Encoded]) -> list[dict[str, Any]]:
+def _causal_rows(prompts: Sequence[Encoded]) -> list[dict[str, Any]]:
     rows = []
-    end = reader.tokenizer.eos_token_id
     for prompt in prompts:
-        ids = list(prompt.ids)
-        labels = [MASKED] * len(ids)
+        labels = [MASKED] * len(prompt.ids)
         for place in prompt.target():
-            labels[place] = ids[place]
-        last = int(prompt.target()[-1]) + 1
-        if end is not None and last < reader.window:
-            ids, labels = [*ids[:last], end], [*labels[:last], end]
-        rows.append({"input_ids": ids, "labels": labels})
+            labels[place] = prompt.ids[place]
+        rows.append({"input_ids": list(prompt.ids), "labels": labels})
     return rows
 
 
-def _fused_rows(reader: FusionReader, prompts: Sequence[Fused]) -> list[dict[str, Any]]:
-    end = reader.tokenizer.eos_token_id
+def _fused_rows(prompts: Sequence[Fused]) -> list[dict[str, Any]]:
     return [
-        {"passages": [one.ids for one in prompt.inputs], "labels": [*prompt.target, *([] if end is None else [end])]}
-        for prompt in prompts
+        {"passages": [encoded.ids for encoded in prompt.inputs], "target": list(prompt.target)} for prompt in prompts
     ]
 
 
@@ -184,27 +162,23 @@ def _pad_causal(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 class _FusedCollator:
-    """
-    Batches for Fusion-in-Decoder.
-
-    :param reader: Knows the decoder's first token and the padding.
-    """
+    """Batches for Fusion-in-Decoder."""
 
     def __init__(self, reader: FusionReader) -> None:
-        self._start = reader.start_token
+        self._opening = list(reader.opening)
         self._pad = reader.model.config.pad_token_id or 0
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """
         Put questions together.
 
-        :param rows: The questions.
         :returns: `passages` and `mask` `[all passages, tokens]`, `counts` (how many passages each question has),
-            `decoder` and `labels` `[questions, answer tokens]`.
+            `decoder` and `labels` `[questions, opening and answer tokens]`.
         """
         passages, mask = _padded([ids for row in rows for ids in row["passages"]], self._pad)
-        labels, _ = _padded([row["labels"] for row in rows], MASKED)
-        decoder, _ = _padded([[self._start, *row["labels"][:-1]] for row in rows], self._pad)
+        given = [MASKED] * (len(self._opening) - 1)
+        labels, _ = _padded([[*given, *row["target"]] for row in rows], MASKED)
+        decoder, _ = _padded([[*self._opening, *row["target"][:-1]] for row in rows], self._pad)
         counts = [len(row["passages"]) for row in rows]
         return {"passages": passages, "mask": mask, "counts": counts, "decoder": decoder, "labels": labels}
 

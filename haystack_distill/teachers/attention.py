@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Attention read out of a forward pass that stays on the fast kernel.
 
@@ -29,7 +25,7 @@ NAME = "haystack_distill"
 """Under which the attention function is registered with transformers."""
 
 KINDS = ("scores", "attention", "value_norm")
-ROWS_AT_ONCE = 32
+ATTENTION_ROWS = 32
 """Rows of attention that exist at the same time."""
 
 
@@ -40,7 +36,7 @@ class _LastLayerRead(Exception):  # noqa: N818 - no error: the rest of the forwa
 @dataclass
 class Capture:
     """
-    What is to be read out of one forward pass, and what was.
+    What is to be read out of one forward pass, and what was read.
 
     :param rows: `[batch, rows]`: positions of the attending tokens, counted within the tokens of this forward pass.
         A row that is there to fill up is -1. None reads nothing.
@@ -60,20 +56,11 @@ class Capture:
     found: dict[int, Tensor] = field(default_factory=dict)
 
     def stacked(self) -> Tensor:
-        """
-        What was found in all layers that were read, in their order.
-
-        :returns: `[batch, layers, heads, keys]`.
-        """
+        """All layers that were read, in their order: `[batch, layers, heads, keys]`."""
         return torch.stack([self.found[layer] for layer in sorted(self.found)], dim=1)
 
     def layer_of(self, module: nn.Module) -> int | None:
-        """
-        The number of the layer that an attention module belongs to.
-
-        :param module: The module.
-        :returns: None if it is not to be read.
-        """
+        """The number of the layer that an attention module belongs to; None if it is not to be read."""
         return getattr(module, "layer_idx", None) if self.modules is None else self.modules.get(module)
 
 
@@ -81,14 +68,7 @@ _active: ContextVar[Capture | None] = ContextVar("capture", default=None)
 
 
 def read_attention(model: PreTrainedModel, capture: Capture, **inputs: Any) -> Capture:
-    """
-    Run a model and read attention on the way.
-
-    :param model: A model that `make_readable` has prepared.
-    :param capture: What to read.
-    :param inputs: Of the model.
-    :returns: The capture, filled.
-    """
+    """Run a model and read attention on the way."""
     with _reading(capture), torch.inference_mode():
         try:
             model(**inputs)
@@ -99,10 +79,8 @@ def read_attention(model: PreTrainedModel, capture: Capture, **inputs: Any) -> C
 
 def make_readable(model: PreTrainedModel) -> PreTrainedModel:
     """
-    Let a model run with the attention function of this module.
+    Let a model run with the attention function of this module; it computes what it computed before.
 
-    :param model: The model; it computes what it computed before.
-    :returns: The same model.
     :raises ValueError: If the model does not get its attention function from transformers' `AttentionInterface`.
     """
     if not model._can_set_attn_implementation():
@@ -209,7 +187,7 @@ class _Inputs:
 
 
 def _take_rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Of `[batch or 1, heads or 1, tokens, width]` the rows `[batch, rows]`: `[batch, heads or 1, rows, width]`."""
+    """Take rows `[batch, rows]` of `[batch or 1, heads or 1, tokens, width]`: `[batch, heads or 1, rows, width]`."""
     batch = torch.arange(rows.shape[0], device=rows.device) if tensor.shape[0] > 1 else torch.zeros_like(rows[:, 0])
     return tensor[batch[:, None], :, rows].transpose(1, 2)
 
@@ -217,7 +195,7 @@ def _take_rows(tensor: Tensor, rows: Tensor) -> Tensor:
 def _mean_over_rows(inputs: _Inputs, rows: Tensor, kind: str) -> Tensor:
     """`[batch, heads, keys]`, in blocks of rows."""
     total = torch.zeros((), device=rows.device)
-    for block in rows.split(ROWS_AT_ONCE, dim=1):
+    for block in rows.split(ATTENTION_ROWS, dim=1):
         real = (block >= 0)[:, None, :, None]
         if kind == "scores":
             scores = inputs.masked(block.clamp(min=0))
@@ -237,7 +215,7 @@ def _in_blocks(inputs: _Inputs) -> Tensor:
     batch, heads, tokens, _ = inputs.query.shape
     repeated = inputs.value.repeat_interleave(heads // inputs.value.shape[1], dim=1)
     blocks = []
-    for rows in torch.arange(tokens, device=inputs.query.device).split(4 * ROWS_AT_ONCE):
+    for rows in torch.arange(tokens, device=inputs.query.device).split(4 * ATTENTION_ROWS):
         weights = inputs.weights(rows.expand(batch, -1)).to(repeated.dtype)
         blocks.append(weights @ repeated)
     return torch.cat(blocks, dim=2).transpose(1, 2).contiguous()

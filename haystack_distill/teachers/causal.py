@@ -1,9 +1,6 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """A decoder-only language model as a reader: log-likelihoods and attention of tokens, many prompts at a time."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, DynamicLayer, PreTrainedModel, PreTrainedTokenizerBase
 
-from haystack_distill.teachers import prompts as default
 from haystack_distill.teachers.attention import Capture, make_readable, read_attention
-from haystack_distill.teachers.prompts import MAX_PASSAGE_TOKENS, Encoded, Encoder, Prompt
+from haystack_distill.teachers.prompt_encoding import MAX_PASSAGE_TOKENS, Encoded, PromptEncoder
+from haystack_distill.teachers.signals import CAUSAL
 
 SHARED = 16
 """A beginning that all prompts of a batch share is read once if it has at least this many tokens."""
@@ -28,8 +25,8 @@ POOL = 8
 MOST_ENDINGS = 64
 """Prompts a forward pass, where they differ at their end alone."""
 
-ROWS_AT_ONCE = 256
-"""Rows of the vocabulary that exist at the same time."""
+VOCABULARY_ROWS = 256
+"""Tokens whose likelihoods over the whole vocabulary exist at the same time."""
 
 
 class CausalReader:
@@ -38,25 +35,9 @@ class CausalReader:
 
     Prompts are padded at their end, which no earlier token sees, so a batch needs no mask and gives what each prompt
     gives alone.
-
-    :param model: The model.
-    :param tokenizer: Its fast tokenizer.
-    :param batch_size: Prompts a forward pass.
-    :param max_passage_tokens: Longer passages are cut.
     """
 
-    prompts: ClassVar[dict[str, Prompt]] = {
-        "pdist": default.ANSWER,
-        "emdr2": default.ANSWER,
-        "loop": default.ANSWER_JOINT,
-        "question": default.QUESTION,
-        "response": default.RESPONSE,
-        "mi": default.RESPONSE,
-        "dkrr": default.ANSWER,
-        "adist": default.ANSWER,
-        "icr": default.RELEVANCE,
-        "heads": default.RELEVANCE,
-    }
+    kind: ClassVar[str] = CAUSAL
 
     def __init__(
         self,
@@ -74,8 +55,10 @@ class CausalReader:
         self.layers: int = self.config.num_hidden_layers
         window = getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "n_positions", None)
         self.window: int = window or 2048
-        self.encode = Encoder(tokenizer, self.window, max_passage_tokens).encode
+        self.encode = PromptEncoder(tokenizer, self.window, max_passage_tokens).encode
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
+        # transformers 5.24 calls it so, and will no longer take the old name.
+        self.cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         self._lock = RLock()  # a hook of one call must not meet the forward pass of another
         self._caches = kinds <= {"full_attention", "sliding_attention"} and not getattr(model, "_is_stateful", False)
 
@@ -86,7 +69,6 @@ class CausalReader:
         What prompts begin with in common, a passage that was found for several questions or a question before several
         passages, is read once: the more prompts at a time, the more there is of that.
 
-        :param prompts: Prompts with a target.
         :returns: The number of each prompt, the first ones early, and its `[target tokens]`.
         """
         for numbers in self._batches(prompts):
@@ -104,10 +86,8 @@ class CausalReader:
         """
         Attention from some tokens of each prompt to all of its tokens. What prompts begin with in common is read once.
 
-        :param prompts: The prompts.
-        :param rows: The part of the prompt whose tokens attend, such as `("question", 0)`; an answer's tokens are read
+        :param rows: The part of the prompt whose tokens attend, such as `("last", 0)`; an answer's tokens are read
             one place earlier, where they are predicted.
-        :param kind: See `Capture`.
         :param layers: Which layers; None for all. Layers after the last of them are not computed.
         :returns: The number of each prompt, the first ones early, and its `[layers, heads, tokens]`, the mean over the
             attending tokens.
@@ -125,48 +105,48 @@ class CausalReader:
                 yield number, read[place, :, :, : len(prompts[number].ids)]
 
     def attention_after(
-        self, prefix: list[int], suffixes: Sequence[tuple[list[int], np.ndarray]], layers: frozenset[int] | None = None
+        self,
+        prefix: list[int],
+        suffixes: Sequence[tuple[list[int], np.ndarray]],
+        layers: frozenset[int] | None = None,
+        kind: str = "attention",
     ) -> list[np.ndarray]:
         """
         Attention from several continuations of one text, whose keys and values are computed once.
 
-        :param prefix: The text.
         :param suffixes: Continuations: tokens, and positions within them of the attending tokens.
-        :param layers: Which layers; None for all.
         :returns: For each continuation `[layers, heads, prefix + continuation tokens]`.
         """
         self.readable()
         last = self.last_layer(layers)
-        found = []
+        read = []
         cache: DynamicCache | None = None
         if self._caches and prefix:
             cache = self._read_beginning(prefix, last)
         for ids, positions in suffixes:
             if cache is None:
-                capture = Capture(self._padded([positions + len(prefix)], -1), "attention", layers, last=last)
-                found.append(self._read(capture, input_ids=self._padded([prefix + ids], 0), use_cache=False)[0])
+                capture = Capture(self._padded([positions + len(prefix)], -1), kind, layers, last=last)
+                read.append(self._read(capture, input_ids=self._padded([prefix + ids], 0), use_cache=False)[0])
                 continue
-            capture = Capture(self._padded([positions], -1), "attention", layers, last=last)
-            inputs = self._padded([ids], 0)
-            found.append(self._read(capture, input_ids=inputs, past_key_values=cache, use_cache=True)[0])
+            capture = Capture(self._padded([positions], -1), kind, layers, last=last)
+            read.append(self._read(capture, input_ids=self._padded([ids], 0), **self.kept(cache))[0])
             for layer in cache.layers:
                 assert isinstance(layer, DynamicLayer)
                 layer.crop(len(prefix) - layer.get_seq_length())
-        return found
+        return read
+
+    def kept(self, cache: DynamicCache) -> dict[str, Any]:
+        """The model's inputs that let it go on after what it has read, and keep what it reads."""
+        return {self.cache_name: cache, "use_cache": True}
 
     def _read_beginning(self, ids: list[int], last: int) -> DynamicCache:
         """Keys and values of a text, up to the last layer that is needed."""
         cache = DynamicCache()
-        inputs = self._padded([ids], 0)
-        read_attention(self.model, Capture(None, last=last), input_ids=inputs, past_key_values=cache, use_cache=True)
+        read_attention(self.model, Capture(None, last=last), input_ids=self._padded([ids], 0), **self.kept(cache))
         return cache
 
     def last_layer(self, layers: frozenset[int] | None) -> int:
-        """
-        The last layer that has to be computed.
-
-        :param layers: The layers that are read; None for all.
-        """
+        """The last layer that has to be computed where these are read; None stands for all."""
         kinds = getattr(self.config, "layer_types", None) or ["full_attention"] * self.layers
         return max(layers or [number for number, kind in enumerate(kinds) if kind.endswith("attention")])
 
@@ -213,7 +193,7 @@ class CausalReader:
     def _read_body(self, ids: list[int]) -> DynamicCache:
         """Keys and values of a text, by the model without its vocabulary; its attention need not be readable."""
         cache = DynamicCache()
-        self.model.get_decoder()(input_ids=self._padded([ids], 0), past_key_values=cache, use_cache=True)
+        self.model.get_decoder()(input_ids=self._padded([ids], 0), **self.kept(cache))
         return cache
 
     def _batches(self, prompts: Sequence[Encoded]) -> Iterator[list[int]]:
@@ -244,7 +224,7 @@ class CausalReader:
         if start:
             cache = read(rows[0][:start])
             cache.batch_repeat_interleave(len(rows))
-            inputs |= {"past_key_values": cache, "use_cache": True}
+            inputs |= self.kept(cache)
         return start, inputs
 
     def _shared_beginning(self, rows: list[list[int]], most: int) -> int:
@@ -259,7 +239,6 @@ def sharing(rows: Sequence[Sequence[int]]) -> list[list[int]]:
     """
     Families of rows that share at least half of their tokens, at their beginning.
 
-    :param rows: Tokens.
     :returns: The numbers of the rows of each family, in their order; every row is in one.
     """
     order = sorted(range(len(rows)), key=lambda number: list(rows[number]))
@@ -276,23 +255,15 @@ def sharing(rows: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def shared_tokens(first: Sequence[int], second: Sequence[int]) -> int:
-    """
-    How many tokens two rows begin with in common.
-
-    :param first: One row.
-    :param second: The other.
-    """
+    """How many tokens two rows begin with in common."""
     pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
+    return next((place for place, (token, other) in pairs if token != other), min(len(first), len(second)))
 
 
 def by_length(rows: Sequence[Sequence[int]], numbers: Sequence[int], size: int) -> Iterator[list[int]]:
     """
     Put rows of similar length together: padding is computed like text.
 
-    :param rows: Tokens.
-    :param numbers: Which of the rows.
-    :param size: The most rows of a batch.
     :returns: The numbers of the rows of each batch, the longest first, so that a lack of memory shows at once.
     """
     order = sorted(numbers, key=lambda number: -len(rows[number]))
@@ -308,7 +279,7 @@ def log_likelihood(logits: Tensor, targets: Tensor) -> Tensor:
     :param targets: `[tokens]`.
     :returns: `[tokens]`, float32, in blocks: a vocabulary in float32 is large.
     """
-    blocks = zip(logits.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True)
+    blocks = zip(logits.split(VOCABULARY_ROWS), targets.split(VOCABULARY_ROWS), strict=True)
     return torch.cat(
         [block.float().gather(1, wanted[:, None])[:, 0] - block.float().logsumexp(1) for block, wanted in blocks]
     )
@@ -319,7 +290,6 @@ def only_rows(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
     """
     Compute the vocabulary only where it is asked for: `[batch, tokens, dim]` becomes `[1, asked for, dim]`.
 
-    :param head: The output embeddings of a model.
     :param rows: `[asked for]`, which prompt.
     :param columns: `[asked for]`, which token.
     """

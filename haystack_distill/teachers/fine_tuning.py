@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 A reader is taught the answers of a training set, so that it labels better in the next round.
 
@@ -10,11 +6,8 @@ reader that was not fine-tuned for the task is a poor teacher (arXiv 2402.11794)
 (`teachers/prompts.py`), so what is trained is what is asked later.
 """
 
-import hashlib
 import json
 import logging
-import random
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,22 +18,22 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from haystack_distill.data.training_set import Row, TrainingSet
-from haystack_distill.files.folders import claim, published, workspace_for, write_json
+from haystack_distill.evaluation.held_out import hold_out, tenth
+from haystack_distill.files.folders import published, write_json
 from haystack_distill.files.layout import versions
+from haystack_distill.files.runs import claim, fingerprint, running
 from haystack_distill.teachers.answers import AnswerSettings, train_reader
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import FusionReader
 from haystack_distill.teachers.prompts import Prompt, UnscorableError
 from haystack_distill.teachers.readers import load_reader
+from haystack_distill.teachers.signals import SIGNALS, signal_named
 from haystack_distill.training.adapters import check_lora
 
 logger = logging.getLogger(__name__)
 
-SIGNALS = ("pdist", "emdr2", "loop", "dkrr", "adist")
-"""The signals whose prompts ask for an answer."""
-
-HELD_OUT_PART, HELD_OUT_MOST = 10, 200
-"""One question in so many is held out, and at most so many."""
+HELD_OUT_MOST = 200
+"""A tenth of the questions is held out, and at most so many."""
 
 PROVENANCE = "fine_tuning.json"
 
@@ -54,7 +47,6 @@ class FineTuningSettings:
         (`pdist`, `emdr2`, and `dkrr`, `adist` of a causal model), the reader sees each passage that holds an answer;
         where it holds all (`loop`, and every signal of a Fusion-in-Decoder reader), it sees all of them.
     :param passages: How many passages of each question are looked at, in the retriever's order.
-    :param training: How it is trained.
     """
 
     signal: str = "pdist"
@@ -67,7 +59,6 @@ class Lessons:
     """
     What a reader is trained on.
 
-    :param train: Its prompts with an answer.
     :param held_out: Those of questions that it is not trained on.
     :param questions: How many questions each of both has.
     :param left_out: Why rows are not used -> how many.
@@ -82,7 +73,7 @@ class Lessons:
     def fingerprint(self) -> str:
         """Changes when a token of a prompt does."""
         content = [[_tokens(prompt) for prompt in part] for part in (self.train, self.held_out)]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        return fingerprint(content, 16)
 
 
 def fine_tune_reader(
@@ -101,10 +92,6 @@ def fine_tune_reader(
 
     :param training_set: A training set with answers; teacher scores are not needed.
     :param model: The reader: folder, hub name or GGUF file.
-    :param output: The folder to make.
-    :param settings: What to teach.
-    :param device: Default: the CPU.
-    :param progress: Whether to show a progress bar.
     :returns: The content of `fine_tuning.json`: `held_out` (`before` and `after`: mean log-likelihood of the answers'
         tokens), `better`, `rows`, `history`, `training_seconds`, and what was asked for.
     :raises FileExistsError: If the output is there already.
@@ -112,8 +99,19 @@ def fine_tune_reader(
     :raises ImportError: If LoRA is asked for and peft is not installed.
     :raises ValueError: If no question can be used, the model can't be trained, or an unfinished run had other settings.
     """
-    settings = settings or FineTuningSettings()
-    workspace = workspace_for(output)
+    with running(output) as workspace:
+        return _fine_tuned(training_set, model, output, settings or FineTuningSettings(), workspace, device, progress)
+
+
+def _fine_tuned(
+    training_set: str | Path,
+    model: str,
+    output: str | Path,
+    settings: FineTuningSettings,
+    workspace: Path,
+    device: str | None,
+    progress: bool,
+) -> dict[str, Any]:
     check_lora(settings.training.lora_rank)
     rows = TrainingSet.open(training_set)
     reader = load_reader(model, dtype="float32", device=device, batch_size=settings.training.batch_size)
@@ -148,7 +146,6 @@ def fine_tune_reader(
         reader.tokenizer.save_pretrained(folder)
         _check_saved(folder, reader, lessons.held_out)
         write_json(folder / PROVENANCE, figures)
-    shutil.rmtree(workspace, ignore_errors=True)
     return figures
 
 
@@ -156,8 +153,6 @@ def check_trainable(model: PreTrainedModel, name: str) -> None:
     """
     Refuse weights that are packed into few bits. Those of a GGUF file are not: `load_reader` unpacks them.
 
-    :param model: The model.
-    :param name: Its name, for the message.
     :raises ValueError: If the weights are packed.
     """
     packed = getattr(model.config, "quantization_config", None)
@@ -179,47 +174,38 @@ def lessons_of(
     Where a prompt holds one passage, only passages in which an answer stands are taken (distant supervision, as in DPR,
     arXiv 2004.04906): on any other the reader would learn to answer without reading.
 
-    :param reader: The reader.
-    :param rows: The rows.
-    :param settings: What to teach.
-    :param source: The training set's name, for messages.
-    :returns: The prompts.
     :raises ValueError: If the signal asks for no answer, or fewer than two questions can be used.
     """
-    if settings.signal not in SIGNALS:
-        msg = f"signal={settings.signal!r} asks for no answer, so there is nothing to teach: {', '.join(SIGNALS)}."
+    signal = signal_named(settings.signal)
+    if not signal.asks_for_answer:
+        suitable = ", ".join(one.name for one in SIGNALS.values() if one.asks_for_answer)
+        msg = f"signal={settings.signal!r} asks for no answer, so there is nothing to teach: choose one of {suitable}."
         raise ValueError(msg)
-    prompt = reader.prompts[settings.signal]
-    found: list[list[Any]] = []
+    prompt = signal.prompt_for(reader.kind)
+    usable: list[list[Any]] = []
     left_out: Counter[str] = Counter(without_answers=0, without_answer_in_passages=0, unusable=0)
     for row in rows:
         lessons = _prompts(reader, prompt, row, settings.passages)
         if isinstance(lessons, str):
             left_out[lessons] += 1
         else:
-            found.append(lessons)
-    if len(found) < 2:
-        raise ValueError(_too_few(len(found), len(rows), dict(left_out), source))
+            usable.append(lessons)
+    if len(usable) < 2:
+        raise ValueError(_too_few(len(usable), len(rows), dict(left_out), source))
     if sum(left_out.values()):
         logger.warning("%d of %d rows are left out: %s.", sum(left_out.values()), len(rows), _listed(left_out))
-    random.Random(settings.training.seed).shuffle(found)  # noqa: S311 - an order, not a secret
-    count = min(HELD_OUT_MOST, max(1, len(found) // HELD_OUT_PART))
-    held_out, train = found[:count], found[count:]
+    count = max(1, tenth(len(usable), most=HELD_OUT_MOST))
+    held_out, train = hold_out(usable, count, settings.training.seed)
     return Lessons(
-        [one for of_row in train for one in of_row],
-        [one for of_row in held_out for one in of_row],
+        [prompt for of_row in train for prompt in of_row],
+        [prompt for of_row in held_out for prompt in of_row],
         (len(train), len(held_out)),
         dict(left_out),
     )
 
 
 def mean_log_likelihood(reader: CausalReader | FusionReader, prompts: Sequence[Any]) -> float:
-    """
-    The mean log-likelihood of the answers' tokens: of each prompt, then over the prompts, as the signal `pdist` has it.
-
-    :param reader: The reader.
-    :param prompts: Prompts with a target.
-    """
+    """The mean log-likelihood of the answers' tokens: of each prompt, as `pdist` has it, then over the prompts."""
     return float(np.mean([values.mean() for _, values in reader.log_likelihoods(prompts)]))
 
 
@@ -231,13 +217,13 @@ def _prompts(reader: Any, prompt: Prompt, row: Row, most: int) -> list[Any] | st
         return "without_answers"
     try:
         if isinstance(reader, FusionReader) or "passages" in prompt.places:
-            return [reader.encode(prompt, row.query, passages, answers[0])] if passages else "unusable"
-        held = [(text, next((one for one in answers if _holds(text, one)), None)) for text in passages]
-        found = [reader.encode(prompt, row.query, [text], answer) for text, answer in held if answer is not None]
+            return [reader.encode(prompt, row.query, passages, answers[0], ended=True)] if passages else "unusable"
+        held = [(text, answer) for text in passages for answer in [a for a in answers if _holds(text, a)][:1]]
+        lessons = [reader.encode(prompt, row.query, [text], answer, ended=True) for text, answer in held]
     except UnscorableError as error:
         logger.info("The query %r is left out: %s", row.query_id, error)
         return "unusable"
-    return found or "without_answer_in_passages"
+    return lessons or "without_answer_in_passages"
 
 
 def _holds(passage: str, answer: str) -> bool:
@@ -245,7 +231,7 @@ def _holds(passage: str, answer: str) -> bool:
     return " ".join(answer.lower().split()) in " ".join(passage.lower().split())
 
 
-def _too_few(found: int, rows: int, left_out: dict[str, int], source: str) -> str:
+def _too_few(usable: int, rows: int, left_out: dict[str, int], source: str) -> str:
     if left_out["without_answers"] == rows:
         return (
             f"{source} has no answers, and a reader is trained on answers: give queries with `answers`, or label with "
@@ -256,9 +242,8 @@ def _too_few(found: int, rows: int, left_out: dict[str, int], source: str) -> st
         if left_out["without_answer_in_passages"]
         else "Give more questions with answers."
     )
-    return (
-        f"Of the {rows} rows of {source} {found} can be trained on, and two are needed ({_listed(left_out)}). {way_out}"
-    )
+    why = f"Of the {rows} rows of {source} {usable} can be trained on, and two are needed ({_listed(left_out)})."
+    return f"{why} {way_out}"
 
 
 def _listed(left_out: dict[str, int]) -> str:
@@ -267,7 +252,7 @@ def _listed(left_out: dict[str, int]) -> str:
 
 def _tokens(prompt: Any) -> list[Any]:
     if hasattr(prompt, "inputs"):
-        return [[one.ids for one in prompt.inputs], list(prompt.target)]
+        return [[encoded.ids for encoded in prompt.inputs], list(prompt.target)]
     return [prompt.ids, prompt.target().tolist()]
 
 
@@ -275,11 +260,11 @@ def _check_saved(folder: Path, reader: CausalReader | FusionReader, prompts: Seq
     """What is loaded must be what was trained."""
     loaded = load_reader(str(folder), dtype="float32", device=str(reader.model.device), batch_size=reader.batch_size)
     some = prompts[:4]
-    expected, found = (mean_log_likelihood(one, some) for one in (reader, loaded))
-    if not np.isclose(expected, found, rtol=1e-3, atol=1e-4):
+    expected, read = (mean_log_likelihood(kept, some) for kept in (reader, loaded))
+    if not np.isclose(expected, read, rtol=1e-3, atol=1e-4):
         msg = (
             f"The reader can't be saved faithfully: the mean log-likelihood of answers is {expected:.4f}, and when it "
-            f"is loaded again {found:.4f}. save_pretrained of {type(reader.model).__name__} loses something; the "
+            f"is loaded again {read:.4f}. save_pretrained of {type(reader.model).__name__} loses something; the "
             "checkpoints are kept."
         )
         raise ValueError(msg)

@@ -1,12 +1,9 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Fusion-in-Decoder (arXiv 2007.01282): each passage is encoded alone with the question, one decoder reads all of them.
 
 Any encoder-decoder of the T5 and BART families of transformers. With one passage it is an ordinary reader, so the same
-class gives the likelihoods that take a passage alone.
+class gives the likelihoods that take a passage alone. The decoder's text begins and ends as in transformers' own
+`labels`: T5 reads `start, answer, end`, BART `start, begin, answer, end`, where only answer and end are asked for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,10 +17,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from haystack_distill.teachers import prompts as default
 from haystack_distill.teachers.attention import Capture, make_readable, read_attention
 from haystack_distill.teachers.causal import by_length, log_likelihood, only_rows
-from haystack_distill.teachers.prompts import MAX_PASSAGE_TOKENS, Encoded, Encoder, Prompt, UnscorableError
+from haystack_distill.teachers.prompt_encoding import MAX_PASSAGE_TOKENS, Encoded, PromptEncoder
+from haystack_distill.teachers.prompts import Prompt, UnscorableError
+from haystack_distill.teachers.signals import FUSION
 
 CROSS_ATTENTION = ("EncDecAttention", "encoder_attn")
 """What the T5 and BART families call the attention of the decoder to the encoder."""
@@ -34,9 +32,7 @@ class Fused:
     """
     What encoder and decoder read.
 
-    :param inputs: One encoder input a passage.
-    :param target: The decoder's tokens, ending with the model's end token; none where only the first step is wanted.
-    :param cut: Numbers of the passages that were cut.
+    :param target: The tokens that the decoder is asked for; none where only the first step is wanted.
     """
 
     inputs: tuple[Encoded, ...]
@@ -45,26 +41,19 @@ class Fused:
 
     def places(self) -> list[np.ndarray]:
         """Where the tokens of each passage's input are when all inputs follow each other: the question's too."""
-        ends = np.cumsum([len(one.ids) for one in self.inputs])
-        return [np.arange(end - len(one.ids), end) for end, one in zip(ends, self.inputs, strict=True)]
+        lengths = [len(encoded.ids) for encoded in self.inputs]
+        return [np.arange(end - length, end) for end, length in zip(np.cumsum(lengths), lengths, strict=True)]
 
 
 class FusionReader:
     """
     An encoder-decoder of transformers as a Fusion-in-Decoder reader.
 
-    :param model: The model.
-    :param tokenizer: Its fast tokenizer.
     :param batch_size: Passages an encoder pass, prompts a decoder pass.
-    :param max_passage_tokens: Longer passages are cut.
+    :raises ValueError: If it is not known how the decoder's text begins and ends.
     """
 
-    prompts: ClassVar[dict[str, Prompt]] = {
-        **dict.fromkeys(("pdist", "emdr2", "loop", "dkrr", "adist"), default.FUSION),
-        "question": default.FUSION_QUESTION,
-        "response": default.RESPONSE,
-        "mi": default.RESPONSE,
-    }
+    kind: ClassVar[str] = FUSION
 
     def __init__(
         self,
@@ -80,7 +69,8 @@ class FusionReader:
         self.max_passage_tokens = max_passage_tokens
         # T5's positions are relative: it has no window of its own.
         self.window: int = getattr(model.config, "max_position_embeddings", None) or 4096
-        self._encoder = Encoder(tokenizer, self.window, max_passage_tokens)
+        self.opening, self.end = decoder_frame(model, tokenizer)
+        self._encoder = PromptEncoder(tokenizer, self.window, max_passage_tokens)
         self._cross = {
             module: number
             for number, module in enumerate(
@@ -91,7 +81,7 @@ class FusionReader:
 
     @property
     def layers(self) -> int:
-        """Of the decoder."""
+        """How many layers of the decoder can be read."""
         return len(self._cross)
 
     def readable(self) -> None:
@@ -117,24 +107,21 @@ class FusionReader:
         target: str | None = None,
         *,
         target_is_passage: bool = False,
+        ended: bool = False,
     ) -> Fused:
         """
-        Fill and tokenise one encoder input a passage, and the decoder's text.
+        Fill and tokenise one encoder input a passage, and the decoder's text. See `PromptEncoder.encode`.
 
-        :param prompt: With a place for one passage.
-        :param question: The question, or the dialogue so far; None leaves its place empty.
-        :param passages: The passages; none where the prompt has no place for one.
-        :param target: What the decoder is asked the likelihood of.
-        :param target_is_passage: Whether the target may be cut.
-        :returns: Both.
+        :param passages: None where the prompt has no place for one.
         :raises UnscorableError: If a part has no tokens or does not fit.
         """
         each = [[passage] for passage in passages] or [[]]
-        inputs = tuple(self._encoder.encode(prompt, question, own) for own in each)
-        cut = frozenset(number for number, one in enumerate(inputs) if one.cut)
+        inputs = tuple(self._encoder.encode(prompt, question, alone) for alone in each)
+        cut = frozenset(number for number, encoded in enumerate(inputs) if encoded.cut)
         if target is None:
             return Fused(inputs, (), cut)
-        tokens = self.tokenizer(text_target=target.strip(), add_special_tokens=False, verbose=False)["input_ids"]
+        text = self._encoder.plain(target.strip())
+        tokens = self.tokenizer(text_target=text, add_special_tokens=False, verbose=False)["input_ids"]
         limit = self.max_passage_tokens if target_is_passage else self.window
         if not tokens or (len(tokens) > limit and not target_is_passage):
             what = "has no token that the reader knows" if not tokens else f"is longer than {limit} tokens"
@@ -142,18 +129,13 @@ class FusionReader:
             raise UnscorableError(msg)
         if len(tokens) > limit:
             tokens, cut = tokens[:limit], frozenset({0})
-        return Fused(inputs, tuple(tokens), cut)
+        return Fused(inputs, (*tokens, *([self.end] if ended and self.end is not None else [])), cut)
 
     def log_likelihoods(self, prompts: Sequence[Fused]) -> Iterator[tuple[int, np.ndarray]]:
-        """
-        Log-likelihoods of target tokens. Encoder inputs that several prompts share are encoded once.
-
-        :param prompts: Prompts with a target.
-        :returns: The number of each prompt, and its `[target tokens]`.
-        """
+        """Log-likelihoods of target tokens. Encoder inputs that several prompts share are encoded once."""
         with self._lock, torch.inference_mode():
             states = self._encoded(prompts)
-            lengths = [range(sum(len(one.ids) for one in prompt.inputs)) for prompt in prompts]
+            lengths = [range(sum(len(encoded.ids) for encoded in prompt.inputs)) for prompt in prompts]
             decoded = [
                 (numbers, self._decode([prompts[number] for number in numbers], states))
                 for numbers in by_length(lengths, range(len(prompts)), self.batch_size)
@@ -165,39 +147,38 @@ class FusionReader:
         """
         Cross-attention from the decoder to all encoder inputs of each prompt.
 
-        :param prompts: The prompts.
-        :param rows: `("last", 0)` is the first decoding step, `("target", 0)` the steps that predict the target.
+        :param rows: `("last", 0)` is the step that predicts the first token of an answer, `("target", 0)` the steps
+            that predict the target.
         :param kind: See `Capture`.
         :returns: The number of each prompt, and `[layers, heads, encoder tokens]`, the mean over the steps.
         """
         self.readable()
-        found = []
+        read = []
         with self._lock, torch.inference_mode():
             states = self._encoded(prompts)
             for prompt in prompts:
                 inputs = self._decoder_inputs([prompt], states)
                 steps = len(prompt.target) if rows[0] == "target" else 1
-                positions = torch.arange(steps, device=self.model.device)[None]
+                positions = torch.arange(steps, device=self.model.device)[None] + len(self.opening) - 1
                 capture = Capture(positions, kind, modules=self._cross, last=self.layers - 1)
-                found.append(read_attention(self.model, capture, **inputs).stacked()[0].cpu().numpy())
-        return iter(enumerate(found))
+                read.append(read_attention(self.model, capture, **inputs).stacked()[0].cpu().numpy())
+        return iter(enumerate(read))
 
     def _encoded(self, prompts: Sequence[Fused]) -> dict[tuple[int, ...], Tensor]:
         """Encoder input -> `[tokens, dim]`, each once."""
-        unique = list(dict.fromkeys(tuple(one.ids) for prompt in prompts for one in prompt.inputs))
+        unique = list(dict.fromkeys(tuple(encoded.ids) for prompt in prompts for encoded in prompt.inputs))
         states: dict[tuple[int, ...], Tensor] = {}
         encoder: nn.Module = self.model.get_encoder()
         for numbers in by_length(unique, range(len(unique)), self.batch_size):
             ids = [unique[number] for number in numbers]
             inputs, mask = self._padded(ids)
             hidden = encoder(input_ids=inputs, attention_mask=mask).last_hidden_state
-            states |= {one: row[: len(one)] for one, row in zip(ids, hidden, strict=True)}
+            states |= {tokens: row[: len(tokens)] for tokens, row in zip(ids, hidden, strict=True)}
         return states
 
     def _decoder_inputs(self, prompts: Sequence[Fused], states: dict[tuple[int, ...], Tensor]) -> dict[str, Any]:
-        joined = [torch.cat([states[tuple(one.ids)] for one in prompt.inputs]) for prompt in prompts]
-        start = self.start_token
-        decoder, _ = self._padded([(start, *prompt.target[:-1]) for prompt in prompts])
+        joined = [torch.cat([states[tuple(encoded.ids)] for encoded in prompt.inputs]) for prompt in prompts]
+        decoder, _ = self._padded([(*self.opening, *prompt.target[:-1]) for prompt in prompts])
         return {**self.fuse(joined), "decoder_input_ids": decoder, "use_cache": False}
 
     @staticmethod
@@ -209,33 +190,19 @@ class FusionReader:
         :returns: `encoder_outputs` and `attention_mask` for the model.
         """
         hidden = nn.utils.rnn.pad_sequence(list(joined), batch_first=True)
-        lengths = torch.tensor([len(one) for one in joined], device=hidden.device)
+        lengths = torch.tensor([len(states) for states in joined], device=hidden.device)
         mask = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
         return {"encoder_outputs": BaseModelOutput(last_hidden_state=hidden), "attention_mask": mask.long()}
 
     def _decode(self, prompts: Sequence[Fused], states: dict[tuple[int, ...], Tensor]) -> list[np.ndarray]:
         counts = [len(prompt.target) for prompt in prompts]
         rows = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts))
-        columns = torch.cat([torch.arange(count) for count in counts])
+        columns = torch.cat([torch.arange(count) for count in counts]) + len(self.opening) - 1
         targets = torch.tensor([token for prompt in prompts for token in prompt.target])
         with only_rows(self.model.get_output_embeddings(), rows, columns):
             logits = self.model(**self._decoder_inputs(prompts, states)).logits[0]
         values = log_likelihood(logits, targets.to(logits.device)).cpu().numpy()
         return np.split(values, np.cumsum(counts)[:-1])
-
-    @property
-    def start_token(self) -> int:
-        """
-        What the decoder begins with.
-
-        :raises ValueError: If the model does not say.
-        """
-        start = self.model.generation_config.decoder_start_token_id
-        start = self.model.config.decoder_start_token_id if start is None else start
-        if start is None:
-            msg = f"{type(self.model).__name__} names no decoder_start_token_id: set it in the model's config."
-            raise ValueError(msg)
-        return int(start)
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         longest = max(len(row) for row in rows)
@@ -243,3 +210,33 @@ class FusionReader:
         padded = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=self.model.device)
         lengths = torch.tensor([len(row) for row in rows], device=padded.device)
         return padded, (torch.arange(longest, device=padded.device) < lengths[:, None]).long()
+
+
+def decoder_frame(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], int | None]:
+    """
+    What the decoder reads before an answer, and the token that ends one.
+
+    BART begins each text with a token that is always the same, since it was trained so: the first token of an answer is
+    the second that it decodes. Which token that is, tokenizer and generation config say.
+
+    :raises ValueError: If they don't say, or the text has another frame than in the T5 and BART families.
+    """
+    name = type(model).__name__
+    start = model.generation_config.decoder_start_token_id
+    start = model.config.decoder_start_token_id if start is None else start
+    if start is None:
+        msg = f"{name} names no decoder_start_token_id: set it in the model's config."
+        raise ValueError(msg)
+    written = tokenizer(text_target="a", return_special_tokens_mask=True)
+    special = written["special_tokens_mask"]
+    first, last = special.index(0), len(special) - special[::-1].index(0)
+    before, after = written["input_ids"][:first], written["input_ids"][last:]
+    forced = model.generation_config.forced_bos_token_id
+    begin = before if forced is None else [forced]
+    if before not in ([], begin) or len(begin) > 1 or after not in ([], [tokenizer.eos_token_id]):
+        msg = (
+            f"How the decoder of {name} begins and ends a text is not known: its tokenizer writes {before} before and "
+            f"{after} after it, and the model forces {forced} at its beginning. Take a reader of the T5 or BART family."
+        )
+        raise ValueError(msg)
+    return (int(start), *begin), tokenizer.eos_token_id

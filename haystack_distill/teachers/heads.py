@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 The few heads that find the evidence: choosing, keeping and showing them.
 
@@ -26,7 +22,7 @@ from haystack_distill.files.folders import write_json
 
 METHODS = ("core", "qr")
 TEMPERATURE = 1.0
-"""Of attention that is scaled to a mean of 1 a passage: heads differ in how much they look at passages at all."""
+"""For attention that is scaled to a mean of 1 a passage: heads differ in how much they look at passages at all."""
 
 MIN_EXAMPLES = 8
 
@@ -36,11 +32,8 @@ class Heads:
     """
     Chosen heads of a model.
 
-    :param model: The model that they belong to.
-    :param method: How they were chosen.
-    :param chosen: (layer, head), the best first.
     :param scores: `[layers][heads]`, by which they were chosen.
-    :param examples: On how many questions.
+    :param examples: How many questions they were chosen on.
     """
 
     model: str
@@ -60,12 +53,7 @@ class Heads:
         return hashlib.sha256(json.dumps(sorted(self.chosen)).encode()).hexdigest()[:16]
 
     def pick(self, attention: np.ndarray) -> np.ndarray:
-        """
-        Take the chosen heads.
-
-        :param attention: `[read layers, heads, tokens]`, of `layers` in their order.
-        :returns: `[chosen, tokens]`.
-        """
+        """`[layers, heads, tokens]`, of the layers in `layers`, becomes `[chosen, tokens]`."""
         place = {layer: number for number, layer in enumerate(sorted(self.layers))}
         return np.stack([attention[place[layer], head] for layer, head in self.chosen])
 
@@ -73,8 +61,6 @@ class Heads:
         """
         Refuse heads of another model.
 
-        :param model: The model in use.
-        :param layers: How many layers it has.
         :raises ValueError: If the heads were chosen for another one.
         """
         if len(self.scores) != layers or (model and self.model and Path(model).name != Path(self.model).name):
@@ -98,10 +84,8 @@ class Heads:
     @classmethod
     def load(cls, file: str | Path) -> "Heads":
         """
-        Read a choice.
+        Read what `save` wrote.
 
-        :param file: What `save` wrote.
-        :returns: The heads.
         :raises FileNotFoundError: If it is missing.
         :raises ValueError: If it is no such file.
         """
@@ -117,11 +101,7 @@ class Heads:
             raise ValueError(msg) from error
 
     def picture(self) -> str:
-        """
-        All heads by what they were chosen by, the chosen ones framed.
-
-        :returns: SVG.
-        """
+        """An SVG of the scores of all heads, layer by head, the chosen ones framed."""
         from matplotlib.figure import Figure
         from matplotlib.patches import Rectangle
 
@@ -139,7 +119,7 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Example:
+class HeadExample:
     """
     A question to choose heads on.
 
@@ -152,17 +132,19 @@ class Example:
 
 
 def select_heads(
-    examples: Sequence[Example], *, model: str, method: str = "core", count: int = 8, temperature: float = TEMPERATURE
+    examples: Sequence[HeadExample],
+    *,
+    model: str,
+    method: str = "core",
+    count: int = 8,
+    temperature: float = TEMPERATURE,
 ) -> Heads:
     """
     Choose heads.
 
     :param examples: At least eight, better 32 to 256; they may be labelled by another teacher.
-    :param model: The model's name.
     :param method: `core` or `qr`.
-    :param count: How many heads.
-    :param temperature: Of `core`, for attention scaled to a mean of 1 a passage.
-    :returns: The heads.
+    :param temperature: Divides the attention of `core`, after it was scaled to a mean of 1 a passage.
     :raises ValueError: If there are too few examples or heads, or there is no such method.
     """
     if method not in METHODS:
@@ -187,13 +169,13 @@ def select_heads(
     return Heads(model, method, chosen, score.tolist(), len(usable))
 
 
-def _share(example: Example, temperature: float) -> np.ndarray:
-    """Of the right passage in a softmax over passages, `[layers, heads]`; heads differ in how much they look at all."""
+def _share(example: HeadExample, temperature: float) -> np.ndarray:
+    """The right passage's share in a softmax over passages, `[layers, heads]`; heads differ in how much they look."""
     scale = np.abs(example.attention).mean(2, keepdims=True)
     logits = example.attention / np.where(scale > 0, scale, 1) / temperature
     logits = np.exp(logits - logits.max(2, keepdims=True))
     return logits[:, :, example.right] / logits.sum(2)
 
 
-def _mass(example: Example) -> np.ndarray:
+def _mass(example: HeadExample) -> np.ndarray:
     return example.attention[:, :, example.right]

@@ -1,16 +1,11 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Labelling a training set with a teacher, so that nothing computed is ever lost and nothing is mixed.
 
-Every scored row goes to a journal beside its shard at once; a finished shard is written again with its scores in one
-step, and its journal goes. Whenever the process dies, the next run reads journals and goes on with the first row that
-has no score. One labeller at a time holds the folder's lock, and the manifest binds the set to one teacher.
+Every scored row goes to a journal beside its shard at once. A finished shard is written again with its scores in one
+step, and its journal is removed. Whenever the process dies, the next run reads the journals and goes on with the first
+row that has no score. One labeller at a time holds the folder's lock, and the manifest binds the set to one teacher.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from haystack_distill.data.training_set import Row, TrainingSet
-from haystack_distill.files.folders import alone
 from haystack_distill.files.journal import Journal
 from haystack_distill.files.progress import progress_bar
+from haystack_distill.files.runs import alone, differing
 from haystack_distill.teachers.prompts import UnscorableError
 from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates, Scored, Teacher
 
@@ -35,10 +30,8 @@ class Label:
     """
     What became of a row.
 
-    :param query_id: The row.
     :param scores: The teacher's scores; None if the row was set aside.
     :param cut: How many passages were too long to be read whole.
-    :param reason: Why it was set aside.
     """
 
     query_id: str
@@ -65,20 +58,17 @@ def label(
     """
     Fill in the teacher scores of a training set.
 
-    :param folder: The training set.
-    :param identity: What the teacher's scores depend on.
     :param scoring: Does the scoring: `one_after_the_other(teacher)`, or many workers.
-    :param rows_at_once: Queries scored together.
-    :param progress: Whether to show a progress bar on stderr.
     :returns: See `summary_of`.
-    :raises ValueError: If the set holds labels of another teacher, or every row had to be set aside.
+    :raises ValueError: If the set holds labels of another teacher, every row had to be set aside, or the teacher gives
+        too few scores.
     :raises BlockingIOError: If another labeller works on the set.
     :raises OSError: If the folder can't be written; what was labelled before is kept.
     """
     path = TrainingSet.open(folder).folder
     busy = f"Another labeller works on {path}: wait for it, or label a copy of the set."
     with alone(path / LOCK, busy), _explained(path):
-        training_set = TrainingSet.open(path)  # again: it may have changed before the lock was had
+        training_set = TrainingSet.open(path)  # again: it may have changed while the lock was waited for
         _claim(training_set, identity)
         journals = {name: _Journal(path, name) for name in training_set.shards if _unfinished(training_set, name)}
         left = {name: _pending(training_set, name, journal) for name, journal in journals.items()}
@@ -86,8 +76,8 @@ def label(
         with progress_bar("Labelling", total, done, shown=progress) as show:
             for name in [name for name, count in left.items() if count == 0]:
                 _finish(training_set, name, journals[name])
-            for name, one in scoring(_work(training_set, journals, rows_at_once)):
-                journals[name].append(one)
+            for name, outcome in scoring(_work(training_set, journals, rows_at_once)):
+                journals[name].append(outcome)
                 left[name] -= 1
                 done += 1
                 show(done)
@@ -101,17 +91,12 @@ def label(
 
 
 def one_after_the_other(teacher: Teacher) -> Scoring:
-    """
-    Score in this process.
-
-    :param teacher: The teacher.
-    :returns: For `label`.
-    """
+    """Score in this process, for `label`."""
 
     def scoring(work: Iterator[Work]) -> Iterator[tuple[str, Label]]:
         for piece in work:
-            for number, one in labels_of(teacher, [row for _, row in piece]):
-                yield piece[number][0], one
+            for number, outcome in labels_of(teacher, [row for _, row in piece]):
+                yield piece[number][0], outcome
 
     return scoring
 
@@ -120,18 +105,23 @@ def labels_of(teacher: Teacher, rows: list[Row]) -> Iterator[tuple[int, Label]]:
     """
     Score rows; one that can't be scored is set aside and costs the others nothing.
 
-    :param teacher: The teacher.
-    :param rows: The rows.
     :returns: The number of each row and its label, as soon as it is there.
+    :raises ValueError: If the teacher does not give one score a passage.
     """
     asked = [Candidates(row.query, row.documents, row.answers) for row in rows]
     score_each = getattr(teacher, "score_each", partial(_each, teacher))
-    for number, one in score_each(asked):
-        query_id = rows[number].query_id
-        if isinstance(one, UnscorableError):
-            yield number, Label(query_id, None, reason=str(one))
-        else:
-            yield number, Label(query_id, [float(score) for score in one.scores], len(one.cut))
+    for number, outcome in score_each(asked):
+        query_id, passages = rows[number].query_id, len(rows[number].documents)
+        if isinstance(outcome, UnscorableError):
+            yield number, Label(query_id, None, reason=str(outcome))
+            continue
+        if len(outcome.scores) != passages:
+            msg = (
+                f"{type(teacher).__name__} gave {len(outcome.scores)} scores for the {passages} passages of the query "
+                f"{query_id!r}: mend it and start again, what was labelled before is kept."
+            )
+            raise ValueError(msg)
+        yield number, Label(query_id, [float(score) for score in outcome.scores], len(outcome.cut))
 
 
 def _each(teacher: Teacher, asked: list[Candidates]) -> Iterator[tuple[int, Scored | UnscorableError]]:
@@ -143,14 +133,13 @@ def _each(teacher: Teacher, asked: list[Candidates]) -> Iterator[tuple[int, Scor
             yield 0, error
             return
         for number, row in enumerate(asked):
-            yield from ((number, one) for _, one in _each(teacher, [row]))
+            yield from ((number, outcome) for _, outcome in _each(teacher, [row]))
 
 
 def summary_of(training_set: TrainingSet) -> dict[str, Any]:
     """
     What the labels of a set look like.
 
-    :param training_set: A labelled set.
     :returns: `rows`, `labelled`, `set_aside` (`query_id` and `reason` of each), `cut_passages`, `all_equal` (rows whose
         scores are all the same), `spread` (median over rows of the standard deviation of scores), `first_agrees` (share
         of rows whose best passage is the retriever's too) and `kendall_tau` (mean over rows, with the retriever's
@@ -160,17 +149,17 @@ def summary_of(training_set: TrainingSet) -> dict[str, Any]:
 
     shards = training_set.manifest["shards"].values()
     scores = [np.array(row.teacher_scores) for row in training_set if row.teacher_scores is not None]
-    spreads = [float(one.std()) for one in scores]
-    ranked = [one for one, spread in zip(scores, spreads, strict=True) if spread > 0]
-    agreement = [stats.kendalltau(one, -np.arange(len(one))).statistic for one in ranked]
+    spreads = [float(of_row.std()) for of_row in scores]
+    ranked = [of_row for of_row, spread in zip(scores, spreads, strict=True) if spread > 0]
+    agreement = [stats.kendalltau(of_row, -np.arange(len(of_row))).statistic for of_row in ranked]
     return {
         "rows": len(training_set),
         "labelled": len(scores),
-        "set_aside": [one for shard in shards for one in shard.get("set_aside", [])],
+        "set_aside": [left for shard in shards for left in shard.get("set_aside", [])],
         "cut_passages": sum(shard.get("cut_passages", 0) for shard in shards),
         "all_equal": len(scores) - len(ranked),
         "spread": float(np.median(spreads)) if spreads else 0.0,
-        "first_agrees": float(np.mean([one.argmax() == 0 for one in ranked])) if ranked else 0.0,
+        "first_agrees": float(np.mean([of_row.argmax() == 0 for of_row in ranked])) if ranked else 0.0,
         "kendall_tau": float(np.mean(agreement)) if agreement else 0.0,
     }
 
@@ -183,9 +172,9 @@ class _Journal:
         self.file = self._journal.file
         self.labels = {row["query_id"]: Label(**row) for row in self._journal.rows}
 
-    def append(self, one: Label) -> None:
-        self._journal.append(vars(one))
-        self.labels[one.query_id] = one
+    def append(self, outcome: Label) -> None:
+        self._journal.append(vars(outcome))
+        self.labels[outcome.query_id] = outcome
 
 
 def _work(training_set: TrainingSet, journals: dict[str, _Journal], size: int) -> Iterator[Work]:
@@ -212,16 +201,16 @@ def _unfinished(training_set: TrainingSet, name: str) -> bool:
 
 
 def _finish(training_set: TrainingSet, name: str, journal: _Journal) -> None:
-    """Write the shard with its scores, then say so in the manifest, then let go of the journal: in this order."""
+    """Write the shard with its scores, then say so in the manifest, then remove the journal: in this order."""
     rows = training_set.read_shard(name)
     labels = journal.labels
     rows = [replace(row, teacher_scores=labels[row.query_id].scores) if row.query_id in labels else row for row in rows]
     training_set.write_shard(name, rows)
     training_set.manifest["shards"][name] |= {
         "labelled": sum(row.teacher_scores is not None for row in rows),
-        "cut_passages": sum(one.cut for one in labels.values()),
+        "cut_passages": sum(outcome.cut for outcome in labels.values()),
         "set_aside": [
-            {"query_id": one.query_id, "reason": one.reason} for one in labels.values() if one.scores is None
+            {"query_id": key, "reason": outcome.reason} for key, outcome in labels.items() if outcome.scores is None
         ],
     }
     training_set.save_manifest()
@@ -230,9 +219,8 @@ def _finish(training_set: TrainingSet, name: str, journal: _Journal) -> None:
 
 def _claim(training_set: TrainingSet, identity: dict[str, Any]) -> None:
     """Bind the set to one teacher before its first label is written; one that scored no row has no hold on it."""
-    identity = json.loads(json.dumps(identity))
     before = training_set.manifest["teacher"]
-    if before is not None and before != identity and not _has_scores(training_set):
+    if before is not None and differing(before, identity) and not _has_scores(training_set):
         for name, shard in training_set.manifest["shards"].items():
             for mark in ("labelled", "cut_passages", "set_aside"):
                 shard.pop(mark, None)
@@ -241,8 +229,7 @@ def _claim(training_set: TrainingSet, identity: dict[str, Any]) -> None:
     if before is None:
         training_set.manifest["teacher"] = identity
         training_set.save_manifest()
-    elif before != identity:
-        differs = [name for name in {**before, **identity} if before.get(name) != identity.get(name)]
+    elif differs := differing(before, identity):
         msg = (
             f"{training_set.folder} holds labels of another teacher ({differs[0]} was {before.get(differs[0])!r}, now "
             f"{identity.get(differs[0])!r}), and labels are never mixed: label a copy, "
@@ -255,7 +242,7 @@ def _has_scores(training_set: TrainingSet) -> bool:
     shards = training_set.manifest["shards"]
     journals = (_Journal(training_set.folder, name) for name in shards)
     return any(shard.get("labelled") for shard in shards.values()) or any(
-        one.scores is not None for journal in journals for one in journal.labels.values()
+        outcome.scores is not None for journal in journals for outcome in journal.labels.values()
     )
 
 

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Labelling with several workers through Ray Data, on one machine or a cluster.
 
@@ -31,17 +27,15 @@ class _Worker:
         for piece in batch["work"]:
             read = [(name, Row(**row)) for name, row in json.loads(str(piece))]
             labels = labels_of(self.teacher, [row for _, row in read])
-            results.append(json.dumps([(read[number][0], asdict(one)) for number, one in labels]))
+            results.append(json.dumps([(read[number][0], asdict(outcome)) for number, outcome in labels]))
         return {"labels": results}
 
 
 def many_workers(make_teacher: Callable[[], Teacher], num_workers: int) -> Scoring:
     """
-    Score in several processes, each with a teacher of its own.
+    Score in several processes, each with a teacher of its own, for `label`.
 
     :param make_teacher: Loads the teacher; it is pickled for the workers.
-    :param num_workers: How many.
-    :returns: For `label`.
     :raises ImportError: If Ray is not installed.
     """
     try:
@@ -64,8 +58,8 @@ def many_workers(make_teacher: Callable[[], Teacher], num_workers: int) -> Scori
                 _Worker, fn_constructor_args=(make_teacher,), batch_size=1, concurrency=num_workers
             )
             for result in scored.iter_rows():
-                for name, one in json.loads(result["labels"]):
-                    yield name, Label(**one)
+                for name, outcome in json.loads(result["labels"]):
+                    yield name, Label(**outcome)
         finally:
             if started:
                 ray.shutdown()

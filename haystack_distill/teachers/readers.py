@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Loading a reader by its name: whichever of the kinds it is, from a folder, a hub, or a GGUF file."""
 
 from pathlib import Path
@@ -14,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from haystack_distill.files.precision import bf16_is_fast
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import FusionReader
-from haystack_distill.teachers.prompts import MAX_PASSAGE_TOKENS
+from haystack_distill.teachers.prompt_encoding import MAX_PASSAGE_TOKENS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,12 +30,7 @@ def load_reader(
     :param name: A folder, a hub name, or a GGUF file.
     :param dtype: `float32`, `bfloat16` or `float16`. None keeps models that are stored in 16 bits in bfloat16 where the
         device multiplies it, and takes float32 otherwise.
-    :param device: Default: the CPU.
-    :param batch_size: Prompts a forward pass.
-    :param max_passage_tokens: Longer passages are cut.
-    :param arguments: Passed on to `from_pretrained`.
-    :returns: The reader.
-    :raises ValueError: If there is no model of that name, or it is no reader.
+    :raises ValueError: If there is no model of that name, it is no reader, or weights are missing.
     """
     if dtype is not None and dtype not in DTYPES:
         msg = f"There is no dtype {dtype!r}: {', '.join(DTYPES)}, or none."
@@ -53,12 +44,26 @@ def load_reader(
         tokenizer = AutoTokenizer.from_pretrained(folder, **arguments)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         chosen = DTYPES[dtype] if dtype else _precision(config, torch.device(device or "cpu"))
-        model: Any = kind.from_pretrained(folder, dtype=chosen, **_unpacked(arguments), **arguments)
+        model, loading = kind.from_pretrained(
+            folder, dtype=chosen, output_loading_info=True, **_unpacked(arguments), **arguments
+        )
     except (OSError, ValueError, KeyError) as error:
         msg = f"The reader {name} could not be loaded as a causal or an encoder-decoder language model: {error}"
         raise ValueError(msg) from error
-    reader = FusionReader if config.is_encoder_decoder else CausalReader
+    _check_whole(name, sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"]))
+    reader: Any = FusionReader if config.is_encoder_decoder else CausalReader
     return reader(model.to(device or "cpu"), tokenizer, batch_size=batch_size, max_passage_tokens=max_passage_tokens)
+
+
+def _check_whole(name: str, missing: list[str], unexpected: list[str]) -> None:
+    """Refuse a model that would begin with random numbers where its checkpoint has no weights; tied ones are there."""
+    if missing:
+        instead = f" It has {unexpected[0]!r} and {len(unexpected) - 1} others instead." if unexpected else ""
+        msg = (
+            f"The checkpoint of the reader {name} lacks {len(missing)} of the model's weights, such as {missing[0]!r}."
+            f"{instead} Save it with `save_pretrained` of the model that transformers loads, under its names."
+        )
+        raise ValueError(msg)
 
 
 def _where(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:

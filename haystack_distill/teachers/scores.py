@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What goes into a teacher and what comes out, whichever teacher it is."""
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from haystack_distill.teachers.prompts import Encoded, Prompt, UnscorableError
+from haystack_distill.teachers.prompts import UnscorableError
 
 ROWS_AT_ONCE, ROWS_THAT_SHARE = 4, 1000
 """Questions scored together; and where a passage that was found for several of them is read once."""
@@ -22,7 +18,6 @@ class Candidates:
     A question and the passages that are to be scored for it.
 
     :param query: The question, or the dialogue so far.
-    :param passages: The passages, or the responses.
     :param answers: Reference answers; the first is the one that likelihoods are asked of.
     """
 
@@ -55,41 +50,14 @@ class Teacher(Protocol):
         """
         Score the passages of several questions.
 
-        :param rows: The questions.
-        :returns: One for each row.
-        :raises UnscorableError: If a row can't be scored.
+        :raises UnscorableError: If a question can't be scored.
         """
-
-
-class Reader(Protocol):
-    """A model that gives likelihoods of texts."""
-
-    prompts: dict[str, Prompt]
-    tokenizer: Any
-    max_passage_tokens: Any
-
-    def encode(
-        self,
-        prompt: Prompt,
-        question: str | None,
-        passages: list[str],
-        target: str | None = None,
-        *,
-        target_is_passage: bool = False,
-    ) -> Any:
-        """See `Encoder.encode`."""
-
-    def log_likelihoods(self, prompts: Sequence[Any]) -> Iterator[tuple[int, np.ndarray]]:
-        """See `CausalReader.log_likelihoods`."""
 
 
 def check_candidates(row: Candidates, signal: str, *, answers: bool) -> None:
     """
     Refuse what can't be scored, before anything is computed.
 
-    :param row: The question and its passages.
-    :param signal: What is asked for.
-    :param answers: Whether it needs an answer.
     :raises UnscorableError: If the question, a passage or a needed answer is empty or missing.
     """
     if not row.query.strip():
@@ -114,9 +82,6 @@ def check_finite(row: Candidates, scores: np.ndarray) -> np.ndarray:
     """
     Refuse scores that are no numbers.
 
-    :param row: What was scored.
-    :param scores: `[passages]`.
-    :returns: The scores.
     :raises UnscorableError: If one is NaN or infinite.
     """
     wrong = np.flatnonzero(~np.isfinite(scores))
@@ -138,55 +103,42 @@ def score_by_row(
     """
     Score many questions whose prompts are read together, each as soon as all of its own are read.
 
-    :param rows: The questions.
-    :param prompts_of: Makes the prompts of one.
-    :param read: Reads the prompts of all: the number of each and what was read, in any order.
-    :param scored: Makes scores of a question, its prompts and what was read of them.
-    :returns: The number of each row, and its scores or why it has none.
+    :param read: Reads the prompts of all questions: the number of each prompt and what was read, in any order.
+    :returns: The number of each question, and its scores or why it has none.
     """
     prompts: list[Any] = []
-    own: dict[int, list[Any]] = {}
+    by_row: dict[int, list[Any]] = {}
     owner: list[tuple[int, int]] = []
     for number, row in enumerate(rows):
         try:
-            own[number] = prompts_of(row)
+            by_row[number] = prompts_of(row)
         except UnscorableError as error:
             yield number, error
             continue
-        prompts += own[number]
-        owner += [(number, place) for place in range(len(own[number]))]
-    values: dict[int, dict[int, Any]] = {number: {} for number in own}
+        prompts += by_row[number]
+        owner += [(number, place) for place in range(len(by_row[number]))]
+    values: dict[int, dict[int, Any]] = {number: {} for number in by_row}
     for prompt, value in read(prompts):
         number, place = owner[prompt]
         values[number][place] = value
-        if len(values[number]) == len(own[number]):
-            found = values.pop(number)
+        if len(values[number]) == len(by_row[number]):
+            complete = values.pop(number)
             try:
-                yield number, scored(rows[number], own[number], [found[place] for place in sorted(found)])
+                yield number, scored(rows[number], by_row[number], [complete[place] for place in sorted(complete)])
             except UnscorableError as error:
                 yield number, error
 
 
 def in_order(scored: Iterator[tuple[int, Scored | UnscorableError]]) -> list[Scored]:
     """
-    Wait for all rows.
+    Wait for all that `score_by_row` gives.
 
-    :param scored: What `score_by_row` gives.
-    :returns: One for each row, in their order.
-    :raises UnscorableError: If a row can't be scored.
+    :returns: The scores of each question, in their order.
+    :raises UnscorableError: If a question can't be scored.
     """
-    found: dict[int, Scored] = {}
-    for number, one in scored:
-        if isinstance(one, UnscorableError):
-            raise one
-        found[number] = one
-    return [found[number] for number in sorted(found)]
-
-
-def cut_of(encoded: Sequence[Encoded]) -> frozenset[int]:
-    """
-    Which passages were cut, where each has a prompt of its own.
-
-    :param encoded: The prompts, one a passage.
-    """
-    return frozenset(number for number, prompt in enumerate(encoded) if prompt.cut)
+    finished: dict[int, Scored] = {}
+    for number, outcome in scored:
+        if isinstance(outcome, UnscorableError):
+            raise outcome
+        finished[number] = outcome
+    return [finished[number] for number in sorted(finished)]

@@ -1,12 +1,9 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 Likelihoods from an OpenAI-compatible server that returns log-probabilities of the prompt, such as vLLM.
 
 Two dialects of `/v1/completions` are spoken: `echo` with `logprobs` (vLLM, llama.cpp and others), and vLLM's own
-`prompt_logprobs`. Texts are sent as they are, without a chat template: the server's tokenizer is not known here.
+`prompt_logprobs`. The server's tokenizer is not known here: texts go without a chat template, the control tokens of
+known chat templates are broken up in them, and the likelihood of an answer is that of its text, without an end token.
 """
 
 import time
@@ -17,8 +14,9 @@ from typing import Any, ClassVar
 import httpx
 import numpy as np
 
-from haystack_distill.teachers import prompts as default
+from haystack_distill.teachers.control_tokens import KNOWN, broken
 from haystack_distill.teachers.prompts import Prompt, UnscorableError, fill
+from haystack_distill.teachers.signals import SERVER
 
 DIALECTS = ("echo", "prompt_logprobs")
 TRIES = 5
@@ -29,8 +27,6 @@ class ServerPrompt:
     """
     A text and where its target begins.
 
-    :param text: The whole text.
-    :param target: Where the target begins.
     :param cut: Numbers of passages that were cut: the server refuses what is too long, so none ever is.
     """
 
@@ -43,23 +39,13 @@ class ServerReader:
     """
     A language model behind an OpenAI-compatible server.
 
-    :param url: Of the API, such as `http://localhost:8000/v1`.
-    :param model: The model's name on the server.
-    :param api_key: Sent as a bearer token.
+    :param url: The address of the API, such as `http://localhost:8000/v1`.
     :param dialect: `echo` or `prompt_logprobs`.
-    :param batch_size: Prompts a request.
     :param timeout: Seconds to wait for an answer.
     :raises ValueError: If there is no such dialect.
     """
 
-    prompts: ClassVar[dict[str, Prompt]] = {
-        "pdist": default.ANSWER,
-        "emdr2": default.ANSWER,
-        "loop": default.ANSWER_JOINT,
-        "question": default.QUESTION,
-        "response": default.RESPONSE,
-        "mi": default.RESPONSE,
-    }
+    kind: ClassVar[str] = SERVER
     tokenizer = None
     max_passage_tokens: int | None = None
 
@@ -91,21 +77,20 @@ class ServerReader:
         target: str | None = None,
         *,
         target_is_passage: bool = False,  # noqa: ARG002 - nothing is cut here
+        ended: bool = False,  # noqa: ARG002 - the end token is not known
     ) -> ServerPrompt:
-        """See `Encoder.encode`; the target must be given."""
-        before = fill(prompt, question, passages)
+        """See `PromptEncoder.encode`; the target must be given."""
+        before = fill(prompt, broken(question or "", KNOWN), [broken(passage, KNOWN) for passage in passages])
         if not target or not target.strip():
             msg = f"The text {target!r}, whose likelihood is asked for, is empty."
             raise UnscorableError(msg)
         space = " " if prompt.cue.endswith(" ") else ""
-        return ServerPrompt(before + space + target.strip(), len(before))
+        return ServerPrompt(before + space + broken(target.strip(), KNOWN), len(before))
 
     def log_likelihoods(self, prompts: Sequence[ServerPrompt]) -> Iterator[tuple[int, np.ndarray]]:
         """
         Log-likelihoods of the target's tokens.
 
-        :param prompts: Prompts with a target.
-        :returns: The number of each prompt, in order, and its `[target tokens]`.
         :raises ConnectionError: If the server can't be reached.
         :raises ValueError: If it refuses, or answers without log-probabilities of the prompt.
         """

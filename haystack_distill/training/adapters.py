@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """LoRA (arXiv 2106.09685): small matrices beside the layers learn, and are merged into them at the end."""
 
 from collections.abc import Iterator
@@ -21,9 +17,8 @@ CHECKPOINT = "adapters.safetensors"
 
 def check_lora(rank: int) -> None:
     """
-    Make sure that LoRA can be had, before anything long begins.
+    Make sure, before anything long begins, that adapters of this rank can be trained; 0 needs nothing.
 
-    :param rank: 0 needs nothing.
     :raises ImportError: If peft is not installed.
     :raises ValueError: If the rank is negative.
     """
@@ -39,13 +34,7 @@ def check_lora(rank: int) -> None:
 
 
 def with_adapters(model: Any, rank: int) -> Any:
-    """
-    Put adapters beside every linear layer of a reader but the last, and freeze the rest.
-
-    :param model: A model of transformers.
-    :param rank: Of the adapters.
-    :returns: The model of peft.
-    """
+    """Put adapters of a rank beside every linear layer of a reader but the last, and freeze the rest."""
     from peft import LoraConfig, get_peft_model
 
     task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
@@ -57,9 +46,7 @@ def adapted(student: SentenceTransformer, rank: int, seed: int) -> Iterator[type
     """
     Give a bi-encoder adapters that learn in its place for the length of a block, and merge them at its end.
 
-    :param student: The student; its layers are changed in place.
-    :param rank: Of the adapters; 0 lets all weights move.
-    :param seed: Of the adapters' first values.
+    :param rank: The rank of the adapters; 0 lets all weights move.
     :returns: The trainer to use, whose checkpoints hold the adapters alone.
     :raises ValueError: If the student has no layers.
     """

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Batches of texts of similar length: padding is computed like text, and short texts should not pay for long ones."""
 
 from collections.abc import Iterator
@@ -19,8 +15,6 @@ class LengthBatchSampler(DefaultBatchSampler):
     Shuffle, sort pools of batches by length, and shuffle the batches. The same seed and epoch give the same batches.
 
     :param dataset: Rows with the column `query`.
-    :param batch_size: Rows a batch.
-    :param drop_last: Whether to leave out a last, smaller batch.
     :param kwargs: What the trainer gives every sampler: label columns, generator and seed.
     """
 

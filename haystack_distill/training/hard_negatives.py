@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Hard negatives out of an index whose vectors are there already, mined by sentence-transformers."""
 
 from typing import Any
@@ -24,7 +20,6 @@ def hard_negatives(
     :param query_vectors: `[queries, dim]`.
     :param positives: Rows of the index, `[queries]`.
     :param document_vectors: The index, `[documents, dim]`, in the form whose inner product ranks.
-    :param count: Negatives of each query.
     :returns: The queries that have so many, and their negatives, `[queries, count]`.
     :raises ValueError: If no query has so many.
     """

@@ -1,8 +1,4 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-"""How every job here is run by `SentenceTransformerTrainer`: resumed, stopped early, its best checkpoint kept."""
+"""How every job runs `SentenceTransformerTrainer`: it is resumed and stopped early, and its best checkpoint is kept."""
 
 import json
 import logging
@@ -31,11 +27,13 @@ from transformers import (
 )
 
 from haystack_distill.losses.weights import DivergedError
-from haystack_distill.training.index_evaluator import METRIC
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 4
+METRIC = "dev_ndcg@10"
+"""What an evaluator calls the measure that checkpoints are selected by, where it is retrieval."""
+
+PATIENCE_IN_EVALUATIONS = 4
 """Training ends early when so many evaluations in a row were no better than the best."""
 
 
@@ -49,7 +47,7 @@ class _Progress(ProgressCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
         if self.training_bar is not None and logs and f"eval_{self.metric}" in logs:
             value = logs[f"eval_{self.metric}"]
-            self.training_bar.write(f"epoch {logs['epoch']:g}: {_shown(self.metric)} {value:.4f}")
+            self.training_bar.write(f"epoch {logs['epoch']:g}: {self.metric.replace('_', ' ')} {value:.4f}")
 
 
 @dataclass
@@ -57,10 +55,10 @@ class TrainingSummary:
     """
     What happened in training.
 
-    :param seconds: Time spent training, evaluations included; of the last part, where a run was killed and went on.
-    :param epochs: Passes over the texts that were planned.
-    :param history: One entry an evaluation: `epoch` and the dev measure (`dev_ndcg@10`).
-    :param diverged: Whether it was stopped because the loss was no number any more.
+    :param seconds: Time spent training, evaluations included; where a run was killed and went on, by its last part.
+    :param epochs: How many passes over the texts were planned.
+    :param history: One entry an evaluation: `epoch` and the dev measure, such as `dev_ndcg@10`.
+    :param diverged: Whether training stopped because the loss was no number any more.
     """
 
     seconds: float
@@ -83,25 +81,23 @@ def run_trainer(
     """
     Train a student in place; it ends as its best checkpoint on dev.
 
-    :param student: The student.
     :param rows: What the loss is computed on; several sets by name where there are several losses.
     :param loss: The loss, or one for each set.
-    :param evaluator: The dev measure.
     :param arguments: How to train; a run that finds checkpoints in `output_dir` goes on from the last complete one.
     :param metric: What the evaluator calls its main figure.
-    :param trainer_class: The trainer, or a child of it.
     :param trainer_arguments: What else the trainer takes, such as a data collator.
-    :returns: What happened.
     :raises DivergedError: If the loss is no number before there is a checkpoint to keep.
     """
     student.model_card_data.generate_widget_examples = False
+    # Each checkpoint has a model card, for which the hub would be asked about the last two folders of a local path.
+    student.model_card_data.local_files_only = True
     trainer = trainer_class(
         model=student,
         args=arguments,
         train_dataset=rows,
         loss=loss,
         evaluator=evaluator,
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)],
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE_IN_EVALUATIONS)],
         **trainer_arguments,
     )
     trainer.remove_callback(PrinterCallback)  # without a progress bar it would print every logged step
@@ -123,30 +119,22 @@ def run_trainer(
     trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
     student.eval()
     history = [
-        {"epoch": float(entry["epoch"]), _shown(metric).replace(" ", "_"): float(entry[f"eval_{metric}"])}
+        {"epoch": float(entry["epoch"]), metric: float(entry[f"eval_{metric}"])}
         for entry in trainer.state.log_history
         if f"eval_{metric}" in entry
     ]
     return TrainingSummary(time.perf_counter() - start, arguments.num_train_epochs, history, diverged)
 
 
-def _shown(metric: str) -> str:
-    """`dev_dot_ndcg@10` is `dev ndcg@10` to people."""
-    return metric.replace("_dot_", "_").replace("_", " ")
-
-
 def common_arguments(
     student: SentenceTransformer, checkpoints: Path, seed: int, progress: bool, metric: str = METRIC
 ) -> dict[str, Any]:
     """
-    What is the same for every job: a linear schedule, an evaluation and a checkpoint each epoch, the best one kept.
+    Make the arguments that are the same for every job, for `SentenceTransformerTrainingArguments`.
 
-    :param student: The student.
-    :param checkpoints: Where its checkpoints are kept.
-    :param seed: Of order and sampling.
-    :param progress: Whether to show a progress bar.
+    The schedule is linear, each epoch ends with an evaluation and a checkpoint, and the best one is kept.
+
     :param metric: What the evaluator calls its main figure.
-    :returns: For `SentenceTransformerTrainingArguments`.
     """
     return {
         "output_dir": str(checkpoints),
@@ -172,27 +160,17 @@ def common_arguments(
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """
-    The last checkpoint that was written to its end; half-written ones are removed.
-
-    :param folder: Where the checkpoints are.
-    :returns: Its path, or None.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    while found:
-        if _is_whole(found[-1]):
-            return str(found[-1])
-        shutil.rmtree(found.pop())
+    """Find the last checkpoint in a folder that was written to its end, and remove half-written ones after it."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    while checkpoints:
+        if _is_whole(checkpoints[-1]):
+            return str(checkpoints[-1])
+        shutil.rmtree(checkpoints.pop())
     return None
 
 
 def train_or_go_on(trainer: Trainer, checkpoints: Path) -> None:
-    """
-    Train, or go on from the last complete checkpoint. A run that had lost its patience only loads its best one.
-
-    :param trainer: The trainer.
-    :param checkpoints: Where its checkpoints are.
-    """
+    """Train, or go on from the last complete checkpoint. A run that had lost its patience only loads its best one."""
     checkpoint = last_checkpoint(checkpoints)
     if checkpoint is not None and _ended_early(Path(checkpoint)):
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
@@ -218,9 +196,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 @contextmanager
 def _trainable(student: SentenceTransformer) -> Iterator[None]:
-    """
-    No dropout, since the target is exact; and on a CPU plain attention, whose backward pass is faster on short texts.
-    """
+    """Without dropout, since the target is exact; on a CPU with plain attention, which learns faster on short texts."""
     dropouts = [(module, module.p) for module in student.modules() if isinstance(module, torch.nn.Dropout)]
     for module, _ in dropouts:
         module.p = 0.0

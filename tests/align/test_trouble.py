@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What users get wrong, or have little of, when they align: found out before the work, and mended without loss."""
 
 import json
@@ -17,11 +13,11 @@ from haystack_integrations.components.embedders.sentence_transformers import Sen
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill import KaleAligner, KaleQueryEncoder, RetrievalEvaluator
-from haystack_distill.align.job import KaleSettings, Queries, align
-from haystack_distill.align.proof import align_and_prove, given_queries
+from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.proof import align_and_prove
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.data.index import IndexView, read_index
-from haystack_distill.data.sentences import unseen
+from haystack_distill.evaluation.held_out import Queries, given_queries, unseen
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import cut
 from haystack_integrations.components.distill.retrieval_evaluator import RESERVED
@@ -73,12 +69,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_can_be_run_otherwise(
     with monkeypatch.context() as patch:
         patch.setattr("haystack_distill.align.job.train", killed)
         with pytest.raises(KeyboardInterrupt):
-            align(index, teacher, KaleSettings(layers=2, training=fast), tmp_path / "run", progress=False)
+            align(index, teacher, KaleSettings(layers=2, training=fast), tmp_path / "run", test=(), progress=False)
     assert len(json.loads((tmp_path / "run" / "layers.json").read_text())["kept"]) == 2
-    aligned = align(index, teacher, KaleSettings(layers=1, training=fast), tmp_path / "run", progress=False)
+    aligned = align(index, teacher, KaleSettings(layers=1, training=fast), tmp_path / "run", test=(), progress=False)
     assert len(aligned.kept_layers) == 1
     with pytest.raises(ValueError, match="had other settings"):
-        align(index, teacher, KaleSettings(layers=2, training=fast), tmp_path / "run", progress=False)
+        align(index, teacher, KaleSettings(layers=2, training=fast), tmp_path / "run", test=(), progress=False)
 
 
 def test_another_encoder_after_a_killed_run_is_its_own_teacher(index, teacher, make_encoder, tmp_path, monkeypatch):
@@ -96,7 +92,7 @@ def test_another_encoder_after_a_killed_run_is_its_own_teacher(index, teacher, m
     monkeypatch.setattr("haystack_distill.align.job.train", killed)
     for encoder, its_index in ((teacher, index), (other, elsewhere)):
         with pytest.raises(KeyboardInterrupt):
-            align(its_index, encoder, settings, tmp_path / "run", progress=False)
+            align(its_index, encoder, settings, tmp_path / "run", test=(), progress=False)
         texts, targets = learnt[-1]
         np.testing.assert_allclose(targets, encoder.encode_queries(texts), atol=0.02)
 
@@ -104,9 +100,9 @@ def test_another_encoder_after_a_killed_run_is_its_own_teacher(index, teacher, m
 def test_a_continued_run_keeps_the_layers_that_were_found(index, teacher, tmp_path, monkeypatch):
     """Its checkpoints fit these layers and no others."""
     settings = KaleSettings(layers=2, training=TrainingSettings(epochs=1))
-    before = align(index, teacher, settings, tmp_path / "run", progress=False)
-    monkeypatch.setattr("haystack_distill.align.job.LayerSearch", None)
-    after = align(index, teacher, settings, tmp_path / "run", progress=False)
+    before = align(index, teacher, settings, tmp_path / "run", test=(), progress=False)
+    monkeypatch.setattr("haystack_distill.align.layers.LayerSearch", None)
+    after = align(index, teacher, settings, tmp_path / "run", test=(), progress=False)
     assert (after.kept_layers, after.searched) == (before.kept_layers, before.searched)
 
 
@@ -163,19 +159,68 @@ def test_queries_of_another_test_folder_are_not_learnt(bert, index, teacher, pas
     test = write_beir(tmp_path / "test", passages, asked, {"test": {f"t{n}": f"d{n}" for n in range(5)}})
     settings = KaleSettings(layers=0, training=TrainingSettings(epochs=1))
     figures = align_and_prove(
-        index, teacher, bert, settings, tmp_path / "student", str(beir), str(test), progress=False
+        index, teacher, bert, settings, tmp_path / "student", tmp_path / "run", str(beir), str(test), progress=False
     )
     assert figures["provenance"]["trained_on"]["queries"] == 25
 
 
+def test_how_much_was_left_out_is_written_down(aligner, beir):
+    """Queries of this folder are sentences of the index, which is aligned on; those of dev and test are not learnt."""
+    result = aligner(layers=0).run(queries=str(beir), test=str(beir))
+    left_out = result["metrics"]["left_out"]
+    assert left_out["train"] == left_out["dev"] == 0
+    assert 15 < left_out["index_texts"] <= 30, "some of the ten and twenty were held out of the text before"
+    assert f"{left_out['index_texts']} of index texts" in (Path(result["model_path"]) / "README.md").read_text()
+
+
+def test_of_the_text_of_an_index_nothing_is_learnt_that_test_asks(index, teacher, tmp_path, monkeypatch):
+    learnt, selected = [], []
+
+    def killed(_, texts, __, ___, evaluator, *____, **_____):
+        learnt.extend(texts)
+        selected.extend(evaluator.queries)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("haystack_distill.align.job.train", killed)
+    asked = [text.split(". ")[0].upper() for text in index.texts]
+    with pytest.raises(KeyboardInterrupt):
+        align(index, teacher, KaleSettings(layers=0), tmp_path / "run", test=asked, progress=False)
+    assert learnt
+    assert selected
+    assert not {text.rstrip(".").upper() for text in [*learnt, *selected]} & set(asked)
+
+
+def test_a_run_that_was_killed_while_it_exported_makes_what_is_missing(aligner, monkeypatch, tmp_path):
+    made = []
+
+    def export(model, backend, precision, _):
+        made.append(f"{backend}-{precision}")
+        if made == ["onnx-fp32", "torch-int8"]:
+            raise KeyboardInterrupt
+        (Path(model) / made[-1]).mkdir()
+
+    monkeypatch.setattr("haystack_distill.serving.export.export", export)
+    monkeypatch.setattr("haystack_distill.serving.export.check_can_export", lambda *_: None)
+    kale = aligner(export=["onnx-fp32", "torch-int8"])
+    with pytest.raises(KeyboardInterrupt):
+        kale.run()
+    monkeypatch.setattr("haystack_distill.align.proof.train_on", None)
+    result = kale.run()
+    assert made == ["onnx-fp32", "torch-int8", "torch-int8"]
+    assert result["metrics"] == json.loads((tmp_path / "student" / "metrics.json").read_text())
+    assert not (tmp_path / ".student.run").exists()
+    with pytest.raises(FileExistsError):
+        kale.run()
+
+
 def test_too_little_text_for_a_proof_is_said_before_training(bert, teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr("haystack_distill.align.proof.align", None)
+    monkeypatch.setattr("haystack_distill.align.proof.train_on", None)
     texts = sentences(30, seed=5)
     vectors = teacher.encode_documents(texts)
     pages = [[(str(number), text, vector) for number, (text, vector) in enumerate(zip(texts, vectors, strict=True))]]
     index = read_index(pages, tmp_path / "view", "cosine")
     with pytest.raises(ValueError, match="30 sentences, too few to hold some out for the proof: give `test`"):
-        align_and_prove(index, teacher, bert, KaleSettings(), tmp_path / "student", None, None)
+        align_and_prove(index, teacher, bert, KaleSettings(), tmp_path / "student", tmp_path / "run", None, None)
 
 
 def test_an_index_whose_end_was_made_by_another_encoder(index, teacher, make_encoder):
@@ -221,7 +266,7 @@ def test_prefix_truncation_and_normalisation_of_the_teacher_are_the_students(lay
     index = read_index([list(zip(passages, passages.values(), vectors, strict=True))], tmp_path / "view", "cosine")
     settings = KaleSettings(layers=layers, training=TrainingSettings(epochs=8, batch_size=16))
     queries = Queries(sentences(40, seed=4))
-    aligned = align(index, teacher, settings, tmp_path / "run", queries, progress=False)
+    aligned = align(index, teacher, settings, tmp_path / "run", queries, test=(), progress=False)
     aligned.student.save(str(tmp_path / "student"), create_model_card=False)
     long = " ".join(sentences(40, seed=6))
     stock = SentenceTransformersTextEmbedder(model=str(tmp_path / "student"), progress_bar=False)
@@ -248,7 +293,7 @@ def test_the_card_says_what_the_student_is(aligner, bert, beir):
         f"fingerprint {made['index']['fingerprint'][:16]}",
         "60 documents, 32 dimensions, cosine",
         "30 queries and",
-        f"{100 * result['metrics']['share_of_teacher']:.1f} % of its teacher's",
+        f"{100 * result['metrics']['share_of_teacher']:.1f} % of the teacher's",
         "moved by 0.2 toward the passages",
     ):
         assert fact in card, fact

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The demo and the benchmarks: what they are made of, and that their code runs; never how fast."""
 
 import inspect
@@ -11,16 +7,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from haystack import Document
-from haystack.components.preprocessors import RecursiveDocumentSplitter
 
-from benchmarks import common, kale, kale_picture
+from benchmarks import common, kale
 from benchmarks.kale_limits import HERE, preference, shuffled
-from demo.__main__ import write_questions
-from demo.corpus import python_documentation
+from demo.questions import write_questions
 from haystack_distill.data.beir import read_beir
 from haystack_distill.evaluation.comparison import System, teacher_system
 from haystack_distill.students.bi_encoder import BiEncoder
+from tests.benchmarks.conftest import ASKED
 
 SERVING = ("serving", "serving_http", "serving_profile")
 BENCHMARKS = (
@@ -32,6 +26,7 @@ BENCHMARKS = (
     "kale_limits",
     "labels",
     "losses",
+    "retrieval",
     *SERVING,
     "stores",
     "teachers",
@@ -47,19 +42,10 @@ def test_every_benchmark_can_be_started(name):
     assert {"json", "quick"} <= parameters.keys()
 
 
-@pytest.fixture(scope="module")
-def documentation():
-    splitter = RecursiveDocumentSplitter(split_length=90, split_unit="word", separators=["\n\n", "\n", " "])
-    splitter.warm_up()
-    documents = [Document(content=text, meta={"source": source}) for source, text in python_documentation()]
-    return splitter.run(documents)["documents"]
-
-
-def test_the_questions_have_their_passages_in_this_python(documentation, tmp_path, monkeypatch):
+def test_the_questions_have_their_passages_in_this_python(tmp_path):
     """Phrases, not ids, name the gold passages, so that other versions of Python find them too."""
-    monkeypatch.chdir(tmp_path)
-    assert write_questions(documentation) >= 120
-    data = read_beir("questions")
+    assert write_questions(tmp_path / "questions") >= 120
+    data = read_beir(tmp_path / "questions")
     assert len(data.qrels["test"]) == len(data.queries) == len(set(data.queries.values()))
     assert 2000 < len(data.documents) < 8000
 
@@ -75,10 +61,10 @@ def test_no_question_is_copied_from_its_passage():
             assert not any(run in phrase for run in runs), question["_id"]
 
 
-def test_the_kale_benchmark_runs_and_goes_on_where_it_was(beir, bert, tmp_path, monkeypatch):
+def test_the_kale_benchmark_runs_and_goes_on_where_it_was(leaking, trained_on, bert, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows_file = tmp_path / "rows.json"
-    arguments = {"data": beir.parent, "json": rows_file, "corpus": [beir.name], "layers": [0, 1], "teacher": bert}
+    arguments = {"data": leaking.parent, "json": rows_file, "corpus": [leaking.name], "layers": [0, 1], "teacher": bert}
     kale.main(**arguments, quick=True, paper=True)
     rows = json.loads(rows_file.read_text())
     assert [(row["system"], row["text"]) for row in rows if row["system"] != "cut only, 1"] == [
@@ -95,8 +81,8 @@ def test_the_kale_benchmark_runs_and_goes_on_where_it_was(beir, bert, tmp_path, 
     assert sorted(cuts) == sorted({row["kept"] for row in rows if row["layers"] == 1 and row["text"] != "none"})
     assert all(row["encode_ms"] > 0 for row in rows)
     assert rows[0]["share"] == 100
-    kale_picture.main(rows_file, tmp_path / "picture.svg")
-    assert "<!-- teacher, 6 layers -->" in (tmp_path / "picture.svg").read_text()
+    assert len([text for text in trained_on if text.endswith("?")]) == 59
+    assert ASKED.lower() not in trained_on
     monkeypatch.setattr(kale, "rows_of", lambda *_: pytest.fail("a finished row was run again"))
     kale.main(**arguments, quick=True, paper=True)
 

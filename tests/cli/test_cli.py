@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import json
 import logging
 import re
@@ -16,26 +12,13 @@ from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
-from haystack_distill import KaleQueryEncoder, cli
+from haystack_distill import KaleQueryEncoder
 from haystack_distill.cli import app
-from haystack_distill.data.beir import read_corpus
+from haystack_distill.cli.indexing import FolderStore, loaded_encoder, store_similarity, text_retriever
+from haystack_distill.data.beir import Corpus, read_corpus
 from haystack_distill.serving.hub import local_folder
 
 RUN = CliRunner()
-
-
-@pytest.fixture(scope="module")
-def aligned(bert, tmp_path_factory, passages):
-    """One alignment through the command line, for the tests that look at what it left."""
-    from tests.conftest import write_beir
-
-    folder = tmp_path_factory.mktemp("cli")
-    queries = {f"q{number}": passages[f"d{number}"].split(". ")[0] for number in range(20)}
-    beir = write_beir(folder / "beir", passages, queries, {"test": {f"q{n}": f"d{n}" for n in range(20)}})
-    output = folder / "student"
-    arguments = ["align", beir, "--model", bert, "--layers", "1", "--no-queries", "--epochs", "1", "--no-progress"]
-    result = RUN.invoke(app, [*map(str, arguments), "--output", str(output)])
-    return beir, output, result
 
 
 def test_align_writes_model_metrics_and_report(aligned):
@@ -110,7 +93,7 @@ def test_students_that_are_called_alike(aligned, bert, tmp_path):
 
 def test_documents_of_a_file_are_searched_with_an_encoder_of_the_hub(on_the_hub, passages, tmp_path):
     on_the_hub("sentence-transformers/mini")
-    retriever = cli._embedding_retriever(passages, "mini", tmp_path / "questions", progress=False)
+    retriever = text_retriever(Corpus(passages, {}), "mini", tmp_path / "questions", progress=False)
     assert len(retriever.run(query="river", top_k=3)["documents"]) == 3
     with pytest.raises(FileNotFoundError, match="team/mistyped is no folder here"):
         local_folder("team/mistyped")
@@ -121,13 +104,14 @@ def test_an_index_in_memory_ranks_as_the_encoder_is_meant_to(similarity, make_en
     beir, _, _ = aligned
     encoder = SentenceTransformer(make_encoder("bert", normalize=False), device="cpu", similarity_fn_name=similarity)
     encoder.save(str(tmp_path / "encoder"), create_model_card=False)
-    store = cli._indexed(read_corpus(beir / "corpus.jsonl"), str(tmp_path / "encoder"), tmp_path / "o", progress=False)
+    corpus, name = read_corpus(beir / "corpus.jsonl"), str(tmp_path / "encoder")
+    store = FolderStore(corpus, loaded_encoder(name), name, tmp_path / "o", progress=False)
     assert store.embedding_similarity_function == {"dot": "dot_product"}.get(similarity, similarity)
 
 
 def test_a_similarity_that_no_store_in_memory_has():
     with pytest.raises(ValueError, match="compares vectors by manhattan"):
-        cli._similarity("manhattan", "m")
+        store_similarity("manhattan", "m")
 
 
 @pytest.fixture

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import asyncio
 import json
 import subprocess
@@ -270,7 +266,7 @@ class TestStores:
     def test_what_was_embedded_is_read_with_its_meta_fields(self):
         store = InMemoryDocumentStore()
         store.write_documents([Document(id="a", content="text", meta={"title": "Title"}, embedding=[1.0])])
-        assert list(pages_of(store, ["title", "none"], " / ")) == [[("a", "Title / text", [1.0])]]
+        assert list(pages_of(store, ["title", "none"], " / ")) == [[("a", "Title / text", [1.0], "Title")]]
 
     def test_similarities_are_asked_of_the_store(self):
         assert similarity_of(InMemoryDocumentStore(embedding_similarity_function="cosine")) == "cosine"
@@ -285,6 +281,24 @@ class TestLoading:
         assert set(dir(haystack_distill)) >= {"KaleAligner", "load_pipeline"}
         with pytest.raises(AttributeError, match="it offers .*DistilledRetriever"):
             haystack_distill.Nothing  # noqa: B018
+
+    @pytest.mark.parametrize("package", ["haystack_distill", "haystack_integrations.components.distill"])
+    def test_names_are_imported_when_they_are_asked_for(self, package):
+        """From the short path and the long one; and a name that was not asked for is not imported."""
+        script = f"""
+import sys
+import {package} as it
+assert not [name for name in sys.modules if name.startswith("haystack.")]
+from {package} import ReplySelector, load_pipeline
+assert not [name for name in sys.modules if name.endswith("kale_aligner")]
+from {package} import *
+assert {{"KaleAligner", "TrainingSetBuilder"}} <= globals().keys()
+for name in it.__all__:
+    assert getattr(it, name).__name__ == name
+print(len(it.__all__))
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert done.stdout.split() == ["19"], done.stderr
 
     @pytest.mark.parametrize("name", ["indexing", "kale", "query"])
     def test_pipelines_load_in_a_fresh_process_without_any_flag(self, name, tmp_path):

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What serves follows the pointer, forward and back, and no further than to an index that is there."""
 
 import pytest

@@ -1,8 +1,5 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +9,7 @@ import pytest
 from haystack import Document, component
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersDocumentEmbedder
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
@@ -25,6 +23,7 @@ from haystack_distill import (
 from haystack_distill.cli import app
 from haystack_distill.data.training_set import TrainingSet
 from haystack_distill.students.bi_encoder import BiEncoder
+from haystack_integrations.components.distill import distillation_round
 from haystack_integrations.components.distill.distillation_round import Round
 from tests.conftest import write_beir
 
@@ -80,7 +79,9 @@ def test_rounds_are_folders_and_the_best_is_recommended(minilm_table, real_store
     """Of two words the table finds the document half of the time, and the teacher always."""
     store = real_store
     asked = {f"q{number}": " ".join(text.split()[:2]) for number, text in enumerate(passages.values())}
-    qrels = {split: {f"q{n}": f"d{n}" for n in numbers} for split, numbers in (("dev", range(30)), ("test", range(60)))}
+    qrels = {
+        split: {f"q{n}": f"d{n}" for n in numbers} for split, numbers in (("dev", range(30)), ("test", range(30, 60)))
+    }
     # To a table the same words in another order are what it is trained on; judged queries themselves never are.
     turned = {key: " ".join(reversed(text.split())) for key, text in asked.items()}
     judged = write_beir(tmp_path / "judged", passages, turned, qrels)
@@ -104,8 +105,6 @@ def test_rounds_are_folders_and_the_best_is_recommended(minilm_table, real_store
 
 
 def test_what_is_done_is_not_done_again(store, bert, questions, tmp_path, monkeypatch):
-    from haystack_integrations.components.distill import distillation_round
-
     def killed(*_, **__):
         raise KeyboardInterrupt
 
@@ -139,7 +138,6 @@ def test_a_wrong_setting_of_the_training_is_found_out_before_anything_is_labelle
 
 def test_training_may_be_changed_until_a_round_is_done(store, bert, questions, tmp_path, monkeypatch):
     """A rate that diverged is lowered, and the labels stay."""
-    from haystack_integrations.components.distill import distillation_round
 
     def diverged(*_, **__):
         msg = "lower the learning rate"
@@ -172,11 +170,64 @@ def test_documents_that_moved_are_embedded_again_between_rounds(store, make_enco
     other = make_encoder("bert", seed=5)
     loop = make_loop(store, bert, tmp_path, distiller={"update": "both"})
     (tmp_path / "loop" / "round-2").mkdir(parents=True)
-    moved = Round(loop, tmp_path / "loop", 2)._index(other)
+    settings = loop._settings()[1]
+    moved = Round(settings, tmp_path / "loop", 2)._index(other)
     encoder = SentenceTransformer(other, device="cpu")
     for document in moved.filter_documents()[:5]:
         assert np.allclose(document.embedding, encoder.encode_document(document.content), atol=1e-5)
-    assert Round(loop, tmp_path / "loop", 1)._index(bert) is store
+    assert Round(settings, tmp_path / "loop", 1)._index(bert) is store
+
+
+def test_a_second_round_goes_on_after_a_kill(store, bert, make_encoder, questions, tmp_path, monkeypatch):
+    """Killed while documents are embedded again, and in training: the copy of the index is made anew."""
+    other, kills = make_encoder("bert", seed=5), []
+
+    def killed(*_, **__):
+        kills.append(list((tmp_path / "loop" / "round-2").glob("index-*")))
+        raise KeyboardInterrupt
+
+    def trained(distiller, **_):
+        if "round-2" in distiller.output and len(kills) < 2:
+            killed()
+        shutil.copytree(other, distiller.output)
+        figures = {"recommended": "student", "dev": {"after": 0.2}, "training_seconds": 0.0}
+        figures |= {name: {"ndcg@10": 0.5} for name in ("untouched", "student")}
+        (Path(distiller.output) / "metrics.json").write_text(json.dumps(figures))
+
+    monkeypatch.setattr(distillation_round.RetrieverDistiller, "run", trained)
+    loop = make_loop(store, bert, tmp_path, top_k=3, distiller={"update": "both"})
+    with monkeypatch.context() as patch:
+        patch.setattr(SentenceTransformer, "encode_document", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(queries=questions)
+    assert len(kills[0]) == 1, "it was not killed beside a copy of the index"
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(queries=questions)
+    asked = Overlap.asked
+    assert [row["round"] for row in loop.run(queries=questions)["rounds"]] == [1, 2]
+    assert Overlap.asked == asked, "labels were made before"
+    assert not list((tmp_path / "loop").glob("round-*/index-*")), "a copy of the index was left behind"
+
+
+def test_the_document_embedder_of_the_index_is_the_model(minilm, real_store, questions, tmp_path, monkeypatch):
+    """Its settings are those of every round."""
+    told = []
+
+    def trained(distiller, **_):
+        told.append(distiller.embedder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distillation_round.RetrieverDistiller, "run", trained)
+    embedder = SentenceTransformersDocumentEmbedder(model=minilm, meta_fields_to_embed=["number"], prefix="doc: ")
+    loop = make_loop(real_store, embedder, tmp_path, distiller={"query_prefix": "ask: "})
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(queries=questions)
+    untouched = SentenceTransformer(str(tmp_path / "loop" / "round-0" / "model"), device="cpu")
+    assert (untouched.prompts["query"], untouched.prompts["document"]) == ("ask: ", "doc: ")
+    assert told[0].model == str(tmp_path / "loop" / "round-0" / "model")
+    assert (told[0].query_prefix, told[0].meta_fields_to_embed) == ("ask: ", ["number"])
+    with pytest.raises(ValueError, match="`truncate_dim` is read from the SentenceTransformersDocumentEmbedder"):
+        make_loop(real_store, embedder, tmp_path, distiller={"truncate_dim": 8}).run(queries=questions)
 
 
 def test_the_reader_learns_before_it_labels(store, bert, passages, reader_folder, tmp_path):

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """GenerativeAugmenter over a real server that misbehaves on purpose, and with a local model."""
 
 import json

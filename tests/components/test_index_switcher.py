@@ -1,11 +1,8 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """A new index beside the one that serves: made, judged, and switched to, or not. Stores are real and on disk."""
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,8 +19,9 @@ from haystack_distill import CurrentRetriever, IndexSwitcher
 from haystack_distill.cli import app
 from haystack_distill.data.beir import read_beir
 from haystack_distill.evaluation.comparison import System
+from haystack_distill.evaluation.measures import MEASURES
 from haystack_distill.evaluation.switching import Serving, judge, read_pointer, write_pointer
-from haystack_distill.files.folders import alone
+from haystack_distill.files.runs import alone
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill.parts import reembedding
 from tests.kills import kill_when
@@ -181,9 +179,12 @@ switcher.run(queries=beir)
 def test_a_killed_switch_leaves_the_old_index_serving_and_goes_on(place, documents, bert, other, beir, monkeypatch):
     """kill -9 while the new index is half written; the second run embeds only what is missing, then switches."""
     close(make_store("qdrant", place / "old", documents))
-    run = subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, (place, bert, other, beir))])
+    (place / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(place / "tmp")}
+    run = subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, (place, bert, other, beir))], env=environment)
     database = place / "new" / "collection" / "Document" / "storage.sqlite"
     kill_when(lambda: database.exists() and rows_in(database) >= 10, run)
+    assert not list((place / "tmp").rglob("vectors.f32")), "nobody would remove a copy of the index from there"
     serving = read_pointer(place / "current.json")
     assert serving.query_model == bert
     retriever = CurrentRetriever(pointer=str(place / "current.json"), retriever=RETRIEVERS["qdrant"], top_k=60)
@@ -204,6 +205,7 @@ def test_a_killed_switch_leaves_the_old_index_serving_and_goes_on(place, documen
     )
     assert one.run(queries=str(beir))["switched"]
     assert embedded == [60 - held]
+    assert not (place / ".current.json.run").exists()
     close(old, new)
 
 
@@ -256,13 +258,32 @@ def test_a_new_index_that_holds_something_else_is_refused_and_left_alone(place, 
 
 def test_a_half_made_index_is_not_gone_on_with_by_another_encoder(place, documents, bert, other, beir, monkeypatch):
     one = switcher("faiss", place, documents, bert, other)
-    monkeypatch.setattr("haystack_integrations.components.distill.parts.reindexing.reembed", lambda *_, **__: 1 / 0)
+
+    def half(_, target, *__, **___):
+        target.write_documents(documents[:30])
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("haystack_integrations.components.distill.parts.reindexing.reembed", half)
     with pytest.raises(ZeroDivisionError):
         one.run(queries=str(beir))
     one.model = bert
-    with pytest.raises(ValueError, match="had other new_index"):
+    with pytest.raises(ValueError, match="holds 30 documents of a run with other settings, .*name an empty index"):
         one.run(queries=str(beir))
+    assert len(one.new_document_store.documents) == 30
     assert read_pointer(place / "current.json").query_model == bert
+
+
+def test_after_a_refused_switch_an_empty_index_is_the_way_out(place, documents, bert, other, beir, monkeypatch):
+    """Another encoder does not get the index that is there, and nothing but an empty one is asked for."""
+    monkeypatch.setattr(BiEncoder, "encode_queries", worse(BiEncoder.encode_queries, other))
+    refused = switcher("faiss", place, documents, bert, other)
+    assert not refused.run(queries=str(beir))["switched"]
+    again = switcher("faiss", place, [], bert, bert)
+    with pytest.raises(ValueError, match="name an empty index"):
+        again.run(queries=str(beir))
+    again.new_document_store = make_store("faiss", place / "another")
+    assert again.run(queries=str(beir))["switched"]
+    assert read_pointer(place / "current.json").document_store["init_parameters"]["index_path"].endswith("another")
 
 
 def test_what_would_serve_nothing_or_something_else_is_refused(place, documents, bert, other, beir):
@@ -334,7 +355,7 @@ def test_the_yaml_runs_and_the_command_tells_the_outcome(place, documents, bert,
 
 
 def test_the_command_says_when_the_old_index_stays(monkeypatch):
-    figures = {measure: {"value": 0.5, "low": 0.4, "high": 0.6} for measure in ("ndcg@10", "recall@10", "mrr@10")}
+    figures = {row.key: {"value": 0.5, "low": 0.4, "high": 0.6} for row in MEASURES}
     metrics = {"old": figures, "new": figures, "difference": {"difference": -0.1, "p": 0.01}, "queries": 3}
 
     class Loaded:

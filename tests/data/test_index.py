@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import json
 
 import numpy as np
@@ -11,7 +7,8 @@ from hypothesis import strategies as st
 
 from haystack_distill.data.beir import read_beir, read_queries
 from haystack_distill.data.index import Sample, open_index, read_index, stored_vectors
-from haystack_distill.data.sentences import index_sentences, sample_texts, split_index_text
+from haystack_distill.data.sentences import index_sentences, sample_texts
+from haystack_distill.evaluation.held_out import split_index_text
 from haystack_distill.files.folders import published, refuse_existing
 from haystack_distill.students.bi_encoder import BiEncoder
 from tests.conftest import write_beir
@@ -78,6 +75,21 @@ def test_unusable_vectors_are_named_and_leave_nothing_behind(vectors, message, t
 def test_duplicate_ids_are_refused(tmp_path):
     with pytest.raises(ValueError, match="'a' twice"):
         read_index([[("a", "x", [1.0]), ("a", "y", [2.0])]], tmp_path / "view", "cosine")
+
+
+@pytest.mark.parametrize(
+    ("document_id", "text", "message"),
+    [
+        (7, "x", "a document with the id 7: ids must be texts"),
+        (None, "x", "a document with the id None: ids must be texts"),
+        ("half \ud83d", "x", r"The id of the document 'half \\ud83d' holds half a character \('\\ud83d'"),
+        ("a", "half \ud83d", r"The text of the document 'a' holds half a character \('\\ud83d'"),
+    ],
+)
+def test_ids_and_texts_that_can_not_be_written_are_named(document_id, text, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_index([[(document_id, text, [1.0])]], tmp_path / "view", "cosine")
+    assert not (tmp_path / "view").exists()
 
 
 def test_an_unknown_similarity_is_refused(tmp_path):

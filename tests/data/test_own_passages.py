@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Targets that are moved toward the passages that sentences stand in."""
 
 import math
@@ -15,7 +11,7 @@ from haystack_distill.align.job import KaleSettings, align
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.own_passages import judged_by_place, toward_own_passages
-from haystack_distill.data.sentences import split_index_text
+from haystack_distill.evaluation.held_out import split_index_text
 
 DIM = 4
 
@@ -89,7 +85,7 @@ def test_sentences_come_nearer_to_their_passages(index, teacher, tmp_path, layer
     def distance(weight):
         training = TrainingSettings(epochs=10, batch_size=16)
         wanted = KaleSettings(layers=layers, passage_weight=weight, training=training)
-        student = align(index, teacher, wanted, tmp_path / str(weight), progress=False).student
+        student = align(index, teacher, wanted, tmp_path / str(weight), test=(), progress=False).student
         return np.linalg.norm(student.encode(parts.rest) - own, axis=1).mean()
 
     assert distance(0.8) < 0.9 * distance(0.0)

@@ -1,13 +1,9 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from haystack_distill.data.similarity import SIMILARITIES, has_length_one, recognise, scores, shares_in_order
+from haystack_distill.data.similarity import SIMILARITIES, cosines, has_length_one, recognise, scores, shares_in_order
 
 seeds = st.integers(0, 10_000)
 
@@ -63,7 +59,17 @@ def test_nothing_to_compare_is_no_contradiction():
     assert shares_in_order([]) == dict.fromkeys(SIMILARITIES, 1.0)
 
 
-@pytest.mark.parametrize(("similarity", "expected"), [("cosine", 0.6), ("dot_product", 6.0), ("euclidean", -(17**0.5))])
+@pytest.mark.parametrize(("similarity", "expected"), [("cosine", 0.6), ("dot_product", 6.0), ("euclidean", -17.0)])
 def test_scores_by_hand(similarity, expected):
     found = scores(similarity, np.array([2.0, 0.0]), np.array([[3.0, 4.0]]))
     assert found[0] == pytest.approx(expected)
+
+
+def test_a_vector_of_zeros_is_at_right_angles_to_all():
+    assert scores("cosine", np.array([2.0, 0.0]), np.zeros((1, 2)))[0] == 0
+
+
+def test_cosines_by_hand():
+    """Row by row, whatever the lengths; a row of zeros has none."""
+    found = cosines(np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]]), np.array([[0.5, 0.0], [-2.0, 0.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(found, [0.6, -1.0, np.nan])

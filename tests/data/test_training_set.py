@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The data contract, and labelling that loses nothing, mixes nothing and goes on where it was."""
 
 import json

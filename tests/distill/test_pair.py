@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """A query and a document encoder of different depth, cut from one model and trained together."""
 
 import json
@@ -29,12 +25,13 @@ from haystack_distill.distill.pair import (
     save_pair,
     train_asymmetric,
 )
-from haystack_distill.distill.pair_training import AsymmetricTraining, ReembeddingEvaluator, routed
+from haystack_distill.distill.pair_training import AsymmetricTraining, routed
+from haystack_distill.evaluation.evaluators import ReembeddingEvaluator
 from haystack_distill.evaluation.quality import measure
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import find_stack
 from haystack_distill.students.layer_search import make_layered
-from haystack_distill.training.index_evaluator import METRIC
+from haystack_distill.training.trainer import METRIC
 from tests.conftest import sentences
 from tests.kills import kill_at_first_checkpoint
 

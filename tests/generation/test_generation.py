@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Cleaning, filters and the local generator."""
 
 import subprocess
@@ -14,9 +10,10 @@ from hypothesis import strategies as st
 
 from haystack_distill.generation import filters
 from haystack_distill.generation.asking import retry_after
-from haystack_distill.generation.cleaning import CONTROL, clean, neutral
+from haystack_distill.generation.cleaning import clean, neutral
 from haystack_distill.generation.filters import Candidate
-from haystack_distill.generation.prompts import QUESTIONS, RESPONSES, WritingPrompt, order_of
+from haystack_distill.generation.writing import QUESTIONS, RESPONSES, WritingPrompt, order_of
+from haystack_distill.teachers.control_tokens import KNOWN
 from tests.conftest import sentences
 
 PASSAGE = "The mill on the Aller was built by two brothers in 1620. It ground rye until the flood."
@@ -76,19 +73,19 @@ def test_of_a_text_that_was_cut_off_what_is_whole_is_left(said, mode, text):
 def test_a_clean_text_is_one_line_without_control_tokens(text, mode):
     cleaned = clean(text, mode)
     assert len(cleaned.splitlines()) <= 1
-    assert not CONTROL.search(cleaned)
+    assert not KNOWN.search(cleaned)
 
 
 @pytest.mark.parametrize("text", BREAKOUTS)
 def test_nothing_breaks_out(text):
-    assert not CONTROL.search(neutral(text))
+    assert not KNOWN.search(neutral(text))
     assert all(f"\n{role}:" not in neutral(f"\n{text}").lower() for role in ("assistant", "system", "user", "  system"))
     assert sorted(neutral(text).replace(" -", ":").replace(" ", "")) == sorted(text.replace(" ", ""))
 
 
 @given(st.lists(st.sampled_from(["<|", "|>", "<", "|", ">", "im_end", "</s>", "[INST]", " ", "x", "\n"]), max_size=12))
 def test_no_control_token_comes_about_in_neutralising(pieces):
-    assert not CONTROL.search(neutral("".join(pieces)))
+    assert not KNOWN.search(neutral("".join(pieces)))
 
 
 def test_neutral_leaves_plain_text_alone():

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The local generator, on tiny random models."""
 
 import numpy as np
@@ -11,8 +7,8 @@ from transformers import AutoTokenizer
 
 from haystack_distill.files.journal import Journal
 from haystack_distill.generation.local import LocalGenerator, Sampling, plain_text
-from haystack_distill.generation.prompts import QUESTIONS, RESPONSES, Example, WritingPrompt
 from haystack_distill.generation.requests import Message, Request
+from haystack_distill.generation.writing import QUESTIONS, RESPONSES, Example, WritingPrompt
 from haystack_distill.teachers.readers import load_reader
 from tests.conftest import sentences
 from tests.readers import load_eager, save_reader

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """G2R: its loss against a plain computation, training sets of responses, every recipe, and runs that go on."""
 
 import json
@@ -25,7 +21,7 @@ from haystack_distill.responses.mining import NEAREST
 from haystack_distill.responses.rows import (
     MINED,
     human_ids,
-    human_reply,
+    human_response,
     query_text,
     read_responses,
     response_id,
@@ -116,7 +112,7 @@ class TestTrainingSets:
         """Where the human reply is missing, no other takes its place."""
         row = {"_id": "a-1", "context": ["hi"], "responses": [{"text": "yes", "generated": True}]}
         made = list(write_responses(write_lines(tmp_path / "r.jsonl", [row]), tmp_path / "one"))
-        assert human_reply(made[0]) is None
+        assert human_response(made[0]) is None
         rows = list(write_responses(augmented, tmp_path / "set"))
         assert human_ids(rows) == {row.document_ids[0] for row in rows}
 
@@ -220,6 +216,39 @@ class TestRecipes:
         assert {"dev_hits@1", "dev_hits@1_before", "training_seconds"} <= figures.keys()
         assert figures["provenance"]["settings"]["recipe"] == recipe
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+    def test_its_proof_compares_with_what_it_was_on_the_same_candidates(self, labelled, bert, tmp_path):
+        chosen = G2RSettings(recipe="data", **SMALL)
+        figures = distill_responses(labelled, bert, tmp_path / "model", chosen, device="cpu", progress=False)
+        (contexts, replies), hits = zip(*read_material(TrainingSet.open(labelled), chosen).dev, strict=True), {}
+        for name, folder in (("untouched", bert), ("student", tmp_path / "model")):
+            model = SentenceTransformer(str(folder), device="cpu")
+            vectors = [model.encode(texts, normalize_embeddings=True) for texts in (contexts, replies)]
+            scores = vectors[0] @ vectors[1].T  # fewer than a hundred: all are candidates
+            others = [[other for other in range(len(replies)) if replies[other] != reply] for reply in replies]
+            ranks = [np.sum(scores[row, others[row]] >= scores[row, row]) for row in range(len(replies))]
+            hits[name] = np.array(ranks) < 1
+            assert figures[name]["hits@1"] == pytest.approx(hits[name].mean())
+            gains = [1 / math.log2(rank + 2) if rank < 10 else 0 for rank in ranks]
+            assert figures[name]["ndcg@10"] == pytest.approx(np.mean(gains))
+            assert figures[name]["mrr@10"] == pytest.approx(
+                np.mean([1 / (rank + 1) if rank < 10 else 0 for rank in ranks])
+            )
+        found = figures["dev_hits@1_significance"]
+        assert found["difference"] == pytest.approx(hits["student"].mean() - hits["untouched"].mean())
+        assert found["low"] <= found["difference"] <= found["high"]
+        assert 0 < found["p"] <= 1
+        assert figures["significance"]["difference"] == pytest.approx(
+            figures["student"]["ndcg@10"] - figures["untouched"]["ndcg@10"]
+        )
+        page = (tmp_path / "model" / "report.html").read_text()
+        assert "first by the untouched" in page
+        assert "the human reply among a hundred candidates" in page
+        assert "dev hits@1" in page, "the learning curve"
+        documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+        assert all(f"`{name}`" in documented for name in figures if name not in {"seed", "versions"})
+        made = json.loads((tmp_path / "model" / "haystack_distill.json").read_text())
+        assert made["index"] == {"dim": 32, "similarity": "cosine", "normalized": True}
 
     def test_a_training_that_does_not_help_says_so(self, labelled, bert, tmp_path, caplog):
         chosen = G2RSettings(recipe="dialogues", **{**SMALL, "epochs": 1, "learning_rate": 1e-9})

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The blind comparison of replies: what the page hides and holds, and what verdicts say when they are unblinded."""
 
 import base64
@@ -14,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from haystack_distill.cli import app
-from haystack_distill.responses.judging import read_replies, unblinded, write_sheet
+from haystack_distill.responses.judging import read_system, unblinded, write_sheet
 
 RUN = CliRunner()
 COUNT = 12
@@ -36,7 +32,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def page(files, tmp_path):
-    assert write_sheet([read_replies(file) for file in files], tmp_path / "page.html", seed=3) == COUNT
+    assert write_sheet([read_system(file) for file in files], tmp_path / "page.html", seed=3) == COUNT
     return tmp_path / "page.html"
 
 
@@ -74,7 +70,7 @@ def test_systems_change_their_places(page):
 
 
 def test_the_same_seed_gives_the_same_page_and_another_another(files, page, tmp_path):
-    systems = [read_replies(file) for file in files]
+    systems = [read_system(file) for file in files]
     write_sheet(systems, tmp_path / "again.html", seed=3)
     write_sheet(systems, tmp_path / "other.html", seed=4)
     assert (tmp_path / "again.html").read_text() == page.read_text()
@@ -166,25 +162,70 @@ def test_one_system_is_no_comparison(files):
     assert "at least two systems" in told.output
 
 
+@pytest.mark.parametrize(
+    "verdicts",
+    ['"a list"', '{"c": [{"sensible": true}]}', "[" * 100_000, '{"other": []}', '{"c": 5}', '{"c": [1, 2]}'],
+    ids=["text", "half", "deep", "other", "number", "numbers"],
+)
+def test_broken_verdicts_are_one_sentence(verdicts, tmp_path):
+    key = base64.b64encode(json.dumps({"systems": ["x", "y"], "orders": {"c": [0, 1]}}).encode()).decode()
+    (tmp_path / "v.json").write_text(f'{{"key": "{key}", "verdicts": {verdicts}}}')
+    with pytest.raises(ValueError, match=r"v\.json holds no verdict"):
+        unblinded([tmp_path / "v.json"])
+
+
+def test_an_order_that_names_a_system_twice_is_refused(tmp_path):
+    key = base64.b64encode(json.dumps({"systems": ["x", "y"], "orders": {"c": [0, 0]}}).encode()).decode()
+    verdicts = {"c": [{"sensible": True, "specific": True}] * 2}
+    (tmp_path / "v.json").write_text(json.dumps({"key": key, "verdicts": verdicts}))
+    with pytest.raises(ValueError, match="a context does not have every system once"):
+        unblinded([tmp_path / "v.json"])
+
+
+HOSTILE = "<!--<script>"
+
+
+@pytest.fixture
+def hostile_page(tmp_path):
+    """The id of its only context is no name for a property of an object, and the response opens a comment and a tag."""
+    row = {"_id": "__proto__", "context": ["hi"], "reply": HOSTILE}
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file in files:
+        file.write_text(json.dumps(row))
+    assert write_sheet([read_system(file) for file in files], tmp_path / "page.html") == 1
+    return tmp_path / "page.html"
+
+
+def test_what_was_said_opens_no_comment_and_no_tag(hostile_page):
+    text = hostile_page.read_text()
+    assert HOSTILE not in text
+    assert sheet_of(hostile_page)["items"][0]["replies"] == [HOSTILE] * 2
+
+
+def shown_by_a_browser(page, tmp_path):
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    command = [shutil.which("chromium"), *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_browser_shows_the_first_context(page, tmp_path):
-    shown = subprocess.run(
-        [
-            shutil.which("chromium"),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={tmp_path}",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout
+    shown = shown_by_a_browser(page, tmp_path)
     item = sheet_of(page)["items"][0]
     body = shown[: shown.index('<script id="sheet"')]
     assert all(text in body for text in item["replies"])
     assert body.count('type="checkbox"') == 4
     assert f"1 of {COUNT}" in body
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_keeps_the_verdict_on_a_hostile_context(hostile_page, tmp_path):
+    shown = shown_by_a_browser(hostile_page, tmp_path)
+    body = shown[: shown.index('<script id="sheet"')]
+    assert body.count('type="checkbox"') == 4
+    assert 'value="0"' in body, "nothing is judged yet"
+    click = '<script>document.querySelector("input").click(); document.title = localStorage.getItem(memory);</script>'
+    hostile_page.write_text(hostile_page.read_text().replace("</body>", f"{click}</body>"))
+    kept = re.search("<title>(.*)</title>", shown_by_a_browser(hostile_page, tmp_path))
+    nothing = {"sensible": False, "specific": False}
+    assert json.loads(kept[1])["__proto__"] == [{"sensible": True, "specific": False}, nothing]

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Replying from a response index: the components, the threshold, and the whole pipeline from its YAML."""
 
 import json

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Making exports: what is refused, and that the aligner and the command line make them."""
 
 from pathlib import Path

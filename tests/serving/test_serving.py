@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Exported encoders and token tables: the same vectors as sentence-transformers makes, and clear words where not."""
 
 import asyncio
@@ -30,6 +26,8 @@ from haystack_distill import DistilledRetriever, KaleQueryEncoder
 from haystack_distill.evaluation.comparison import student_system
 from haystack_distill.evaluation.dev_set import DevSet, dev_set_of_texts, write_dev_set
 from haystack_distill.serving import opening
+from haystack_distill.serving.backends import BACKENDS, EXPORTS
+from haystack_distill.serving.encoder import Encoder, forgiving
 from haystack_distill.serving.export import export
 from haystack_distill.serving.exports import digest, read_export
 from haystack_distill.serving.opening import open_encoder
@@ -49,9 +47,20 @@ def real(minilm, tmp_path_factory) -> tuple[Path, DevSet]:
     texts = [text for topic in topics.values() for text in topic.split("\n\n")][:400]
     dev = dev_set_of_texts(texts, BiEncoder.load(str(folder), device="cpu"))
     write_dev_set(folder, dev)
-    for name in ("onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8", "torch-int8"):
+    for name in EXPORTS:
         export(folder, *name.split("-"), dev)
     return folder, dev
+
+
+@pytest.fixture(scope="module")
+def words_table(minilm, tmp_path_factory) -> str:
+    """A table with MiniLM's tokenizer and window, and rows of chance."""
+    tokenizer = Tokenizer.from_file(str(Path(minilm) / "tokenizer.json"))
+    tokenizer.enable_truncation(256)
+    rows = np.random.default_rng(0).normal(size=(tokenizer.get_vocab_size(), 8)).astype(np.float32)
+    folder = str(tmp_path_factory.mktemp("words") / "table")
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=rows)]).save(folder)
+    return folder
 
 
 def edit_manifest(folder: Path, **changes) -> None:
@@ -95,18 +104,11 @@ class TestSameVectors:
         np.testing.assert_allclose(vectors, student.encode_queries(QUERIES), atol=1e-4)
 
     @pytest.mark.parametrize(
-        ("backend", "precision", "tolerance"),
-        [
-            ("onnx", "fp32", 1e-4),
-            ("openvino", "fp32", 1e-4),
-            ("onnx", "int8", 0.05),
-            ("openvino", "int8", 0.05),
-            ("torch", "int8", 0.05),
-            ("torch", "fp32", 1e-6),
-        ],
+        ("backend", "precision"), [name.split("-") for backend in BACKENDS.values() for name in backend.names]
     )
-    def test_every_backend_on_a_real_model(self, real, backend, precision, tolerance):
+    def test_every_backend_on_a_real_model(self, real, backend, precision):
         folder, _ = real
+        tolerance = 0.05 if precision == "int8" else 1e-6 if backend == "torch" else 1e-4
         expected = SentenceTransformer(str(folder), device="cpu").encode(QUERIES)
         encoder = KaleQueryEncoder(str(folder), backend=backend, precision=precision)
         alone = [encoder.run(text=query)["embedding"] for query in QUERIES]
@@ -136,7 +138,7 @@ class TestAuto:
         folder, _ = real
         with caplog.at_level("INFO"):
             encoder = open_encoder(folder)
-        timed = ("onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8")
+        timed = [name for backend in BACKENDS.values() if backend.open_graph for name in backend.names]
         assert encoder.name in timed
         assert f"served by {encoder.name}, the fastest here" in caplog.text
         assert all(f"{name} " in caplog.text for name in timed)
@@ -239,6 +241,62 @@ class TestRefusals:
             KaleQueryEncoder(str(table)).run_batch([])
         with pytest.raises(ValueError, match="query is empty"):
             KaleQueryEncoder(str(table)).run_batch(["river", " "])
+
+
+LONG = [
+    " ".join(text for topic in topics.values() for text in topic.split())[:200_000],  # more than any window
+    *(" ".join(["the stone bridge"] * words) for words in (84, 85, 86, 300)),  # around 256 tokens, with special ones
+    "unseen " + "x" * 5_000 + " after a word that no tokenizer knows",
+    "river" + " " * 4_000 + "bridge",
+    "\U0001f600" * 4_000,
+]
+"""Within 32 letters a token of MiniLM's window: what is cut off is not read by sentence-transformers either."""
+
+
+class TestLongAndBrokenQueries:
+    @pytest.mark.parametrize(
+        ("backend", "precision"), [name.split("-") for backend in BACKENDS.values() for name in backend.names]
+    )
+    def test_long_queries_are_what_sentence_transformers_makes_of_them(self, real, backend, precision):
+        encoder = open_encoder(real[0], backend, precision)
+        expected = SentenceTransformer(str(real[0]), device="cpu").encode(LONG)
+        found = np.stack([encoder.encode(text) for text in LONG])
+        if precision == "fp32":
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert np.sum(found * expected, axis=1).min() > 0.98
+        np.testing.assert_allclose(encoder.encode_batch(LONG), found, atol=1e-4)
+
+    def test_long_queries_to_a_table(self, words_table):
+        expected = SentenceTransformer(words_table, device="cpu").encode(LONG)
+        encoder = open_encoder(words_table)
+        np.testing.assert_allclose([encoder.encode(text) for text in LONG], expected, atol=1e-5)
+        np.testing.assert_allclose(encoder.encode_batch(LONG), expected, atol=1e-5)
+
+    @pytest.mark.parametrize(("window", "letters"), [(256, 8_192), (512, 16_384)])
+    @pytest.mark.parametrize("letter", ["x", "\U0001f600", "\u4e2d", " "])
+    def test_no_tokenizer_sees_more_than_the_window_can_hold(self, letter, window, letters):
+        """Three million letters held up every other query for seconds."""
+        seen = []
+
+        def encode(text):
+            seen.append(len(text))
+            return np.zeros(1)
+
+        encoder = forgiving(Encoder("any", encode, lambda texts: np.stack([encode(text) for text in texts]), window))
+        encoder.encode(letter * 3_000_000)
+        encoder.encode_batch([letter * 3_000_000, "short"])
+        assert seen == [letters, letters, 5]
+
+    @pytest.mark.parametrize("name", ["onnx-fp32", "torch-fp32", "table"])
+    def test_half_an_emoji_is_a_letter_that_nobody_knows(self, name, real, words_table):
+        """`json.loads` gives it for the text that a client cut between the two halves."""
+        half, whole = json.loads(r'["the stone bridge \ud83d", "the \ud83d\ude00 bridge"]')
+        encoder = open_encoder(words_table) if name == "table" else open_encoder(real[0], *name.split("-"))
+        reference = SentenceTransformer(words_table if name == "table" else str(real[0]), device="cpu")
+        expected = reference.encode(["the stone bridge \ufffd", "the \U0001f600 bridge"])
+        np.testing.assert_allclose([encoder.encode(half), encoder.encode(whole)], expected, atol=1e-4)
+        np.testing.assert_allclose(encoder.encode_batch([half, whole]), expected, atol=1e-4)
+        np.testing.assert_allclose(encoder.encode("the \ud83d" + "\ude00 bridge"), expected[1], atol=1e-4)
 
 
 class TestServing:
@@ -366,6 +424,14 @@ class TestTablesOfOthers:
         folder = self.saved(table, tmp_path / "other", change)
         with pytest.raises(ValueError, match="tokens that the encoder knows nothing of"):
             open_encoder(folder).encode("river")
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_values_that_are_no_numbers(self, table, tmp_path, value):
+        def change(model):
+            model[0].embedding.weight.data[3, 1] = value
+
+        with pytest.raises(ValueError, match=r"model\.safetensors is damaged: some of its values are no numbers"):
+            open_encoder(self.saved(table, tmp_path / "other", change))
 
 
 def test_a_runtime_that_cannot_be_imported_is_left_out(student, caplog, monkeypatch):

@@ -1,13 +1,10 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """
 The stores of the contract: each is a real one, embedded or started here.
 
-A test that takes `filled` runs once with every store, full of the same documents; it must not write. One that takes
-`backend` makes its own. Stores whose packages are missing are skipped and say so. A new store is a new line in
-BACKENDS; a new subject is a new file beside this one.
+A test that takes `filled` runs once with every store, full of the same documents; it must not write. A test that takes
+`backend` makes its own. Stores whose packages are missing are skipped and say so. A new store is a new function that
+makes it and a new line in BACKENDS; what it can rank by, and in which words, is what the package knows of its kind. A
+new subject is a new file beside this one.
 """
 
 import asyncio
@@ -29,13 +26,15 @@ from haystack.utils import Secret
 
 from benchmarks.stores import start_milvus
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
+from haystack_integrations.components.distill.stores.base import StoreKind
+from haystack_integrations.components.distill.stores.known import KINDS
 
 DIM = 32
 
 
 @dataclass(frozen=True)
 class New:
-    """A store that is to be made; `server` starts a server by its name and tells where it is."""
+    """A store that is to be made; `similarity` is its word, and `server` starts a server and tells where it is."""
 
     folder: Path
     name: str
@@ -59,10 +58,9 @@ def faiss(new: New) -> Any:
 def qdrant(new: New, **where: Any) -> Any:
     from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 
-    similarity = {"euclidean": "l2"}.get(new.similarity, new.similarity)
     where = where or {"path": str(new.folder / new.name)}
     return QdrantDocumentStore(
-        index=new.name, embedding_dim=new.dim, similarity=similarity, progress_bar=False, **where
+        index=new.name, embedding_dim=new.dim, similarity=new.similarity, progress_bar=False, **where
     )
 
 
@@ -73,9 +71,8 @@ def qdrant_server(new: New) -> Any:
 def chroma(new: New, **where: Any) -> Any:
     from haystack_integrations.document_stores.chroma import ChromaDocumentStore
 
-    distance = {"euclidean": "l2", "dot_product": "ip"}.get(new.similarity, new.similarity)
     where = where or {"persist_path": str(new.folder / new.name)}
-    return ChromaDocumentStore(collection_name=new.name, distance_function=distance, **where)
+    return ChromaDocumentStore(collection_name=new.name, distance_function=new.similarity, **where)
 
 
 def chroma_server(new: New) -> Any:
@@ -85,11 +82,10 @@ def chroma_server(new: New) -> Any:
 def milvus(new: New, uri: str | None = None) -> Any:
     from milvus_haystack import MilvusDocumentStore
 
-    metric = {"euclidean": "L2", "dot_product": "IP", "cosine": "COSINE"}[new.similarity]
     return MilvusDocumentStore(
         connection_args={"uri": uri or str(new.folder / f"{new.name}.db")},
         collection_name=new.name,
-        index_params={"metric_type": metric, "index_type": "FLAT", "params": {}},
+        index_params={"metric_type": new.similarity, "index_type": "FLAT", "params": {}},
     )
 
 
@@ -101,14 +97,11 @@ def pgvector(new: New) -> Any:
     from haystack_integrations.document_stores.pgvector import PgvectorDocumentStore
 
     os.environ["PG_CONN_STR"] = new.server("pgvector")  # the store's own default, so that a YAML holds no secret
-    function = {"euclidean": "l2_distance", "dot_product": "inner_product", "cosine": "cosine_similarity"}[
-        new.similarity
-    ]
     return PgvectorDocumentStore(
         connection_string=Secret.from_env_var("PG_CONN_STR"),
         table_name=new.name,
         embedding_dimension=new.dim,
-        vector_function=function,
+        vector_function=new.similarity,
         hnsw_index_name=f"{new.name}_hnsw",
         keyword_index_name=f"{new.name}_keyword",
     )
@@ -116,13 +109,25 @@ def pgvector(new: New) -> Any:
 
 @dataclass(frozen=True)
 class Backend:
-    """A store of the contract: the modules it needs, how it can rank (its default first), how it is made."""
+    """A store of the contract: what its kind is called, the modules it needs, how it is made."""
 
     name: str
+    title: str
     modules: tuple[str, ...]
-    similarities: tuple[str, ...]
     make: Callable[[New], Any]
     retriever: str
+
+    @property
+    def kind(self) -> StoreKind:
+        return next(kind for kind in KINDS.values() if kind.title == self.title)
+
+    @property
+    def similarities(self) -> tuple[str, ...]:
+        """What it can rank by, its default first."""
+        return tuple(self.kind.similarities.values())
+
+    def word_for(self, similarity: str) -> str:
+        return next(word for word, ours in self.kind.similarities.items() if ours == similarity)
 
     def retriever_of(self, store: Any, **options: Any) -> Any:
         module, name = self.retriever.rsplit(".", 1)
@@ -132,24 +137,19 @@ class Backend:
 ALL = ("cosine", "dot_product", "euclidean")
 _HOME = "haystack_integrations.components.retrievers"
 _STORES = "haystack_integrations.document_stores"
+_IN_MEMORY = "haystack.components.retrievers.in_memory.InMemoryEmbeddingRetriever"
+_QDRANT, _CHROMA = f"{_HOME}.qdrant.QdrantEmbeddingRetriever", f"{_HOME}.chroma.ChromaEmbeddingRetriever"
+_MILVUS, _PGVECTOR = "milvus_haystack.MilvusEmbeddingRetriever", f"{_HOME}.pgvector.PgvectorEmbeddingRetriever"
 BACKENDS = [
-    Backend("in_memory", (), ALL[:2], in_memory, "haystack.components.retrievers.in_memory.InMemoryEmbeddingRetriever"),
-    Backend("faiss", (f"{_STORES}.faiss",), ALL[2:], faiss, f"{_HOME}.faiss.FAISSEmbeddingRetriever"),
-    Backend("qdrant", (f"{_STORES}.qdrant",), ALL, qdrant, f"{_HOME}.qdrant.QdrantEmbeddingRetriever"),
-    Backend("qdrant_server", (f"{_STORES}.qdrant",), ALL, qdrant_server, f"{_HOME}.qdrant.QdrantEmbeddingRetriever"),
-    Backend("chroma", (f"{_STORES}.chroma",), ALL, chroma, f"{_HOME}.chroma.ChromaEmbeddingRetriever"),
-    Backend("chroma_server", (f"{_STORES}.chroma",), ALL, chroma_server, f"{_HOME}.chroma.ChromaEmbeddingRetriever"),
-    Backend("milvus", ("milvus_haystack", "milvus_lite"), ALL, milvus, "milvus_haystack.MilvusEmbeddingRetriever"),
-    Backend(
-        "milvus_server", ("milvus_haystack", "milvus"), ALL, milvus_server, "milvus_haystack.MilvusEmbeddingRetriever"
-    ),
-    Backend(
-        "pgvector",
-        (f"{_STORES}.pgvector", "pgserver"),
-        ALL,
-        pgvector,
-        f"{_HOME}.pgvector.PgvectorEmbeddingRetriever",
-    ),
+    Backend("in_memory", "InMemory", (), in_memory, _IN_MEMORY),
+    Backend("faiss", "FAISS", (f"{_STORES}.faiss",), faiss, f"{_HOME}.faiss.FAISSEmbeddingRetriever"),
+    Backend("qdrant", "Qdrant", (f"{_STORES}.qdrant",), qdrant, _QDRANT),
+    Backend("qdrant_server", "Qdrant", (f"{_STORES}.qdrant",), qdrant_server, _QDRANT),
+    Backend("chroma", "Chroma", (f"{_STORES}.chroma",), chroma, _CHROMA),
+    Backend("chroma_server", "Chroma", (f"{_STORES}.chroma",), chroma_server, _CHROMA),
+    Backend("milvus", "Milvus", ("milvus_haystack", "milvus_lite"), milvus, _MILVUS),
+    Backend("milvus_server", "Milvus", ("milvus_haystack", "milvus"), milvus_server, _MILVUS),
+    Backend("pgvector", "pgvector", (f"{_STORES}.pgvector", "pgserver"), pgvector, _PGVECTOR),
 ]
 
 
@@ -163,7 +163,13 @@ class Opener:
     def __call__(self, documents: list[Document] | None = None, similarity: str | None = None, dim: int = DIM) -> Any:
         name = f"{self.backend.name}{len(self._made)}_{os.urandom(3).hex()}"
         store = self.backend.make(
-            New(self.folder, name, similarity or self.backend.similarities[0], dim, self._servers)
+            New(
+                self.folder,
+                name,
+                self.backend.word_for(similarity or self.backend.similarities[0]),
+                dim,
+                self._servers,
+            )
         )
         self._made.append(store)
         if documents:

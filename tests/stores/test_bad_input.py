@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Stores that are down, hang or break off, and stores whose content can't be used: clear errors, never half a view."""
 
 import logging
@@ -16,21 +12,17 @@ from haystack.document_stores.errors import DocumentStoreError
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import Secret
 
-from haystack_integrations.components.distill.stores import index_of, pages_of
+from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, pages_of, vectors_of
 from haystack_integrations.components.distill.stores.ranking import ranking_of, search_of
 from tests.stores.conftest import DIM, free_port, start_chroma, start_postgres
 
 STORES = "haystack_integrations.components.distill.stores"
+ANY = EmbedderSettings("any")
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(f"{STORES}.reading.PAUSE", 0.01)
-
-
-def component(store, **settings):
-    defaults = {"similarity": None, "meta_fields_to_embed": [], "embedding_separator": "\n"}
-    return SimpleNamespace(document_store=store, **{**defaults, **settings})
 
 
 def qdrant_at(port: int):
@@ -65,18 +57,18 @@ class TestConnections:
             "chroma": lambda: chroma_at(port),
         }[store]()
         with pytest.raises(DocumentStoreError, match=r"could not be read: .*\(4 tries, after 0 documents\)"):
-            index_of(component(down), tmp_path / "view")
+            index_of(down, ANY, tmp_path / "view")
         assert not (tmp_path / "view").exists()
 
     def test_a_store_that_never_answers(self, tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             with pytest.raises(DocumentStoreError, match="timed out.*4 tries"):
-                index_of(component(qdrant_at(silent.getsockname()[1])), tmp_path / "view")
+                index_of(qdrant_at(silent.getsockname()[1]), ANY, tmp_path / "view")
 
     def test_a_server_that_is_started_again_on_the_way(self, documents, tmp_path, monkeypatch):
         """The next page is asked for until the server is back; the view is whole all the same."""
         pytest.importorskip("haystack_integrations.document_stores.chroma")
-        monkeypatch.setattr(f"{STORES}.chroma.PAGE", 7)
+        monkeypatch.setattr(f"{STORES}.known.chroma.PAGE", 7)
         monkeypatch.setattr(f"{STORES}.reading.PAUSE", 1.0)
         port, kill = start_chroma(tmp_path / "chroma")
         store = chroma_at(port)
@@ -99,7 +91,7 @@ class TestConnections:
         pytest.importorskip("pgserver")
         import psycopg
 
-        monkeypatch.setattr(f"{STORES}.pgvector.PAGE", 7)
+        monkeypatch.setattr(f"{STORES}.known.pgvector.PAGE", 7)
         uri, stop = start_postgres(tmp_path / "postgres")
         try:
             store = pgvector_at(uri)
@@ -118,7 +110,7 @@ class TestConnections:
 
     def test_a_server_that_dies_on_the_way(self, documents, tmp_path, monkeypatch):
         pytest.importorskip("haystack_integrations.document_stores.chroma")
-        monkeypatch.setattr(f"{STORES}.chroma.PAGE", 7)
+        monkeypatch.setattr(f"{STORES}.known.chroma.PAGE", 7)
         port, kill = start_chroma(tmp_path / "chroma")
         try:
             store = chroma_at(port)
@@ -148,19 +140,20 @@ class TestContent:
         store = Broken(lost=3)
         store.write_documents(documents)
         with pytest.raises(DocumentStoreError, match="returned 60 documents and holds 63"):
-            index_of(component(store), tmp_path / "view")
+            index_of(store, ANY, tmp_path / "view")
         assert not (tmp_path / "view").exists()
 
     def test_a_store_that_is_not_known_is_read_by_the_protocol(self, documents, monkeypatch):
         store = InMemoryDocumentStore()
         store.write_documents(documents)
-        monkeypatch.setattr(f"{STORES}.reading.NATIVE", {})
+        monkeypatch.setattr(f"{STORES}.known.KINDS", {})
         assert [len(page) for page in pages_of(store)] == [60]
 
     def test_vectors_are_read_where_the_protocol_hides_them(self, documents):
         store = InMemoryDocumentStore(return_embedding=False)
         store.write_documents(documents)
         assert all(vector is not None for page in pages_of(store) for _, _, vector in page)
+        assert vectors_of(store, ["d7", "nowhere"]) == {"d7": documents[7].embedding}
 
     def test_vectors_that_only_the_index_holds(self, documents):
         """FAISS documents need not carry their vector; the rows of the index move up when others are deleted."""
@@ -178,6 +171,8 @@ class TestContent:
         read = {key: vector for page in pages_of(store) for key, _, vector in page}
         assert len(read) == 58
         assert all(np.allclose(vector, expected[key]) for key, vector in read.items())
+        assert vectors_of(store, ["d4"]) == {}
+        assert np.allclose(vectors_of(store, ["d5", "d4"])["d5"], expected["d5"])
         ranking = ranking_of(store, search_of(store), np.array([expected["d1"], expected["d2"]]))
         assert ranking.normalized
 
@@ -188,7 +183,7 @@ class TestContent:
             pytest.skip("Chroma embeds documents without a vector itself")
         store = opener(documents[:30] + [Document(id=f"bare{number}", content="no vector") for number in range(3)])
         with caplog.at_level(logging.WARNING):
-            view = index_of(component(store), tmp_path / "view")
+            view = index_of(store, ANY, tmp_path / "view")
         assert (len(view), view.without_vector) == (30, 3)
         assert sorted(view.without_vector_ids) == ["bare0", "bare1", "bare2"]
         assert "3 of 33 documents have no vector and are left out" in caplog.text
@@ -198,13 +193,13 @@ class TestContent:
         store = InMemoryDocumentStore()
         store.write_documents([Document(id="a", embedding=[1.0, 0.0]), Document(id="b", embedding=[1.0, 0.0, 0.0])])
         with pytest.raises(ValueError, match="'b' has 3 dimensions and the ones before it have 2"):
-            index_of(component(store), tmp_path / "view")
+            index_of(store, ANY, tmp_path / "view")
 
     def test_an_empty_store_says_how_two_become_one(self, opener, tmp_path):
         with pytest.raises(
             ValueError, match="it holds no documents.* each component of a YAML gets a store of its own"
         ):
-            index_of(component(opener()), tmp_path / "view")
+            index_of(opener(), ANY, tmp_path / "view")
 
     def test_two_stores_in_one_yaml_that_are_meant_to_be_one(self, documents, bert, tmp_path):
         """The writer fills one store, and the aligner opens another with the same words."""
@@ -225,11 +220,11 @@ connections: []
             apart.get_component("aligner").run()
         one = Pipeline.loads(text % ("index: one", "index: one"))
         one.get_component("writer").run(documents=documents)
-        view = index_of(one.get_component("aligner"), tmp_path / "view")
+        view = index_of(one.get_component("aligner").document_store, ANY, tmp_path / "view")
         assert len(view) == 60
 
     @pytest.mark.parametrize("setting", ["recreate_index", "recreate_table"])
     def test_a_setting_that_would_empty_the_store_is_refused(self, setting, tmp_path):
         store = SimpleNamespace(**{setting: True})
         with pytest.raises(ValueError, match=f"{setting}=True, which deletes the index"):
-            index_of(component(store), tmp_path / "view")
+            index_of(store, ANY, tmp_path / "view")

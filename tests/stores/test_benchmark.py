@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The benchmark of the stores: that its code runs on each; never how fast."""
 
 from pathlib import Path

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """KaleAligner from the vectors of every store, and its student served by the same store."""
 
 import json

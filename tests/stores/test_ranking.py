@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Every store ranks as a brute-force search under its own similarity does, and that similarity is found out."""
 
 import numpy as np

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """DistilledRetriever over every store: order, filters, top_k, meta data and ids; synchronous and asynchronous."""
 
 import numpy as np

@@ -1,12 +1,10 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """TrainingSetBuilder over every store: candidates in the store's order, scores from vectors, texts along."""
 
 import json
 
 import numpy as np
+from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
+from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from haystack_distill import KaleQueryEncoder, TrainingSetBuilder
 from haystack_distill.data.training_set import TrainingSet
@@ -34,3 +32,20 @@ def test_candidates_of_every_store(backend, filled, bert, teacher, documents, tm
         # Vectors have length 1: cosine and dot product are the scores, squared distances are 2 - 2 times them.
         found = np.array(rows[key].retriever_scores)
         assert np.allclose(found, scores[best], atol=1e-3) or np.allclose(found, 2 * scores[best] - 2, atol=1e-3)
+
+
+def test_vectors_that_the_store_hides_are_had_all_the_same(bert, teacher, documents, tmp_path):
+    store = InMemoryDocumentStore(return_embedding=False, embedding_similarity_function="cosine")
+    store.write_documents(documents)
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": "engine doctor"}))
+    TrainingSetBuilder(
+        retriever=InMemoryEmbeddingRetriever(store),
+        text_embedder=KaleQueryEncoder(model=bert),
+        top_k=3,
+        output=str(tmp_path / "set"),
+        progress_bar=False,
+    ).run(queries=str(tmp_path / "queries.jsonl"))
+    (row,) = TrainingSet.open(tmp_path / "set")
+    vectors = np.array([one.embedding for one in documents])
+    expected = np.sort(vectors @ teacher.encode_queries(["engine doctor"])[0])[::-1][:3]
+    assert np.allclose(row.retriever_scores, expected, atol=1e-4)

@@ -1,36 +1,26 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """The view of an index is what the store holds, whichever store it is."""
-
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from haystack_distill.data.index import Sample, read_index
-from haystack_integrations.components.distill.stores import index_of, pages_of
+from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, pages_of
+from haystack_integrations.components.distill.stores.known import KINDS
 
-STORES = "haystack_integrations.components.distill.stores"
-
-
-def component(store, **settings):
-    defaults = {"similarity": None, "meta_fields_to_embed": [], "embedding_separator": "\n"}
-    return SimpleNamespace(document_store=store, **{**defaults, **settings})
+ANY = EmbedderSettings("any")
 
 
 @pytest.fixture
 def small_pages(monkeypatch):
     """Seven documents a page, so that sixty take many."""
-    for module in ("chroma", "faiss", "in_memory", "milvus", "pgvector", "qdrant"):
-        monkeypatch.setattr(f"{STORES}.{module}.PAGE", 7)
-    monkeypatch.setattr(f"{STORES}.qdrant.is_local", lambda _: False)
+    for kind in KINDS.values():
+        monkeypatch.setattr(f"{kind.read.__module__}.PAGE", 7)
+    monkeypatch.setattr(f"{KINDS['QdrantDocumentStore'].read.__module__}.is_local", lambda _: False)
 
 
 @pytest.mark.usefixtures("small_pages")
 def test_a_view_holds_ids_texts_and_vectors(filled, documents, tmp_path):
-    view = index_of(component(filled, meta_fields_to_embed=["parity"]), tmp_path / "view")
+    view = index_of(filled, EmbedderSettings("any", meta_fields_to_embed=["parity"]), tmp_path / "view")
     assert sorted(view.ids) == sorted(one.id for one in documents)
     by_id = {one.id: one for one in documents}
     assert view.texts == [f"{by_id[key].meta['parity']}\n{by_id[key].content}" for key in view.ids]
@@ -49,9 +39,7 @@ def test_pages_are_bounded_and_complete(filled, documents):
 
 def test_a_sample_is_the_same_each_time_and_the_fingerprint_is_of_all(filled, tmp_path):
     whole = read_index(pages_of(filled), tmp_path / "whole", "cosine")
-    part, again = (
-        index_of(component(filled, max_documents=20), tmp_path / name, judged=["d3", "d59"]) for name in ("1", "2")
-    )
+    part, again = (index_of(filled, ANY, tmp_path / name, ["d3", "d59"], 20) for name in ("1", "2"))
     assert part.ids == again.ids
     assert {"d3", "d59"} <= set(part.ids)
     assert 5 < len(part) < 45
@@ -70,7 +58,7 @@ def test_a_changed_index_has_another_fingerprint(opener, documents, tmp_path):
 
 
 def test_reading_writes_nothing(filled, documents, tmp_path):
-    index_of(component(filled), tmp_path / "view")
+    index_of(filled, ANY, tmp_path / "view")
     stored = {one.id: one for one in filled.filter_documents()}
     assert {key: (one.content, one.meta) for key, one in stored.items()} == {
         one.id: (one.content, one.meta) for one in documents

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """A pipeline over every store, written as YAML, loads and retrieves in a fresh process."""
 
 import json

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import copy
 
 import numpy as np
@@ -36,7 +32,7 @@ def teachers(make_encoder):
 @pytest.fixture
 def in_float32(monkeypatch):
     """As on a processor without bfloat16, so that comparisons are exact."""
-    monkeypatch.setattr("haystack_distill.students.bi_encoder.bf16_is_fast", lambda _: False)
+    monkeypatch.setattr("haystack_distill.files.precision.bf16_is_fast", lambda _: False)
 
 
 def skip(layer):
@@ -117,7 +113,7 @@ def test_bfloat16_changes_little(teacher, monkeypatch):
     """What the package computes where the processor has it, whether this one does or not."""
     found = {}
     for fast in (False, True):
-        monkeypatch.setattr("haystack_distill.students.bi_encoder.bf16_is_fast", lambda _, fast=fast: fast)
+        monkeypatch.setattr("haystack_distill.files.precision.bf16_is_fast", lambda _, fast=fast: fast)
         states = token_states(teacher, 3, TEXTS, tokens=set(range(40))).states
         found[fast] = [states, make_token_table(teacher)[0].embedding.weight]
     for exact, rounded in zip(found[False], found[True], strict=True):

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Readers learn the answers of a training set: tiny random ones of each family, and a GGUF file."""
 
 import json
@@ -28,6 +24,7 @@ from haystack_distill.teachers.fine_tuning import (
     mean_log_likelihood,
 )
 from haystack_distill.teachers.readers import load_reader
+from haystack_distill.teachers.signals import SIGNALS
 from tests.conftest import WORDS, sentences
 from tests.kills import kill_at_first_checkpoint
 
@@ -68,7 +65,10 @@ def test_answers_of_held_out_questions_become_likelier(family, kind, training_se
     assert figures["better"]
     unseen = [question(number) for number in range(1000, 1010)]
     before, after = load_reader(model), load_reader(str(tmp_path / "new"))
-    prompts = [before.encode(before.prompts[kind], row.query, row.documents[1:2], row.answers[0]) for row in unseen]
+    prompts = [
+        before.encode(SIGNALS[kind].prompt_for(before.kind), row.query, row.documents[1:2], row.answers[0])
+        for row in unseen
+    ]
     assert mean_log_likelihood(after, prompts) > mean_log_likelihood(before, prompts) + 0.2
     assert json.loads((tmp_path / "new" / "fine_tuning.json").read_text())["rows"]["trained_on"] == 54
     assert not list(tmp_path.glob(".new*"))
@@ -76,7 +76,7 @@ def test_answers_of_held_out_questions_become_likelier(family, kind, training_se
 
 @pytest.mark.parametrize("family", ["llama", "t5", "bart"])
 def test_the_loss_is_the_likelihood_that_scores(family, reader, monkeypatch):
-    """The trainer's loss on a batch, without the end token, against the reader's own log-likelihoods."""
+    """The trainer's loss on a batch against the reader's own log-likelihoods, the end token among them."""
     monkeypatch.setattr(training, "bf16_is_fast", lambda _: False)
     loaded = reader(family)
     rows = [question(number) for number in range(5)]
@@ -84,25 +84,21 @@ def test_the_loss_is_the_likelihood_that_scores(family, reader, monkeypatch):
     prompts = [*lessons.train, *lessons.held_out]
     expected = np.concatenate([values for _, values in loaded.log_likelihoods(prompts)]).mean()
     if family == "llama":
-        batch = training._pad_causal(without_end(training._causal_rows(loaded, prompts)))
+        batch = training._pad_causal(training._causal_rows(prompts))
         loss = loaded.model(**batch).loss
     else:
-        batch = training._FusedCollator(loaded)(without_end(training._fused_rows(loaded, prompts)))
+        batch = training._FusedCollator(loaded)(training._fused_rows(prompts))
         arguments = training._arguments(torch.device("cpu"), Path("unused"), AnswerSettings(), False)
         trainer = training._FusionTrainer(model=loaded.model, args=arguments, eval_dataset=[])
         loss = trainer.compute_loss(loaded.model, batch)
     assert -loss.item() == pytest.approx(float(expected), rel=1e-4)
 
 
-def without_end(rows):
-    return [{**row, "labels": [*row["labels"][:-1], MASKED]} for row in rows]
-
-
 def test_only_the_answer_and_the_end_have_labels(reader):
     loaded = reader("llama")
     row = question(3)
     (prompt,) = lessons_of(loaded, [row, row], FineTuningSettings(), "set").train
-    (made,) = training._causal_rows(loaded, [prompt])
+    (made,) = training._causal_rows([prompt])
     labels = [token for token in made["labels"] if token != MASKED]
     assert loaded.tokenizer.decode(labels[:-1]).strip() == row.answers[0]
     assert labels[-1] == loaded.tokenizer.eos_token_id
@@ -116,8 +112,8 @@ def test_a_lone_passage_must_hold_an_answer(reader):
     row.documents[:] = ["nothing here", "the market\ngarden", "a window"]
     lessons = lessons_of(loaded, [row, row], FineTuningSettings(), "set")
     assert [loaded.tokenizer.decode([prompt.ids[place] for place in prompt.target()]) for prompt in lessons.train] == [
-        " Market  Garden",
-        " window",
+        " Market  Garden</s>",
+        " window</s>",
     ]
     joint = lessons_of(loaded, [row, row], FineTuningSettings(signal="loop"), "set")
     assert len(joint.train) == 1

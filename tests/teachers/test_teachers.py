@@ -1,8 +1,4 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-"""Every signal against a slow, plain computation, on tiny random models of each family."""
+"""Every signal against a slow, plain computation, on tiny random models of each family: prompts are written by hand."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,93 +9,130 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from haystack_distill.teachers import prompts as default
-from haystack_distill.teachers.attention_signals import AttentionTeacher, passage_orders, without_outliers
-from haystack_distill.teachers.heads import Example, Heads, select_heads
-from haystack_distill.teachers.likelihood import SIGNALS, LikelihoodTeacher
+from haystack_distill.teachers import in_context
+from haystack_distill.teachers.attention_signals import AttentionTeacher
+from haystack_distill.teachers.heads import HeadExample, Heads, select_heads
+from haystack_distill.teachers.in_context import head_examples, passage_orders
+from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.prompts import UnscorableError
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates
+from haystack_distill.teachers.signals import LIKELIHOOD, SIGNALS
 from tests.conftest import sentences
-from tests.readers import CAUSAL, CLOSE, FUSION, ROW, load_eager, save_reader, slow_attention, slow_log_likelihoods
+from tests.readers import (
+    CAUSAL,
+    CLOSE,
+    FUSION,
+    ROW,
+    load_eager,
+    save_reader,
+    slow_attention,
+    slow_log_likelihoods,
+    tokens_between,
+)
 
 OTHER = Candidates("winter candle", sentences(2, 9, 4), ["feather hammer island", "unused"])
+QUERY, PASSAGES, ANSWER = ROW.query, ROW.passages, ROW.answers[0]
 
 
-def mean_log_likelihood(model, prompt) -> float:
-    return float(slow_log_likelihoods(model, prompt.ids, prompt.target().tolist()).mean())
+def answer_prompt(passage: str) -> str:
+    return f"{passage}\n\nAnswer the question with a few words from the text.\nQuestion: {QUERY}\nAnswer:"
+
+
+def numbered(passages: list[str]) -> str:
+    return "".join(f"[{number}] {passage}\n\n" for number, passage in enumerate(passages, start=1))
+
+
+def joint_prompt(passages: list[str]) -> str:
+    asked = f"Answer the question with a few words from the texts.\nQuestion: {QUERY}\nAnswer:"
+    return numbered(passages) + asked
+
+
+def others(left_out: int) -> list[str]:
+    return PASSAGES[:left_out] + PASSAGES[left_out + 1 :]
 
 
 @pytest.mark.parametrize("family", CAUSAL)
 class TestDecoderOnly:
     def test_likelihoods(self, family, reader, reader_folder):
         slow, own = load_eager(reader_folder(family)), reader(family)
-        encode = own.encode
-        passages, answer = ROW.passages, ROW.answers[0]
+
+        def tokens(before, target):
+            return slow_log_likelihoods(slow, own.tokenizer, before, target, ended=False).numpy()
+
+        given_each = [tokens(answer_prompt(passage), f" {ANSWER}") for passage in PASSAGES]
+        without = [tokens(joint_prompt(others(n)), f" {ANSWER}") for n in range(len(PASSAGES))]
+        question = "\n\nWrite a question that this text answers.\nQuestion:"
+        response = np.array([tokens(f"{QUERY}\n", passage).mean() for passage in PASSAGES])
         expected = {
-            "pdist": [mean_log_likelihood(slow, encode(default.ANSWER, ROW.query, [p], answer)) for p in passages],
-            "question": [mean_log_likelihood(slow, encode(default.QUESTION, None, [p], ROW.query)) for p in passages],
-            "loop": [
-                -mean_log_likelihood(
-                    slow, encode(default.ANSWER_JOINT, ROW.query, passages[:n] + passages[n + 1 :], answer)
-                )
-                for n in range(len(passages))
-            ],
-            "response": [
-                mean_log_likelihood(slow, encode(default.RESPONSE, ROW.query, [], p, target_is_passage=True))
-                for p in passages
-            ],
+            "pdist": [values.mean() for values in given_each],
+            "emdr2": [values.sum() for values in given_each],
+            "loop": [-values.mean() for values in without],
+            "question": [tokens(passage + question, f" {QUERY}").mean() for passage in PASSAGES],
+            "response": response,
+            "mi": response - [tokens("\n", passage).mean() for passage in PASSAGES],
         }
-        alone = [
-            mean_log_likelihood(slow, encode(default.RESPONSE, None, [], p, target_is_passage=True)) for p in passages
-        ]
-        expected["mi"] = list(np.array(expected["response"]) - alone)
-        tokens = len(encode(default.ANSWER, ROW.query, passages[:1], answer).target())
-        expected["emdr2"] = list(np.array(expected["pdist"]) * tokens)
-        for signal in SIGNALS:
+        assert set(expected) == {one.name for one in SIGNALS.values() if one.reads == LIKELIHOOD}
+        for signal, values in expected.items():
             scored = LikelihoodTeacher(own, signal).score([ROW, OTHER])
-            assert np.allclose(scored[0].scores, expected[signal], **CLOSE), signal
+            assert np.allclose(scored[0].scores, values, **CLOSE), signal
             assert len(scored[1].scores) == 2
 
     def test_dkrr_and_adist(self, family, reader, reader_folder):
         slow, own = load_eager(reader_folder(family)), reader(family)
         dkrr, adist = [], []
-        for passage in ROW.passages:
-            prompt = own.encode(default.ANSWER, ROW.query, [passage])
-            _, scores, _ = slow_attention(slow, input_ids=torch.tensor([prompt.ids]))
+        for passage in PASSAGES:
+            text = answer_prompt(passage)
+            ids, places = own.tokenizer(text)["input_ids"], tokens_between(own.tokenizer, text, 0, len(passage))
+            _, scores, _ = slow_attention(slow, input_ids=torch.tensor([ids]))
             if family == "gpt_oss":  # its code subtracts the maximum of each row first; the sink gives it back
                 sinks = [layer.self_attn.sinks[None, :, None, None] for layer in slow.model.layers]
                 scores = [one + sink - one[..., -1:] for one, sink in zip(scores, sinks, strict=True)]
-            last = int(prompt.spans[("last", 0)][0])
-            read = torch.stack([layer[0, :, last] for layer in scores])[:, :, prompt.spans[("passage", 0)]]
+            read = torch.stack([layer[0, :, len(ids) - 1] for layer in scores])[:, :, places]
             dkrr.append(float(read[read > -1e30].mean().detach()))
-            prompt = own.encode(default.ANSWER, ROW.query, [passage], ROW.answers[0])
-            output, _, values = slow_attention(slow, input_ids=torch.tensor([prompt.ids]))
+            ids = own.tokenizer(f"{text} {ANSWER}")["input_ids"]
+            first = tokens_between(own.tokenizer, f"{text} {ANSWER}", len(text), len(text) + 1)[0]
+            output, _, values = slow_attention(slow, input_ids=torch.tensor([ids]))
             total = 0.0
             for weights, value in zip(output.attentions, values, strict=True):
-                rows = weights[0][:, prompt.target() - 1][:, :, : len(prompt.ids)]
+                # Each token of the answer is predicted one place before it.
+                rows = weights[0][:, first - 1 : len(ids) - 1, : len(ids)]
                 weighted = rows * value[0].norm(dim=-1)[:, None]
-                total += float(weighted.mean((0, 1))[prompt.spans[("passage", 0)]].sum())
+                total += float(weighted.mean((0, 1))[places].sum())
             adist.append(total / (256 * len(output.attentions)))
         assert np.allclose(AttentionTeacher(own, "dkrr").score([ROW])[0].scores, dkrr, **CLOSE)
         found = AttentionTeacher(own, "adist").score([ROW])[0].scores
         assert np.allclose(256 * found, 256 * np.array(adist), **CLOSE)
 
     def test_in_context_ranking_and_heads(self, family, reader, reader_folder):
+        """As in the authors' code: rows from the instruction to the end, columns from "[1] " on, above a threshold."""
         slow, own = load_eager(reader_folder(family)), reader(family)
+        before = f"Here are some paragraphs:\n\n{numbered(PASSAGES)}"
 
         def to_passages(query):
-            prompt = own.encode(default.RELEVANCE, query, ROW.passages)
-            output, _, _ = slow_attention(slow, input_ids=torch.tensor([prompt.ids]))
-            weights = torch.stack([layer[0][:, prompt.spans[("question", 0)]].mean(1) for layer in output.attentions])
-            return [weights[:, :, prompt.spans[("passage", n)]].numpy() for n in range(len(ROW.passages))]
+            text = (
+                f"{before}Please find information that is relevant to the following query in the paragraphs above.\n\n"
+                f"Query: {query}"
+            )
+            rows = tokens_between(own.tokenizer, text, len(before), len(text))
+            output, _, _ = slow_attention(slow, input_ids=torch.tensor([own.tokenizer(text)["input_ids"]]))
+            weights = torch.stack([layer[0][:, rows].mean(1) for layer in output.attentions])
+            items = [f"[{number}] {passage}" for number, passage in enumerate(PASSAGES, start=1)]
+            starts = [text.index(item) for item in items]
+            spans = [
+                tokens_between(own.tokenizer, text, start, start + len(item))
+                for start, item in zip(starts, items, strict=True)
+            ]
+            return [weights[:, :, span] for span in spans]
 
-        calibrated = [one - two for one, two in zip(to_passages(ROW.query), to_passages("N/A"), strict=True)]
-        expected = [without_outliers(one.sum((0, 1))).sum() for one in calibrated]
+        def above(tokens):
+            return float(tokens[tokens > tokens.mean() - 2 * tokens.std()].sum())
+
+        calibrated = [one - two for one, two in zip(to_passages(QUERY), to_passages("N/A"), strict=True)]
+        expected = [above(one.sum((0, 1))) for one in calibrated]
         assert np.allclose(AttentionTeacher(own, "icr").score([ROW])[0].scores, expected, **CLOSE)
-        chosen = [(1, 3), (0, 0)]
-        heads = Heads("", "core", chosen, np.zeros((3, 4)).tolist(), 8)
-        expected = [without_outliers(one[1, 3] + one[0, 0]).sum() for one in calibrated]
+        heads = Heads("", "core", [(1, 3), (0, 0)], np.zeros((3, 4)).tolist(), 8)
+        expected = [above(one[1, 3] + one[0, 0]) for one in calibrated]
         assert np.allclose(AttentionTeacher(own, "heads", heads=heads).score([ROW])[0].scores, expected, **CLOSE)
 
     def test_padding_and_batches_change_nothing(self, family, reader):
@@ -119,7 +152,7 @@ class TestDecoderOnly:
         counted = own.model.get_decoder().register_forward_pre_hook(
             lambda *given: read.append(given[-1]["input_ids"].numel()), with_kwargs=True
         )
-        teacher = (LikelihoodTeacher if signal in SIGNALS else AttentionTeacher)(own, signal)
+        teacher = (LikelihoodTeacher if SIGNALS[signal].reads == LIKELIHOOD else AttentionTeacher)(own, signal)
         passages = sentences(3, length=40)
         rows = [Candidates(query, passages, ["the answer"]) for query in ("who was it", "where", "and when was that")]
         alone = [teacher.score([row])[0].scores for row in rows]
@@ -132,61 +165,97 @@ class TestDecoderOnly:
 
 @pytest.mark.parametrize("family", FUSION)
 class TestFusionInDecoder:
-    def slow(self, model, fused):
-        """Encode each input alone, put the states side by side, decode once: (output, pre-softmax scores, values)."""
-        with torch.no_grad():
-            states = [model.get_encoder()(input_ids=torch.tensor([one.ids])).last_hidden_state for one in fused.inputs]
-        start = model.config.decoder_start_token_id
-        return slow_attention(
-            model,
-            encoder_outputs=(torch.cat(states, 1),),
-            decoder_input_ids=torch.tensor([[start, *fused.target[:-1]]]),
-        )
+    """Against transformers' own `labels`, which it shifts itself; BART's begin with a token that is always the same."""
 
-    def mean(self, model, fused):
-        logits = self.slow(model, fused)[0].logits[0].log_softmax(-1)
-        return float(logits[torch.arange(len(fused.target)), list(fused.target)].mean())
+    def begin(self, family):
+        return {"t5": 0, "bart": 1}[family]
+
+    def encoded(self, model, tokenizer, texts):
+        """The states of all texts side by side, and the tokens of each."""
+        ids = [tokenizer(text)["input_ids"] for text in texts]
+        with torch.no_grad():
+            states = [model.get_encoder()(input_ids=torch.tensor([one])).last_hidden_state for one in ids]
+        return (torch.cat(states, 1),), [len(one) for one in ids]
+
+    def tokens(self, family, model, tokenizer, texts, target, *, ended):
+        """Log-likelihoods of the target's tokens by the loss of the labels, one label at a time."""
+        labels = tokenizer(text_target=target)["input_ids"]
+        states, _ = self.encoded(model, tokenizer, texts)
+        values = []
+        for place in range(self.begin(family), len(labels) if ended else len(labels) - 1):
+            masked = [one if number == place else -100 for number, one in enumerate(labels)]
+            with torch.no_grad():
+                decoder = model.prepare_decoder_input_ids_from_labels(torch.tensor([labels]))
+                loss = model(encoder_outputs=states, decoder_input_ids=decoder, labels=torch.tensor([masked])).loss
+            values.append(-float(loss))
+        return np.array(values)
 
     def test_likelihoods(self, family, reader, reader_folder):
         slow, own = load_eager(reader_folder(family)), reader(family)
-        passages, answer = ROW.passages, ROW.answers[0]
+
+        def tokens(texts, target, *, ended=False):
+            return self.tokens(family, slow, own.tokenizer, texts, target, ended=ended)
+
+        fusion = [f"question: {QUERY} context: {passage}" for passage in PASSAGES]
+        without = [fusion[:n] + fusion[n + 1 :] for n in range(len(fusion))]
+        instead = [f"Write a question that this text answers. context: {passage}" for passage in PASSAGES]
         expected = {
-            "pdist": [self.mean(slow, own.encode(default.FUSION, ROW.query, [one], answer)) for one in passages],
-            "question": [
-                self.mean(slow, own.encode(default.FUSION_QUESTION, None, [one], ROW.query)) for one in passages
-            ],
-            "loop": [
-                -self.mean(slow, own.encode(default.FUSION, ROW.query, passages[:n] + passages[n + 1 :], answer))
-                for n in range(len(passages))
-            ],
-            "response": [self.mean(slow, own.encode(default.RESPONSE, ROW.query, [], one)) for one in passages],
+            "pdist": [tokens([text], ANSWER, ended=True).mean() for text in fusion],
+            "emdr2": [tokens([text], ANSWER, ended=True).sum() for text in fusion],
+            "loop": [-tokens(texts, ANSWER, ended=True).mean() for texts in without],
+            "question": [tokens([text], QUERY).mean() for text in instead],
+            "response": [tokens([f"{QUERY}\n"], passage).mean() for passage in PASSAGES],
         }
         for signal, values in expected.items():
             found = LikelihoodTeacher(own, signal).score([OTHER, ROW])[1].scores
             assert np.allclose(found, values, **CLOSE), signal
 
+    def test_likelihoods_are_those_of_generation(self, family, reader, reader_folder):
+        """The logits that `generate` sees while it is made to say the answer: after `start`, and BART's beginning."""
+        slow, own = load_eager(reader_folder(family)), reader(family)
+        answer = own.tokenizer(text_target=ANSWER, add_special_tokens=False)["input_ids"]
+        said = [*[own.tokenizer.bos_token_id] * self.begin(family), *answer, own.tokenizer.eos_token_id]
+        inputs = own.tokenizer(f"question: {QUERY} context: {PASSAGES[0]}", return_tensors="pt")
+        inputs.pop("token_type_ids", None)
+        out = slow.generate(
+            **inputs,
+            max_new_tokens=len(said),
+            do_sample=False,
+            prefix_allowed_tokens_fn=lambda _, before: [said[min(len(before) - 1, len(said) - 1)]],
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        assert out.sequences[0].tolist() == [slow.config.decoder_start_token_id, *said]
+        pairs = list(zip(out.logits, said, strict=True))[self.begin(family) :]
+        expected = np.mean([float(logits[0].log_softmax(-1)[token]) for logits, token in pairs])
+        assert np.allclose(LikelihoodTeacher(own, "pdist").score([ROW])[0].scores[0], expected, **CLOSE)
+
     def test_dkrr_and_adist(self, family, reader, reader_folder):
         slow, own = load_eager(reader_folder(family)), reader(family)
-        asked = own.encode(default.FUSION, ROW.query, ROW.passages)
-        width = sum(len(one.ids) for one in asked.inputs)
-        _, scores, _ = self.slow(slow, asked)
-        cross = torch.stack(
-            [layer[0, :, 0] for layer in scores if layer.shape[-1] == width and layer.shape[-2] < width]
-        )
-        expected = [float(cross[:, :, place].mean()) for place in asked.places()]
+        labels = own.tokenizer(text_target=ANSWER, return_tensors="pt")["input_ids"]
+        decoder = slow.prepare_decoder_input_ids_from_labels(labels)
+        texts = [f"question: {QUERY} context: {passage}" for passage in PASSAGES]
+        states, lengths = self.encoded(slow, own.tokenizer, texts)
+        places = np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
+        first = self.begin(family)
+        _, scores, _ = slow_attention(slow, encoder_outputs=states, decoder_input_ids=decoder[:, : first + 1])
+        width = sum(lengths)
+        cross = torch.stack([layer[0, :, first] for layer in scores if layer.shape[-1] == width > layer.shape[-2]])
+        expected = [float(cross[:, :, place].mean()) for place in places]
         assert np.allclose(AttentionTeacher(own, "dkrr").score([ROW])[0].scores, expected, **CLOSE)
-        asked = own.encode(default.FUSION, ROW.query, ROW.passages, ROW.answers[0])
-        output, scores, values = self.slow(slow, asked)
+        output, scores, values = slow_attention(slow, encoder_outputs=states, decoder_input_ids=decoder)
         cross_values = [value for one, value in zip(scores, values, strict=True) if one.shape[-1] == width]
-        expected = np.zeros(len(ROW.passages))
+        expected = np.zeros(len(PASSAGES))
         for weights, value in zip(output.cross_attentions, cross_values, strict=True):
-            weighted = (weights[0] * value[0].norm(dim=-1)[:, None]).mean((0, 1))
-            expected += [float(weighted[place].sum()) for place in asked.places()]
+            weighted = (weights[0][:, first:] * value[0].norm(dim=-1)[:, None]).mean((0, 1))
+            expected += [float(weighted[place].sum()) for place in places]
         found = AttentionTeacher(own, "adist").score([ROW])[0].scores
         assert np.allclose(256 * len(cross_values) * found, expected, **CLOSE)
 
     def test_a_signal_that_needs_one_prompt_is_refused_by_name(self, family, reader):
-        with pytest.raises(ValueError, match="'icr' reads decoder-only models; an encoder-decoder has 'dkrr'"):
+        with pytest.raises(
+            ValueError, match="'icr' is read out of a causal reader.*'encoder-decoder', which has 'dkrr'"
+        ):
             AttentionTeacher(reader(family), "icr")
 
 
@@ -284,13 +353,34 @@ class TestHeads:
             attention = random.uniform(0, 0.2, (3, 4, 5))
             attention[(*right_head, number % 5)] += 0.3
             attention[0, 0] += 5  # looks much, at everything alike
-            yield Example(attention, number % 5)
+            yield HeadExample(attention, number % 5)
 
     def test_the_head_that_tells_passages_apart_is_found(self):
         chosen = select_heads(list(self.examples()), model="m", count=2).chosen
         assert chosen[0] == (2, 1)
         assert (0, 0) not in chosen
         assert select_heads(list(self.examples()), model="m", method="qr", count=1).chosen == [(0, 0)]
+
+    def test_passages_are_shuffled_before_heads_are_chosen(self, reader, monkeypatch):
+        """In the retriever's order a head that always looks at the first passage would often be right."""
+        rows = [Candidates(f"q{number}", ["right", "wrong", "worse", "worst"], []) for number in range(20)]
+        read = []
+
+        def looks_for(own, prompt, query, passages):
+            read.append(passages)
+            encoded = own.encode(prompt, query, passages)
+            attention = np.zeros((1, 1, len(encoded.ids)))
+            for place, passage in enumerate(passages):
+                attention[0, 0, encoded.spans[("item", place)][0]] = passage == "right"
+            return attention, encoded
+
+        monkeypatch.setattr(in_context, "calibrated_attention", looks_for)
+        examples = list(head_examples(reader("llama"), rows, [0] * len(rows)))
+        assert [one.right for one in examples] == [passages.index("right") for passages in read]
+        assert all(one.attention[0, 0].tolist() == [number == one.right for number in range(4)] for one in examples)
+        assert {one.right for one in examples} == {0, 1, 2, 3}
+        again = head_examples(reader("llama"), rows, [0] * len(rows))
+        assert [one.right for one in again] == [one.right for one in examples], "the order is the same each time"
 
     def test_they_are_saved_with_a_picture_and_reused(self, reader, tmp_path):
         heads = select_heads(list(self.examples()), model="a/m", count=3)

@@ -1,3 +1,23 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
+"""Components, each imported when it is asked for; `__init__.pyi` says which there are and where."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+_TABLE = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+_WHERE = {name: module for module, name in re.findall(r"^from (\.\w+) import (\w+)", _TABLE, re.MULTILINE)}
+
+__all__ = list(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a component."""
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name], __name__), name)
+    msg = f"haystack-distill has no {name}: it offers {', '.join(__all__)}."
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

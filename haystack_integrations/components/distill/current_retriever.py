@@ -1,14 +1,10 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import asyncio
 import logging
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
+from haystack import Document, component
 from haystack.core.serialization import import_class_by_name
 
 from haystack_distill.evaluation.switching import Serving
@@ -16,18 +12,19 @@ from haystack_distill.serving.hub import local_folder
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
 from haystack_integrations.components.distill.parts.reembedding import open_store, serving_now
+from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 logger = logging.getLogger(__name__)
 
 
 @component
-class CurrentRetriever:
+class CurrentRetriever(Serialisable):
     """
     Retrieves from whichever index serves: the one that the pointer of an `IndexSwitcher` names.
 
     Query encoder and index always change together. A switch takes effect with the next query, which waits until the new
-    index is open. If it can't be opened, the one that is open goes on serving until the pointer is written again, and
-    the log says why.
+    index is open. If the new index can't be opened, the old index goes on serving until the pointer is written again,
+    and the log says why.
 
     ### Usage example
 
@@ -145,24 +142,6 @@ class CurrentRetriever:
 
     def close(self) -> None:
         """Close what is open."""
-        for one in (self._opened, self._before[1] if self._before else None):
-            if one is not None:
-                one.close()
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(self, pointer=self.pointer, retriever=self.retriever, top_k=self.top_k)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "CurrentRetriever":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
+        for retriever in (self._opened, self._before[1] if self._before else None):
+            if retriever is not None:
+                retriever.close()

@@ -1,20 +1,16 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import json
 from pathlib import Path
-from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
 from haystack.dataclasses import ChatMessage, ChatRole
 
 from haystack_distill.data.dialogues import HISTORY, check_history, format_context
 from haystack_distill.files.layout import PROVENANCE
+from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 
 @component
-class DialogueQuery:
+class DialogueQuery(Serialisable):
     """
     Writes a dialogue as the query of a retriever, just as contexts were written when it was trained.
 
@@ -33,8 +29,8 @@ class DialogueQuery:
         """
         Say how much of a dialogue counts.
 
-        :param model: The folder that `ResponseDistiller` made: the history is the one it was trained with.
-        :param history: The most turns; None takes the model's, or 20.
+        :param model: The folder that `ResponseDistiller` made: as many turns count as in its training.
+        :param history: How many turns count at most; None takes the model's number, or 20.
         :raises ValueError: If history is below 1.
         """
         if history is not None:
@@ -66,32 +62,9 @@ class DialogueQuery:
         assert self._turns is not None
         return {"query": format_context(turns_of(messages), self._turns)}
 
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(self, model=self.model, history=self.history)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "DialogueQuery":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
-
 
 def turns_of(messages: list[ChatMessage]) -> list[str]:
-    """
-    What was said, by two speakers in turn.
-
-    :param messages: The dialogue.
-    :returns: The turns, oldest first.
-    """
+    """Return what two speakers said in turn, oldest first."""
     said: list[tuple[ChatRole, str]] = []
     for message in messages:
         text = (message.text or "").strip()

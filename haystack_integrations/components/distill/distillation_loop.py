@@ -1,33 +1,25 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from haystack import component, default_from_dict, default_to_dict
-from haystack.core.serialization import component_to_dict
+from haystack import component
+from haystack.components.embedders.types import DocumentEmbedder
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.stores import store_of
+from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
+from haystack_integrations.components.distill.stores import EmbedderSettings, store_of
 
-TRAINING = (
-    "loss",
-    "teacher_temperature",
-    "target_entropy",
-    "student_temperature",
-    "passages",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "lora_rank",
-    "seed",
-)
-"""Parameters of the distiller that neither candidates nor labels depend on."""
+if TYPE_CHECKING:
+    from haystack_integrations.components.distill.distillation_round import RoundSettings
+
+BY_LOOP = {"document_store", "model", "output", "device", "progress_bar", "asymmetric"}
+"""Parameters of the distiller that the loop sets itself or has no use for."""
+BEFORE_TRAINING = {"update", "max_documents", *(field.name for field in fields(EmbedderSettings))}
+"""Parameters of the distiller that candidates and labels may depend on."""
 
 
 @component
-class DistillationLoop:
+class DistillationLoop(Serialisable):
     """
     Retrieve, label, train, and again with the better retriever: the iterations of DKRR (arXiv 2012.04584, section 3.3).
 
@@ -60,7 +52,7 @@ class DistillationLoop:
         self,
         *,
         retriever: Any,
-        model: str,
+        model: str | DocumentEmbedder,
         output: str,
         scorer: Any = None,
         rounds: int = 2,
@@ -76,16 +68,17 @@ class DistillationLoop:
         Say who retrieves, who labels and how often; nothing is loaded before `run`.
 
         :param retriever: The embedding retriever of the index.
-        :param model: The query encoder to train: folder or hub name.
+        :param model: The query encoder to train: folder, hub name, or the SentenceTransformersDocumentEmbedder of the
+            indexing pipeline, whose settings then count.
         :param output: The folder of the rounds; it may exist if it is of the same settings.
-        :param scorer: The teacher: a scorer or any ranker, see `TeacherLabeller`. None takes the queries' judgments
-            for it, made by people or by `GenerativeAugmenter`, see `TrainingSetBuilder`.
-        :param rounds: How many at most.
+        :param scorer: The teacher: a scorer or any ranker, see `TeacherLabeller`. None takes the judgments of the
+            queries instead, which people or `GenerativeAugmenter` made, see `TrainingSetBuilder`.
+        :param rounds: How many rounds there are at most.
         :param first_retriever: Finds the candidates of the first round, such as a BM25 retriever.
         :param reader_fine_tuner: A `ReaderFineTuner`: trains the reader on each round's candidates before it labels
             them, always from its own model, as the paper does; the scorer then uses what it made.
         :param top_k: How many candidates a query gets.
-        :param split: Of a BEIR folder or data set, whose queries are learnt from.
+        :param split: The split of a BEIR folder or data set whose queries are learnt from.
         :param distiller: Init parameters of `RetrieverDistiller`, such as `loss`, `epochs` or `update`.
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
@@ -95,10 +88,9 @@ class DistillationLoop:
         if min(int(rounds), int(top_k)) < 1:
             msg = f"rounds={rounds} and top_k={top_k} must be at least 1."
             raise ValueError(msg)
-        taken = {"document_store", "model", "output", "device", "progress_bar", "asymmetric"}
-        own = sorted(taken & set(distiller or {}))
-        if own:
-            msg = f"`distiller` has {own[0]!r}, which the loop sets itself or has no use for: leave it out."
+        taken = sorted(BY_LOOP & set(distiller or {}))
+        if taken:
+            msg = f"`distiller` has {taken[0]!r}, which the loop sets itself or has no use for: leave it out."
             raise ValueError(msg)
         if reader_fine_tuner is not None and scorer is None:
             msg = "`reader_fine_tuner` needs a `scorer`: without one the judgments of the queries are the teacher."
@@ -125,27 +117,33 @@ class DistillationLoop:
         :param judged: A BEIR folder whose dev split is selected on and whose test split the proofs are about; None lets
             the teacher judge queries that are held out.
         :returns: `model_path`: the recommended folder, that of `round-0` if no round was better; `metrics` and
-            `report_path`: of the last round; `rounds`: one row a round.
+            `report_path`: those of the last round; `rounds`: one row a round.
+        :raises BlockingIOError: If another process works on the same output.
         :raises ValueError: See `TrainingSetBuilder`, `TeacherLabeller` and `RetrieverDistiller`.
         """
-        from haystack_distill.files.folders import claim, write_json
+        from haystack_distill.files.runs import LOCK, alone
+
+        embedder, settings = self._settings()
+        lock = Path(self.output) / LOCK
+        with alone(lock, f"Another process works on {self.output}: wait for it, or name another output."):
+            self._claim(queries, judged)
+            return self._rounds(embedder, settings, queries, judged)
+
+    def _rounds(
+        self, embedder: EmbedderSettings, settings: "RoundSettings", queries: str, judged: str | None
+    ) -> dict[str, Any]:
+        from haystack_distill.files.folders import write_json
+        from haystack_distill.files.layout import REPORT
         from haystack_integrations.components.distill.distillation_round import Round
 
         folder = Path(self.output)
-        start = Round(self, folder, number=0)
-        start.distiller(self.model).settings()  # a setting that does not fit is found out before anything is labelled
-        settings = self._claimed()
-        training = {name: settings["distiller"].pop(name) for name in TRAINING if name in settings["distiller"]}
-        claim(folder, {"settings": settings, "queries": queries, "judged": judged})
-        # Labels don't depend on how the retriever is trained, so until a round is done that may be changed.
-        claim(folder / "training", {"distiller": training}, folder.glob("round-*/model/metrics.json"))
-        current = start.untouched()
+        current = Round(settings, folder, 0).untouched(embedder)
         rows: list[dict[str, Any]] = []
         metrics: dict[str, Any] = {}
         report = ""
         for number in range(1, self.rounds + 1):
-            done = Round(self, folder, number).run(current, queries, judged)
-            metrics, report = done.metrics, str(Path(done.model) / "report.html")
+            done = Round(settings, folder, number).run(current, queries, judged)
+            metrics, report = done.metrics, str(Path(done.model) / REPORT)
             rows.append(done.row)
             if metrics["recommended"] == "student":
                 current = done.model
@@ -154,43 +152,40 @@ class DistillationLoop:
                 break
         return {"model_path": current, "metrics": metrics, "report_path": report, "rounds": rows}
 
-    def _claimed(self) -> dict[str, Any]:
-        from haystack_integrations.components.distill.training_set_builder import without_names
+    def _settings(self) -> "tuple[EmbedderSettings, RoundSettings]":
+        """How the index was embedded, and what every round is told."""
+        from haystack_integrations.components.distill.distillation_round import RoundSettings
+        from haystack_integrations.components.distill.retriever_distiller import RetrieverDistiller
 
-        parameters = without_names(self.to_dict())["init_parameters"]
-        # More rounds may be added, and neither place nor bars change a result.
-        return {name: value for name, value in parameters.items() if name not in {"rounds", "device", "progress_bar"}}
-
-    def store(self) -> Any:
-        """
-        The index.
-
-        :returns: The document store of the retriever.
-        :raises ValueError: If it has none.
-        """
         store = store_of(self.retriever)
         if store is None:
             msg = f"{type(self.retriever).__name__} has no document store: give the embedding retriever of the index."
             raise ValueError(msg)
-        return store
+        first = RetrieverDistiller(document_store=store, model=self.model, output=self.output, **self.distiller)
+        first.settings()  # a setting that does not fit is found out before anything is labelled
+        return first.embedder, RoundSettings(
+            store=store,
+            retriever=self.retriever,
+            first_retriever=self.first_retriever,
+            scorer=self.scorer,
+            reader_fine_tuner=self.reader_fine_tuner,
+            top_k=self.top_k,
+            split=self.split,
+            distiller={**self.distiller, **first.embedder.of_saved()},
+            device=self.device,
+            progress=self.progress_bar,
+        )
 
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
+    def _claim(self, queries: str, judged: str | None) -> None:
+        """Bind the output to this run: more rounds may be added, and neither place nor bars change a result."""
+        from haystack_distill.files.layout import METRICS
+        from haystack_distill.files.runs import claim
 
-        :returns: Its type and init parameters.
-        """
-        parts = ("retriever", "scorer", "first_retriever", "reader_fine_tuner")
-        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        own |= {name: component_to_dict(own[name], name) if own[name] is not None else None for name in parts}
-        return default_to_dict(self, **{**own, "device": self.device.to_dict() if self.device else None})
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "DistillationLoop":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
+        folder, free = Path(self.output), {"rounds", "device", "progress_bar"}
+        parameters = without_names(self.to_dict())["init_parameters"]
+        settings = {name: value for name, value in parameters.items() if name not in free}
+        training = {name: value for name, value in self.distiller.items() if name not in BEFORE_TRAINING}
+        settings["distiller"] = {name: value for name, value in self.distiller.items() if name in BEFORE_TRAINING}
+        claim(folder, {"settings": settings, "queries": queries, "judged": judged})
+        # Labels don't depend on how the retriever is trained, so until a round is done that may be changed.
+        claim(folder / "training", {"distiller": training}, folder.glob(f"round-*/model/{METRICS}"))

@@ -1,13 +1,10 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """One round of the loop, in its own folder; each step finds what an earlier, killed run left of it."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
@@ -15,16 +12,36 @@ from haystack.core.serialization import component_from_dict, component_to_dict
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice
 
+from haystack_distill.files.layout import METRICS
 from haystack_distill.files.processes import first_process_first, process_number
+from haystack_distill.files.runs import workspace_of
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
 from haystack_integrations.components.distill.retriever_distiller import RetrieverDistiller
-from haystack_integrations.components.distill.stores import index_of, teacher_of
+from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, teacher_of
 from haystack_integrations.components.distill.teacher_labeller import TeacherLabeller
 from haystack_integrations.components.distill.training_set_builder import TrainingSetBuilder
 
-if TYPE_CHECKING:
-    from haystack_integrations.components.distill.distillation_loop import DistillationLoop
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """
+    What every round is told: init parameters of `DistillationLoop`, which explains them.
+
+    :param store: The index.
+    :param distiller: Init parameters of `RetrieverDistiller` for models that were saved by an earlier round.
+    """
+
+    store: Any
+    retriever: Any
+    first_retriever: Any
+    scorer: Any
+    reader_fine_tuner: Any
+    top_k: int
+    split: str
+    distiller: dict[str, Any]
+    device: ComponentDevice | None
+    progress: bool
 
 
 @dataclass(frozen=True)
@@ -46,54 +63,44 @@ class Round:
     """
     A round.
 
-    :param loop: The settings.
-    :param folder: Of the loop.
+    :param folder: That of the loop.
     :param number: 0 is the retriever as it was.
     """
 
-    def __init__(self, loop: "DistillationLoop", folder: Path, number: int) -> None:
-        self.loop = loop
+    def __init__(self, settings: RoundSettings, folder: Path, number: int) -> None:
+        self.settings = settings
         self.number = number
         self.folder = folder / f"round-{number}"
 
-    def untouched(self) -> str:
-        """
-        Save the encoder as it is searched with, its settings baked in.
-
-        :returns: The folder of the model.
-        """
+    def untouched(self, embedder: EmbedderSettings) -> str:
+        """Save the encoder of the index as it is searched with, its settings baked in, and return the folder."""
         from haystack_distill.distill.proof import open_student
         from haystack_distill.files.folders import published
 
         model = self.folder / "model"
         with first_process_first(cpu=self._on_cpu()):
             if not model.is_dir():
-                student = open_student(teacher_of(self.distiller(self.loop.model)), self.loop.model)
+                student = open_student(teacher_of(embedder, self.settings.device), embedder.model)
                 with published(model) as unfinished:
                     student.save(str(unfinished), create_model_card=False)
         return str(model)
 
     def run(self, current: str, queries: str, judged: str | None) -> Done:
         """
-        Retrieve, label and train.
+        Retrieve, label and train; `queries` and `judged` are those of `DistillationLoop.run`.
 
         :param current: The folder of the query encoder so far.
-        :param queries: See `DistillationLoop.run`.
-        :param judged: See `DistillationLoop.run`.
-        :returns: The round.
         """
         model, summary = self.folder / "model", self.folder / "labels.json"
-        if not (model / "metrics.json").is_file():
+        if not (model / METRICS).is_file() or workspace_of(model).exists():  # killed before it was made, or after
             self.folder.mkdir(exist_ok=True)
             with first_process_first(cpu=self._on_cpu()):
                 training_set = self._training_set(current, queries)
                 if not summary.is_file():
                     self._label(training_set, summary)
                 index = self._index(current)
-            distiller = self.distiller(current, str(model))
-            distiller.document_store = index
-            distiller.run(training_set=training_set, judged=judged)
-        metrics = json.loads((model / "metrics.json").read_text(encoding="utf-8"))
+            self._distiller(index, current, model).run(training_set=training_set, judged=judged)
+        metrics = json.loads((model / METRICS).read_text(encoding="utf-8"))
         labels = json.loads(summary.read_text(encoding="utf-8"))
         row = {
             "round": self.number,
@@ -108,18 +115,18 @@ class Round:
         return Done(str(model), metrics, row)
 
     def _training_set(self, current: str, queries: str) -> str:
-        first = self.loop.first_retriever if self.number == 1 else None
+        first = self.settings.first_retriever if self.number == 1 else None
         retriever = first or DistilledRetriever(
             retriever=self._searching(current), query_encoder=KaleQueryEncoder(model=current, backend="torch")
         )
         builder = TrainingSetBuilder(
             retriever=retriever,
-            top_k=self.loop.top_k,
-            split=self.loop.split,
+            top_k=self.settings.top_k,
+            split=self.settings.split,
             output=str(self.folder / "training_set"),
-            similarity=self.loop.distiller.get("similarity"),
-            judgments=self.loop.scorer is None,
-            progress_bar=self.loop.progress_bar,
+            similarity=self.settings.distiller.get("similarity"),
+            judgments=self.settings.scorer is None,
+            progress_bar=self.settings.progress,
         )
         return builder.run(queries=queries)["training_set"]
 
@@ -128,47 +135,40 @@ class Round:
         from haystack_distill.files.folders import write_json
         from haystack_distill.teachers.labelling import summary_of
 
-        scorer = self.loop.scorer
+        scorer = self.settings.scorer
         if scorer is None:
             write_json(summary, summary_of(TrainingSet.open(training_set)))
             return
-        if self.loop.reader_fine_tuner is not None:
+        if self.settings.reader_fine_tuner is not None:
             reader = str(self.folder / "reader")
             if not Path(reader).is_dir():
-                _changed(self.loop.reader_fine_tuner, output=reader).run(training_set=training_set)
+                _changed(self.settings.reader_fine_tuner, output=reader).run(training_set=training_set)
             scorer = _changed(scorer, model=reader)
-        labeller = TeacherLabeller(scorer=scorer, progress_bar=self.loop.progress_bar)
+        labeller = TeacherLabeller(scorer=scorer, progress_bar=self.settings.progress)
         write_json(summary, labeller.run(training_set=training_set)["summary"])
         labeller.close()  # the reader's memory is needed for training
 
-    def distiller(self, model: str, output: str = "") -> RetrieverDistiller:
-        """
-        The trainer of the loop.
-
-        :param model: The query encoder to train.
-        :param output: The folder to make.
-        :returns: The trainer.
-        """
+    def _distiller(self, store: Any, model: str, output: Path) -> RetrieverDistiller:
         return RetrieverDistiller(
-            document_store=self.loop.store(),
+            document_store=store,
             model=model,
-            output=output,
-            device=self.loop.device,
-            progress_bar=self.loop.progress_bar,
-            **self.loop.distiller,
+            output=str(output),
+            device=self.settings.device,
+            progress_bar=self.settings.progress,
+            **self.settings.distiller,
         )
 
     def _on_cpu(self) -> bool:
-        return ComponentDevice.resolve_device(self.loop.device).to_torch_str() == "cpu"
+        return ComponentDevice.resolve_device(self.settings.device).to_torch_str() == "cpu"
 
     def _searching(self, current: str) -> Any:
         index = self._index(current)
-        return self.loop.retriever if index is self.loop.store() else InMemoryEmbeddingRetriever(index)
+        return self.settings.retriever if index is self.settings.store else InMemoryEmbeddingRetriever(index)
 
     def _index(self, current: str) -> Any:
         """The store, or in memory what it will hold once its documents are embedded with the current model."""
-        if self.loop.distiller.get("update") != "both" or self.number == 1:
-            return self.loop.store()
+        if self.settings.distiller.get("update") != "both" or self.number == 1:
+            return self.settings.store
         if not hasattr(self, "_moved"):
             self._moved = self._embedded_again(current)
         return self._moved
@@ -179,15 +179,18 @@ class Round:
 
         from haystack_distill.data.index import stored_vectors
 
-        view = index_of(self.distiller(current), self.folder / f"index-{process_number()}")
+        copy = self.folder / f"index-{process_number()}"
+        shutil.rmtree(copy, ignore_errors=True)  # a killed run's copy: the store may have changed since
+        distiller = self._distiller(self.settings.store, current, self.folder)
+        view = index_of(self.settings.store, distiller.embedder, copy, max_documents=distiller.max_documents)
         encoder = SentenceTransformer(
-            current, device=ComponentDevice.resolve_device(self.loop.device).to_torch_str(), local_files_only=True
+            current, device=ComponentDevice.resolve_device(self.settings.device).to_torch_str(), local_files_only=True
         )
         vectors = stored_vectors(
             self.folder / "document_vectors.npy",
             [current, view.fingerprint],
             lambda: np.asarray(
-                encoder.encode_document(view.texts, batch_size=32, show_progress_bar=self.loop.progress_bar),
+                encoder.encode_document(view.texts, batch_size=32, show_progress_bar=self.settings.progress),
                 dtype=np.float32,
             ),
         )
@@ -195,6 +198,7 @@ class Round:
         store = InMemoryDocumentStore(embedding_similarity_function=similarity)
         rows = zip(view.ids, view.texts, vectors, strict=True)
         store.write_documents([Document(id=key, content=text, embedding=row.tolist()) for key, text, row in rows])
+        shutil.rmtree(copy)
         return store
 
 

@@ -1,21 +1,17 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import asyncio
 from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
+from haystack import Document, component
 from haystack.components.embedders.types import TextEmbedder
 from haystack.components.retrievers.types import EmbeddingRetriever
-from haystack.core.serialization import component_to_dict
 
-from haystack_integrations.components.distill.parts.similarity_guard import check_fits
+from haystack_integrations.components.distill.parts.serialising import Serialisable
+from haystack_integrations.components.distill.parts.similarity_guard import SimilarityGuard
 from haystack_integrations.components.distill.stores import is_embedded, store_of
 
 
 @component
-class DistilledRetriever:
+class DistilledRetriever(Serialisable):
     """
     Retrieves documents for a query: a query encoder and any embedding retriever in one component.
 
@@ -51,18 +47,19 @@ class DistilledRetriever:
         self.retriever = retriever
         self.query_encoder = query_encoder
         self.top_k = top_k
-        self._fits = False
+        self._guard = SimilarityGuard()
 
     def warm_up(self) -> None:
         """
         Warm up encoder and retriever, and make sure, once, that the encoder was made for an index that ranks like this.
 
+        :raises DocumentStoreError: If the store can't be searched now.
         :raises ValueError: If the store ranks otherwise than the index that the encoder was made for.
         """
         for part in (self.query_encoder, self.retriever):
             if hasattr(part, "warm_up"):
                 part.warm_up()
-        self._fits = self._fits or check_fits(self.query_encoder, self.retriever)
+        self._guard.check(self.query_encoder, self.retriever)
 
     def close(self) -> None:
         """Close encoder and retriever."""
@@ -86,8 +83,8 @@ class DistilledRetriever:
         self._check(query)
         self.warm_up()
         embedding = self.query_encoder.run(text=query)["embedding"]
-        found = self.retriever.run(query_embedding=embedding, **self._options(filters, top_k))
-        return {"documents": found["documents"]}
+        result = self.retriever.run(query_embedding=embedding, **self._options(filters, top_k))
+        return {"documents": result["documents"]}
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -106,14 +103,15 @@ class DistilledRetriever:
         if not hasattr(self.retriever, "run_async") or is_embedded(store_of(self.retriever)):
             # One change of thread is enough for both.
             return await asyncio.to_thread(self.run, query, filters, top_k)
-        if not self._fits:
+        if not self._guard.passed:
             await asyncio.to_thread(self.warm_up)
         if hasattr(self.query_encoder, "run_async"):
             embedded = await self.query_encoder.run_async(text=query)
         else:
             embedded = await asyncio.to_thread(self.query_encoder.run, text=query)
-        found = await self.retriever.run_async(query_embedding=embedded["embedding"], **self._options(filters, top_k))
-        return {"documents": found["documents"]}
+        options = self._options(filters, top_k)
+        result = await self.retriever.run_async(query_embedding=embedded["embedding"], **options)
+        return {"documents": result["documents"]}
 
     @staticmethod
     def _check(query: str) -> None:
@@ -124,26 +122,3 @@ class DistilledRetriever:
     def _options(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
         chosen = self.top_k if top_k is None else top_k
         return {"filters": filters} if chosen is None else {"filters": filters, "top_k": chosen}
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(
-            self,
-            retriever=component_to_dict(self.retriever, "retriever"),
-            query_encoder=component_to_dict(self.query_encoder, "query_encoder"),
-            top_k=self.top_k,
-        )
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "DistilledRetriever":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)

@@ -1,14 +1,12 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
+from haystack import Document, component
 from haystack.core.serialization import component_to_dict
-from haystack.utils import ComponentDevice, deserialize_callable, serialize_callable
+from haystack.utils import ComponentDevice, deserialize_callable
+
+from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
 
 MODES = ("questions", "answers", "responses")
 SEARCHED = 10
@@ -16,7 +14,7 @@ SEARCHED = 10
 
 
 @component
-class GenerativeAugmenter:
+class GenerativeAugmenter(Serialisable):
     """
     Lets a generator write what a retriever can be trained on.
 
@@ -54,7 +52,7 @@ class GenerativeAugmenter:
         sampling: dict[str, Any] | None = None,
         words: list[int] | None = None,
         without: list[str] | None = None,
-        check: Callable[[str, str], bool] | None = None,
+        check: Callable[[str, str], bool] | str | None = None,
         keep_likeliest: float | None = None,
         likelihood_scorer: Any = None,
         retriever: Any = None,
@@ -77,30 +75,31 @@ class GenerativeAugmenter:
         :param mode: `questions`, `answers` or `responses`.
         :param generator: A chat generator. It is asked several times at once; its own retries are best turned off.
         :param model: Instead of a generator, a causal language model to run here: folder, hub name or GGUF file.
-        :param n: Texts for each document, question or context.
+        :param n: How many texts are written for each document, question or context.
         :param seed: The same seed gives the same text, as far as the generator heeds it; local models do.
         :param seeded: Whether the generator takes `seed` in its `generation_kwargs`, as OpenAI's, vLLM's and Ollama's.
         :param prompt: A text with a place for `{text}` (for answers also `{question}`), or `text`, `system` and `cue`.
         :param examples: Your own pairs, shown to the generator: `source` and `text` (for answers also `question`).
         :param history: The most turns of a dialogue's context.
-        :param sampling: Of a local model: `max_new_tokens`, `temperature`, `top_k`, `top_p`. A chat generator has its
-            own `generation_kwargs`.
-        :param words: The fewest and the most words of a text; None takes the mode's own.
+        :param sampling: How a local model chooses tokens: `max_new_tokens`, `temperature`, `top_k`, `top_p`. A chat
+            generator has its own `generation_kwargs`.
+        :param words: The fewest and the most words of a text; None takes the limits of the mode.
         :param without: Names of filters to leave out.
-        :param check: Your own filter, a function of the text and its source that says whether the text stays.
+        :param check: Your own filter, a function of the text and its source that says whether the text stays, or
+            its import path.
         :param keep_likeliest: The share of texts that stay, those with the highest mean log-likelihood (InPars).
         :param likelihood_scorer: A `TeacherLikelihoodScorer` with the signal `question` or `response`, for generators
             that tell no likelihoods.
-        :param retriever: For questions: only such stay as it finds their document with (Promptagator).
+        :param retriever: Only questions stay with which this retriever finds their document (Promptagator).
         :param text_embedder: The query encoder, if the retriever is an embedding retriever.
-        :param round_trip_depth: Among how many first documents it must find it.
-        :param split: Of a BEIR folder whose questions are answered.
-        :param concurrency: Calls at the same time.
+        :param round_trip_depth: How many of the first documents are looked at for it.
+        :param split: The split of a BEIR folder whose questions are answered.
+        :param concurrency: How many calls run at the same time.
         :param tries: How often a text is asked for before its row is set aside.
-        :param timeout: Seconds after which a call counts as stalled.
+        :param timeout: After how many seconds a call counts as stalled.
         :param requests_per_minute: The most calls a minute.
-        :param batch_size: Texts that a local model writes together.
-        :param dtype: Of a local model: `float32` or `bfloat16`.
+        :param batch_size: How many texts a local model writes together.
+        :param dtype: What a local model computes in: `float32` or `bfloat16`.
         :param device: Where a local model runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If there is no such mode, not exactly one of `generator` and `model`, or a number is too
@@ -134,7 +133,7 @@ class GenerativeAugmenter:
         self.sampling = sampling
         self.words = words
         self.without = without
-        self.check = check
+        self.check = deserialize_callable(check) if isinstance(check, str) else check
         self.keep_likeliest = None if keep_likeliest is None else float(keep_likeliest)
         self.likelihood_scorer = likelihood_scorer
         self.retriever = retriever
@@ -157,7 +156,7 @@ class GenerativeAugmenter:
 
         :param source: For questions, a BEIR folder, a `.jsonl` file like its corpus, or a training set; for answers, a
             training set, a BEIR folder or a file of questions; for responses, a `.jsonl` file of dialogues.
-        :param documents: For questions, instead of a source.
+        :param documents: Documents to write questions for, instead of a source.
         :returns: `output`: for questions, a BEIR folder with judgments; for answers, the questions in the form they
             came in; for responses, the `responses.jsonl` in the output folder. `summary`: what was generated, kept, and
             sent away by which filter; see `haystack_distill.generation.job.augment`.
@@ -169,8 +168,7 @@ class GenerativeAugmenter:
         """
         from haystack_distill.generation.job import augment
 
-        given = sum(one is not None for one in (source, documents))
-        if given != 1 or (documents is not None and self.mode != "questions"):
+        if (source is None) == (documents is None) or (documents is not None and self.mode != "questions"):
             msg = f"Give a source{' or documents' if self.mode == 'questions' else ''} to write {self.mode} for."
             raise ValueError(msg)
         job, write = self._job(source, documents)
@@ -188,11 +186,11 @@ class GenerativeAugmenter:
 
     def _job(self, source: str | None, documents: list[Document] | None) -> tuple[Any, Any]:
         from haystack_distill.generation import modes
-        from haystack_distill.generation.prompts import order_of
+        from haystack_distill.generation.writing import order_of
 
         order = order_of(self.mode, self.prompt, self.examples, count=self.n, seed=self.seed)
         if documents is not None:
-            return modes.questions({one.id: one.content or "" for one in documents}, order)
+            return modes.questions({document.id: document.content or "" for document in documents}, order)
         if self.mode == "questions":
             return modes.questions(modes.read_documents(source or ""), order)
         if self.mode == "answers":
@@ -227,7 +225,7 @@ class GenerativeAugmenter:
 
     def _filters(self) -> Any:
         from haystack_distill.generation import filters
-        from haystack_distill.generation.prompts import expects_mark
+        from haystack_distill.generation.writing import expects_mark
 
         words = (int(self.words[0]), int(self.words[1])) if self.words else None
         chosen = filters.text_filters(
@@ -250,49 +248,21 @@ class GenerativeAugmenter:
 
     def _search(self, texts: Any) -> list[list[str]]:
         from haystack_distill.data.questions import Question
-        from haystack_integrations.components.distill.parts.candidates import Miner
+        from haystack_integrations.components.distill.parts.candidates import CandidateSearch
 
-        miner = Miner(self.retriever, self.text_embedder, max(SEARCHED, self.round_trip_depth), None)
+        search = CandidateSearch(self.retriever, self.text_embedder, max(SEARCHED, self.round_trip_depth), None)
         questions = [Question(str(number), text, [], {}) for number, text in enumerate(texts)]
-        found = {row.query_id: row.document_ids for row in miner.candidates(questions)}
-        return [found.get(one.id, []) for one in questions]
+        found = {row.query_id: row.document_ids for row in search.candidates(questions)}
+        return [found.get(question.id, []) for question in questions]
 
     def _settings(self) -> dict[str, Any]:
-        from haystack_integrations.components.distill.training_set_builder import without_names
-
-        own = {"words": self.words, "keep_likeliest": self.keep_likeliest, "depth": self.round_trip_depth}
+        numbers = {"words": self.words, "keep_likeliest": self.keep_likeliest, "depth": self.round_trip_depth}
         parts = ("likelihood_scorer", "retriever", "text_embedder")
         used = {name: component_to_dict(getattr(self, name), name) for name in parts if getattr(self, name) is not None}
-        return {**own, "check": getattr(self.check, "__qualname__", None), **without_names(used)}
+        return {**numbers, "check": getattr(self.check, "__qualname__", None), **without_names(used)}
 
     def close(self) -> None:
         """Let go of generator, scorer and retriever."""
         for part in (self.generator, self.likelihood_scorer, self.retriever, self.text_embedder):
             if hasattr(part, "close"):
                 part.close()
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        for name in ("generator", "likelihood_scorer", "retriever", "text_embedder"):
-            own[name] = component_to_dict(own[name], name) if own[name] is not None else None
-        own["check"] = serialize_callable(self.check) if self.check is not None else None
-        own["device"] = self.device.to_dict() if self.device is not None else None
-        return default_to_dict(self, **own)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "GenerativeAugmenter":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        check = data["init_parameters"].get("check")
-        if isinstance(check, str):
-            data["init_parameters"]["check"] = deserialize_callable(check)
-        return default_from_dict(cls, data)

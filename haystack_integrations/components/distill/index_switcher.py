@@ -1,27 +1,25 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
+from haystack.components.embedders.types import DocumentEmbedder
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
 from haystack_integrations.components.distill.parts.reembedding import refuse_what_does_not_last
-from haystack_integrations.components.distill.stores import init_parameters
+from haystack_integrations.components.distill.parts.serialising import Serialisable
+from haystack_integrations.components.distill.stores import EmbedderSettings
 from haystack_integrations.components.distill.stores.reading import refuse_to_recreate
 
 
 @component
-class IndexSwitcher:
+class IndexSwitcher(Serialisable):
     """
     Makes a new index with a new document encoder and lets it take over only if it is not worse.
 
     The documents of the store that serves are embedded anew into another store; both are searched for the same judged
     queries; and if the new one's nDCG@10 is not below the old one's, a small JSON file, the pointer, moves to it in one
-    step. `CurrentRetriever` reads that file, or a person does. The old index is never written to. A run that is killed
-    leaves the pointer where it was, and goes on when it is started again.
+    step. `CurrentRetriever` reads that file. The old index is never written to. A run that is killed leaves the pointer
+    where it was, and goes on when it is started again.
 
     ### Usage example
 
@@ -44,7 +42,7 @@ class IndexSwitcher:
         self,
         *,
         document_store: DocumentStore,
-        teacher: str,
+        teacher: str | DocumentEmbedder,
         new_document_store: DocumentStore,
         model: str,
         pointer: str,
@@ -65,13 +63,14 @@ class IndexSwitcher:
         Say what is to be replaced by what; nothing is loaded before `run`.
 
         :param document_store: The index that serves; it is only read.
-        :param teacher: The encoder of that index: folder or hub name.
+        :param teacher: The encoder of that index: folder, hub name, or the SentenceTransformersDocumentEmbedder of its
+            indexing pipeline, from which all settings that are "as in that document embedder" are then read.
         :param new_document_store: The index to make: empty, or half made by an earlier run of the same.
         :param model: The new encoder, which applies its own prompts: a sentence-transformers folder, or a folder that
             holds two, `query` and `document`.
         :param pointer: The JSON file that says which index serves; made for the old one if it is not there.
         :param query_model: What embeds queries now, if it is not the teacher: a student's folder.
-        :param split: Whose judgments decide.
+        :param split: The split of the queries whose judgments decide.
         :param max_loss: How much lower the new index's nDCG@10 may be.
         :param query_prefix: Put before every query of the teacher; None takes its own prompt.
         :param document_prefix: As in the document embedder of the old index; None takes the teacher's own prompt.
@@ -79,16 +78,26 @@ class IndexSwitcher:
         :param truncate_dim: As in that document embedder.
         :param meta_fields_to_embed: As in that document embedder; the new index gets the same.
         :param embedding_separator: As in that document embedder; the new index gets the same.
-        :param similarity: How the old store ranks; None finds out.
+        :param similarity: How the old store ranks; None looks at the order of its results.
         :param device: Where encoders run; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If the new index can't outlive this process or is the old one, if opening a store would
             empty it, or if the query encoder that serves would lack a setting.
         """
+        self.embedder = EmbedderSettings.of(
+            teacher,
+            query_prefix=query_prefix,
+            document_prefix=document_prefix,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            meta_fields_to_embed=meta_fields_to_embed or [],
+            embedding_separator=embedding_separator,
+            similarity=similarity,
+        )
         refuse_what_does_not_last(new_document_store)
         for store in (document_store, new_document_store):
             refuse_to_recreate(store)
-        lost = [name for name, value in (("query_prefix", query_prefix), ("truncate_dim", truncate_dim)) if value]
+        lost = [name for name in ("query_prefix", "truncate_dim") if getattr(self.embedder, name)]
         if lost and query_model is None:
             msg = (
                 f"The pointer names the folder of a query encoder, and `{lost[0]}` would be lost to what serves: save "
@@ -133,25 +142,18 @@ class IndexSwitcher:
             else, an encoder does not belong to its index, or judgments don't fit.
         """
         # Takes seconds to import, which a pipeline that is only loaded need not wait for.
-        from haystack_integrations.components.distill.parts.reindexing import reindex
+        from haystack_integrations.components.distill.parts.reindexing import Switch, reindex
 
-        return reindex(self, queries)
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        parameters = init_parameters(self)
-        return default_to_dict(self, **{**parameters, "new_document_store": self.new_document_store.to_dict()})
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "IndexSwitcher":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
+        switch = Switch(
+            self.document_store,
+            self.embedder,
+            self.new_document_store,
+            self.model,
+            self.pointer,
+            self.query_model,
+            self.split,
+            self.max_loss,
+            self.device,
+            self.progress_bar,
+        )
+        return reindex(switch, queries)

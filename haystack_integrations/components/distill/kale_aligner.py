@@ -1,20 +1,18 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import shutil
 from pathlib import Path
 from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
+from haystack.components.embedders.types import DocumentEmbedder
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.stores import index_of, init_parameters, teacher_of
+from haystack_integrations.components.distill.parts.serialising import Serialisable
+from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, teacher_of
 
 
 @component
-class KaleAligner:
+class KaleAligner(Serialisable):
     """
     Makes a smaller query encoder for an index that stays as it is.
 
@@ -47,7 +45,7 @@ class KaleAligner:
         self,
         *,
         document_store: DocumentStore,
-        teacher: str,
+        teacher: str | DocumentEmbedder,
         output: str,
         layers: int = 2,
         keep: list[int] | str | None = None,
@@ -78,22 +76,23 @@ class KaleAligner:
         Say what is wanted; nothing is loaded before `run`.
 
         :param document_store: The index.
-        :param teacher: The encoder of the index: folder or hub name.
+        :param teacher: The encoder of the index: folder, hub name, or the SentenceTransformersDocumentEmbedder of the
+            indexing pipeline, from which all settings that are "as in the document embedder" are then read.
         :param output: The folder to make; it must not exist.
         :param layers: How many layers stay; 0 asks for a token table.
         :param keep: The numbers of the layers that stay, or `kale` for the paper's; None measures which.
         :param loss: Loss name -> weight, of `kale`, `mse`, `cosine` and `index_ranking`; None takes the default.
-        :param temperature: Of the `kale` loss.
+        :param temperature: The temperature of the `kale` loss.
         :param folded: Whether dropped lower layers are folded into the token embeddings.
         :param index_text: Whether the index's own sentences are aligned on, besides queries.
         :param passage_weight: How far the target of a sentence of the index is moved from the teacher's vector to that
             of the passage it stands in: from 0, the teacher alone, to below 1.
         :param max_texts: The most texts to align on.
-        :param epochs: Passes over the texts; None fits them into some minutes on two cores.
+        :param epochs: How often all texts are seen; None fits them into some minutes on two cores.
         :param batch_size: Texts a step; a token table takes twice as many.
-        :param learning_rate: None takes what suits the student.
-        :param embedding_learning_rate: Of the token embeddings; None takes what suits the student.
-        :param seed: Of order and sampling.
+        :param learning_rate: Peak rate; None takes what suits the student.
+        :param embedding_learning_rate: The rate of the token embeddings; None takes what suits the student.
+        :param seed: The seed of order and sampling.
         :param query_prefix: Put before every query; None takes the teacher's own prompt.
         :param document_prefix: As in the document embedder; None takes the teacher's own prompt.
         :param normalize_embeddings: As in the document embedder.
@@ -101,8 +100,8 @@ class KaleAligner:
         :param meta_fields_to_embed: As in the document embedder.
         :param embedding_separator: As in the document embedder.
         :param similarity: How the store ranks: `cosine`, `dot_product` or `euclidean`; None finds out.
-        :param max_documents: Of a larger index about this many documents serve, and all that are judged; memory then
-            does not grow with the index. They are chosen by their ids, and figures are about them.
+        :param max_documents: Where the index is larger, about this many documents serve, and all that are judged:
+            memory then does not grow with the index. They are chosen by their ids, and figures are about them.
         :param device: Where training runs; None takes the default device.
         :param export: Exports to make beside the student for faster serving: `onnx-fp32`, `onnx-int8`,
             `openvino-fp32`, `openvino-int8` or `torch-int8`. None that loses 1 % of the dev nDCG@10 is written.
@@ -125,6 +124,17 @@ class KaleAligner:
         self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.embedding_learning_rate = None if embedding_learning_rate is None else float(embedding_learning_rate)
         self.seed = int(seed)
+        self.loaded: Any = None  # the teacher, set by whoever has it in memory already
+        self.embedder = EmbedderSettings.of(
+            teacher,
+            query_prefix=query_prefix,
+            document_prefix=document_prefix,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            meta_fields_to_embed=meta_fields_to_embed or [],
+            embedding_separator=embedding_separator,
+            similarity=similarity,
+        )
         self.query_prefix = query_prefix
         self.document_prefix = document_prefix
         self.normalize_embeddings = normalize_embeddings
@@ -156,21 +166,44 @@ class KaleAligner:
         :raises ImportError: If a package that an export needs is missing; found out before training.
         """
         # Training libraries take seconds to import: a query pipeline that only reads this module does not need them.
-        from haystack_distill.align.job import DEFAULT_LOSS, KaleSettings
         from haystack_distill.align.proof import align_and_prove
-        from haystack_distill.align.training import TrainingSettings
         from haystack_distill.data.beir import judged_documents
         from haystack_distill.evaluation.dev_set import read_dev_set
-        from haystack_distill.files.folders import workspace_for
+        from haystack_distill.files.layout import REPORT
+        from haystack_distill.files.runs import running
+        from haystack_distill.serving.backends import split_name
         from haystack_distill.serving.export import check_can_export, export
-        from haystack_distill.serving.exports import split_name
 
-        workspace = workspace_for(self.output)
         check_can_export(self.export, self.layers if self.keep is None else 1)
-        training = TrainingSettings(
-            self.epochs, self.batch_size, self.learning_rate, self.embedding_learning_rate, self.seed
-        )
-        settings = KaleSettings(
+        settings = self._settings()
+        output = Path(self.output)
+        with running(output) as workspace:
+            copy = workspace / "index"
+            shutil.rmtree(copy, ignore_errors=True)  # a killed run's copy: the store may have changed since
+            judged = judged_documents(queries, test)
+            index = index_of(self.document_store, self.embedder, copy, judged, self.max_documents)
+            teacher = self.loaded or teacher_of(self.embedder, self.device)
+            metrics = align_and_prove(
+                index,
+                teacher,
+                self.embedder.model,
+                settings,
+                output,
+                workspace,
+                queries,
+                test,
+                progress=self.progress_bar,
+            )
+            for name in self.export:
+                if not (output / name).exists():  # a run that was killed while it exported has made some
+                    export(output, *split_name(name), read_dev_set(output))
+        return {"model_path": self.output, "metrics": metrics, "report_path": str(output / REPORT)}
+
+    def _settings(self) -> Any:
+        from haystack_distill.align.job import DEFAULT_LOSS, KaleSettings
+        from haystack_distill.align.training import TrainingSettings
+
+        return KaleSettings(
             layers=self.layers,
             keep=tuple(self.keep) if isinstance(self.keep, list) else self.keep,
             temperature=self.temperature,
@@ -178,37 +211,8 @@ class KaleAligner:
             index_text=self.index_text,
             passage_weight=self.passage_weight,
             max_texts=self.max_texts,
-            training=training,
+            training=TrainingSettings(
+                self.epochs, self.batch_size, self.learning_rate, self.embedding_learning_rate, self.seed
+            ),
             loss=self.loss or DEFAULT_LOSS,
         )
-        shutil.rmtree(workspace / "index", ignore_errors=True)  # a killed run's copy: the store may have changed since
-        index = index_of(self, workspace / "index", judged_documents(queries, test))
-        teacher = teacher_of(self)
-        metrics = align_and_prove(
-            index, teacher, self.teacher, settings, Path(self.output), queries, test, progress=self.progress_bar
-        )
-        for name in self.export:
-            export(self.output, *split_name(name), read_dev_set(Path(self.output)))
-        return {
-            "model_path": self.output,
-            "metrics": metrics,
-            "report_path": str(Path(self.output) / "report.html"),
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(self, **init_parameters(self))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "KaleAligner":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)

@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import asyncio
 import os
 from dataclasses import replace
@@ -9,15 +5,16 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
 from haystack.utils import ComponentDevice
 
 from haystack_distill.serving.encoder import Encoder, abandon
 from haystack_distill.serving.opening import open_encoder
+from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 
 @component
-class KaleQueryEncoder:
+class KaleQueryEncoder(Serialisable):
     """
     Embeds queries with a student that `KaleAligner` made, for the index its teacher made.
 
@@ -149,35 +146,6 @@ class KaleQueryEncoder:
         """Let go of the model."""
         with self._lock:
             self._encoder = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(
-            self,
-            model=self.model,
-            device=self.device.to_dict() if self.device else None,
-            backend=self.backend,
-            precision=self.precision,
-            threads=self.threads,
-            cache_size=self.cache_size,
-        )
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "KaleQueryEncoder":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        parameters = data.get("init_parameters", {})
-        if isinstance(parameters.get("device"), dict):
-            parameters["device"] = ComponentDevice.from_dict(parameters["device"])
-        return default_from_dict(cls, data)
 
 
 def _check(text: Any) -> None:

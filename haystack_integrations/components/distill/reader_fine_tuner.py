@@ -1,17 +1,13 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.parts.teacher_ranking import plain_parameters
+from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 
 @component
-class ReaderFineTuner:
+class ReaderFineTuner(Serialisable):
     """
     Teaches a reader the answers of a training set, so that it labels better in the next round.
 
@@ -53,13 +49,13 @@ class ReaderFineTuner:
         :param output: The folder to make; it must not exist.
         :param signal: What the reader will be asked for: `pdist`, `emdr2`, `loop`, `dkrr` or `adist`.
         :param passages: How many passages of each question are looked at.
-        :param epochs: Passes over the questions at most.
+        :param epochs: How often all questions are seen at most.
         :param batch_size: Prompts a step; for Fusion-in-Decoder, questions with all their passages.
         :param gradient_accumulation: Steps whose gradients are added up.
         :param learning_rate: Peak rate; None takes 5e-5, or 2e-4 for LoRA.
         :param lora_rank: Above 0 trains LoRA adapters of this rank (extra `lora`), merged at the end.
         :param device: Where it runs; None takes the default device.
-        :param seed: Of order, dropout and of which questions are held out.
+        :param seed: The seed of order and dropout, and of the choice of questions that are held out.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If a number is out of range.
         """
@@ -95,8 +91,21 @@ class ReaderFineTuner:
         :raises ValueError: If no question can be used, the model can't be trained, or an unfinished run in the same
             place had other settings.
         """
+        from haystack_distill.teachers.fine_tuning import fine_tune_reader
+
+        metrics = fine_tune_reader(
+            training_set,
+            self.model,
+            self.output,
+            self._settings(),
+            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+            progress=self.progress_bar,
+        )
+        return {"model_path": self.output, "metrics": metrics}
+
+    def _settings(self) -> Any:
         from haystack_distill.teachers.answers import AnswerSettings
-        from haystack_distill.teachers.fine_tuning import FineTuningSettings, fine_tune_reader
+        from haystack_distill.teachers.fine_tuning import FineTuningSettings
 
         training = AnswerSettings(
             epochs=self.epochs,
@@ -106,30 +115,4 @@ class ReaderFineTuner:
             lora_rank=self.lora_rank,
             seed=self.seed,
         )
-        metrics = fine_tune_reader(
-            training_set,
-            self.model,
-            self.output,
-            FineTuningSettings(self.signal, self.passages, training),
-            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
-            progress=self.progress_bar,
-        )
-        return {"model_path": self.output, "metrics": metrics}
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(self, **plain_parameters(self))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "ReaderFineTuner":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
+        return FineTuningSettings(self.signal, self.passages, training)

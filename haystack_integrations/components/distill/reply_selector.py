@@ -1,16 +1,13 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
-from haystack.core.serialization import component_to_dict
+from haystack import Document, component
 from haystack.dataclasses import ChatMessage
+
+from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 
 @component
-class ReplySelector:
+class ReplySelector(Serialisable):
     """
     Replies with the best response that was retrieved, or lets a generator answer where none is good enough.
 
@@ -35,8 +32,8 @@ class ReplySelector:
         Say what happens where nothing good was found.
 
         :param generator: A chat generator, which answers where the best score is below the threshold or nothing was
-            found. None replies from the index always.
-        :param threshold: In the unit of the store's scores.
+            found. None always replies from the index.
+        :param threshold: The lowest score of a reply, in the unit of the store's scores.
         :raises ValueError: If only one of the two is given.
         """
         if (generator is None) != (threshold is None):
@@ -63,19 +60,19 @@ class ReplySelector:
         :param documents: Retrieved responses, the best first; at least two where there is a threshold.
         :param messages: The dialogue, for the generator.
         :returns: `replies`: one message, whose `meta` has the response's id, score and meta, or what the generator
-            says. `source`: `index` or `generator`. `score`: of the best response, higher is better; None if nothing was
-            found.
+            says. `source`: `index` or `generator`. `score`: that of the best response, higher is better; None if
+            nothing was found.
         :raises ValueError: If nothing was found and there is no generator, documents have no score to compare, or the
             generator is needed and there are no messages or no reply of it.
         """
-        found = [document for document in documents if (document.content or "").strip()]
-        score = _score(found, needed=self.threshold is not None) if found else None
+        responses = [document for document in documents if (document.content or "").strip()]
+        score = _score(responses, needed=self.threshold is not None) if responses else None
         if self.threshold is not None and (score is None or score < self.threshold):
             return {"replies": self._generated(messages), "source": "generator", "score": score}
-        if not found:
+        if not responses:
             msg = "No response was retrieved: is the response index empty? A generator can answer instead."
             raise ValueError(msg)
-        best = found[0]
+        best = responses[0]
         meta = {**best.meta, "document_id": best.id, "score": score}
         return {"replies": [ChatMessage.from_assistant(best.content, meta=meta)], "source": "index", "score": score}
 
@@ -89,25 +86,6 @@ class ReplySelector:
             msg = f"{type(self.generator).__name__} had to answer and gave no reply."
             raise ValueError(msg)
         return replies
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        generator = component_to_dict(self.generator, "generator") if self.generator is not None else None
-        return default_to_dict(self, generator=generator, threshold=self.threshold)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "ReplySelector":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
 
 
 def _score(documents: list[Document], *, needed: bool) -> float | None:

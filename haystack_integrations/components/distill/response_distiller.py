@@ -1,17 +1,14 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
+from pathlib import Path
 from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.parts.teacher_ranking import plain_parameters
+from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 
 @component
-class ResponseDistiller:
+class ResponseDistiller(Serialisable):
     """
     Makes a retriever of replies: one encoder for dialogues and responses, trained on what people and a generator said.
 
@@ -66,7 +63,7 @@ class ResponseDistiller:
         :param epochs: Passes over the contexts; the best on dev is kept.
         :param batch_size: Contexts a step.
         :param learning_rate: Peak learning rate.
-        :param seed: Of order and sampling.
+        :param seed: The seed of order and sampling.
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
         """
@@ -86,25 +83,39 @@ class ResponseDistiller:
         self.device = device
         self.progress_bar = progress_bar
 
-    @component.output_types(model_path=str, metrics=dict[str, Any])
+    @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str)
     def run(self, training_set: str, dev: str | None = None) -> dict[str, Any]:
         """
         Train and write the retriever.
 
         A killed run goes on from its last checkpoint when it is run again with the same settings.
 
-        :param training_set: Of `ResponseSetBuilder`, labelled by `TeacherLabeller` where the recipe needs it.
+        :param training_set: What `ResponseSetBuilder` made, labelled by `TeacherLabeller` where the recipe needs it.
         :param dev: Dialogues (`.jsonl`) to select on. None holds a tenth of the training set's dialogues out.
-        :returns: `model_path`: the new folder; `metrics`: the content of its metrics.json.
+        :returns: `model_path`: the new folder; `metrics`: the content of its metrics.json; `report_path`: its report.
         :raises FileExistsError: If the output folder exists.
         :raises FileNotFoundError: If a path is missing.
         :raises ValueError: If there is too little to train on, scores are missing, or a setting does not fit.
         """
         # Training libraries take seconds to import: a pipeline that only reads this module does not need them.
+        from haystack_distill.files.layout import REPORT
         from haystack_distill.responses.job import distill_responses
+
+        metrics = distill_responses(
+            training_set,
+            self.model,
+            self.output,
+            self._settings(),
+            dev=dev,
+            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+            progress=self.progress_bar,
+        )
+        return {"model_path": self.output, "metrics": metrics, "report_path": str(Path(self.output) / REPORT)}
+
+    def _settings(self) -> Any:
         from haystack_distill.responses.training import G2RSettings
 
-        settings = G2RSettings(
+        return G2RSettings(
             recipe=self.recipe,
             alpha=self.alpha,
             temperature=self.temperature,
@@ -116,31 +127,3 @@ class ResponseDistiller:
             learning_rate=self.learning_rate,
             seed=self.seed,
         )
-        metrics = distill_responses(
-            training_set,
-            self.model,
-            self.output,
-            settings,
-            dev=dev,
-            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
-            progress=self.progress_bar,
-        )
-        return {"model_path": self.output, "metrics": metrics}
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(self, **plain_parameters(self))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "ResponseDistiller":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)

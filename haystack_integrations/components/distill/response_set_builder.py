@@ -1,17 +1,13 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.parts.teacher_ranking import plain_parameters
+from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 
 @component
-class ResponseSetBuilder:
+class ResponseSetBuilder(Serialisable):
     """
     Turns dialogues, with or without generated responses, into a training set for a teacher and `ResponseDistiller`.
 
@@ -41,10 +37,10 @@ class ResponseSetBuilder:
         :param output: The folder to make; one that is there already is kept if it is made of the same.
         :param history: The most turns of a context.
         :param miner: An encoder, folder or hub name: each context also gets responses of other contexts that it finds
-            near, for the teacher to score and the recipe `strong` to learn from. Best is one that was trained on the
-            dialogues. None: no such responses.
-        :param mined: How many of them for each context.
-        :param device: Where the miner runs; None takes the default device.
+            near, for the teacher to score and the recipe `strong` to learn from. An encoder that was trained on
+            the dialogues is best. None adds no such responses.
+        :param mined: How many of them each context gets.
+        :param device: Where that encoder runs; None takes the default device.
         :raises ValueError: If history or mined is below 1.
         """
         for name, value in (("history", history), ("mined", mined)):
@@ -70,7 +66,7 @@ class ResponseSetBuilder:
         """
         from haystack_distill.responses.building import write_responses
 
-        made = write_responses(
+        training_set = write_responses(
             responses,
             self.output,
             self.history,
@@ -78,22 +74,4 @@ class ResponseSetBuilder:
             mined=self.mined,
             device=ComponentDevice.resolve_device(self.device).to_torch_str(),
         )
-        return {"training_set": self.output, "contexts": len(made)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(self, **plain_parameters(self))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "ResponseSetBuilder":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
+        return {"training_set": self.output, "contexts": len(training_set)}

@@ -1,24 +1,24 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
+from haystack.components.embedders.types import DocumentEmbedder
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.stores import index_of, init_parameters, teacher_of
+from haystack_integrations.components.distill.parts.serialising import Serialisable
+from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, teacher_of
 
-RESERVED = frozenset({"teacher", "share_of_teacher", "speedup", "significance", "queries", "seed", "versions"})
-"""Keys of `metrics.json`, where each student has one of its own."""
+RESERVED = frozenset(
+    {"teacher", "share_of_teacher", "share_low", "share_high", "speedup", "significance", "queries", "seed", "versions"}
+)
+"""Keys of `metrics.json`, where each student gets a key of its own."""
 
 
 @component
-class RetrievalEvaluator:
+class RetrievalEvaluator(Serialisable):
     """
     Measures query encoders against one index: quality with intervals and significance, and latency, side by side.
 
@@ -44,7 +44,7 @@ class RetrievalEvaluator:
         self,
         *,
         document_store: DocumentStore,
-        teacher: str,
+        teacher: str | DocumentEmbedder,
         students: dict[str, str],
         output: str,
         split: str = "test",
@@ -62,7 +62,8 @@ class RetrievalEvaluator:
         Say what to compare; nothing is loaded before `run`.
 
         :param document_store: The index.
-        :param teacher: The encoder of the index: folder or hub name.
+        :param teacher: The encoder of the index: folder, hub name, or the SentenceTransformersDocumentEmbedder of the
+            indexing pipeline, from which all settings that are "as in the document embedder" are then read.
         :param students: Name -> folder of a student; the report puts the last one first.
         :param output: The folder to write `metrics.json` and `report.html` to; it must not exist.
         :param split: Which judgments of the BEIR folder to use.
@@ -72,9 +73,9 @@ class RetrievalEvaluator:
         :param truncate_dim: As in the document embedder.
         :param meta_fields_to_embed: As in the document embedder.
         :param embedding_separator: As in the document embedder.
-        :param similarity: How the store ranks; None finds out.
+        :param similarity: How the store ranks; None looks at the order of its results.
         :param device: Where encoders run; None takes the default device.
-        :param seed: Of the resampling.
+        :param seed: The seed of the resampling.
         :raises ValueError: If no student is named, or one has a name that `metrics.json` has another use for.
         """
         if not students or not RESERVED.isdisjoint(students):
@@ -85,6 +86,17 @@ class RetrievalEvaluator:
         self.students = students
         self.output = output
         self.split = split
+        self.loaded: Any = None  # the teacher, set by whoever has it in memory already
+        self.embedder = EmbedderSettings.of(
+            teacher,
+            query_prefix=query_prefix,
+            document_prefix=document_prefix,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            meta_fields_to_embed=meta_fields_to_embed or [],
+            embedding_separator=embedding_separator,
+            similarity=similarity,
+        )
         self.query_prefix = query_prefix
         self.document_prefix = document_prefix
         self.normalize_embeddings = normalize_embeddings
@@ -107,34 +119,18 @@ class RetrievalEvaluator:
         :raises FileExistsError: If the output folder exists.
         :raises ValueError: If a student's vectors have other dimensions than the index, or judgments don't fit it.
         """
-        from haystack_distill.align.proof import evaluate_students
+        from haystack_distill.evaluation.students import evaluate_students
         from haystack_distill.files.folders import refuse_existing
+        from haystack_distill.files.layout import REPORT
 
         refuse_existing(self.output)
         copy = Path(tempfile.mkdtemp(prefix="haystack-distill-"))
         try:
-            index, teacher = index_of(self, copy / "index"), teacher_of(self)
+            index = index_of(self.document_store, self.embedder, copy / "index")
+            teacher = self.loaded or teacher_of(self.embedder, self.device)
             metrics = evaluate_students(
-                index, teacher, self.teacher, self.students, queries, self.split, Path(self.output), self.seed
+                index, teacher, self.embedder.model, self.students, queries, self.split, Path(self.output), self.seed
             )
         finally:
             shutil.rmtree(copy, ignore_errors=True)
-        return {"metrics": metrics, "report_path": str(Path(self.output) / "report.html")}
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(self, **init_parameters(self))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "RetrievalEvaluator":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
+        return {"metrics": metrics, "report_path": str(Path(self.output) / REPORT)}

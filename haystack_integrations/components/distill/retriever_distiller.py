@@ -1,20 +1,18 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 import shutil
 from pathlib import Path
 from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
+from haystack.components.embedders.types import DocumentEmbedder
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.stores import index_of, init_parameters, teacher_of
+from haystack_integrations.components.distill.parts.serialising import Serialisable
+from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, teacher_of
 
 
 @component
-class RetrieverDistiller:
+class RetrieverDistiller(Serialisable):
     """
     Trains a retriever on what a teacher thinks of the passages it finds: DKRR (arXiv 2012.04584), without labels.
 
@@ -44,7 +42,7 @@ class RetrieverDistiller:
         self,
         *,
         document_store: DocumentStore,
-        model: str,
+        model: str | DocumentEmbedder,
         output: str,
         update: str = "query",
         asymmetric: dict[str, int] | None = None,
@@ -73,7 +71,9 @@ class RetrieverDistiller:
         Say what is wanted; nothing is loaded before `run`.
 
         :param document_store: The index.
-        :param model: The query encoder to train: folder or hub name. With `update="both"` the encoder of both sides.
+        :param model: The query encoder to train, with `update="both"` the encoder of both sides: folder, hub name, or
+            the SentenceTransformersDocumentEmbedder of the indexing pipeline, from which all settings that are "as in
+            the document embedder" are then read.
         :param output: The folder to make; it must not exist.
         :param update: `query` or `both`.
         :param asymmetric: `query_layers` and `document_layers`: cuts two encoders of these depths out of the model and
@@ -85,12 +85,12 @@ class RetrieverDistiller:
         :param target_entropy: Mean entropy of the teacher's distributions, as a share of the largest possible.
         :param student_temperature: Divides the student's scores, for vectors of length 1.
         :param passages: Candidates of each query that are used; None uses all.
-        :param epochs: Passes over the queries; the best on dev is kept.
+        :param epochs: How often all queries are seen; the best epoch on dev is kept.
         :param batch_size: Queries a step, over all processes.
-        :param learning_rate: None takes what suits the student.
+        :param learning_rate: Peak rate; None takes what suits the student.
         :param lora_rank: Above 0 trains LoRA adapters of this rank (extra `lora`), merged at the end; not with
             `asymmetric`.
-        :param seed: Of order and sampling.
+        :param seed: The seed of order and sampling.
         :param query_prefix: Put before every query; None takes the model's own prompt.
         :param document_prefix: As in the document embedder; None takes the model's own prompt.
         :param normalize_embeddings: As in the document embedder.
@@ -98,7 +98,8 @@ class RetrieverDistiller:
         :param meta_fields_to_embed: As in the document embedder.
         :param embedding_separator: As in the document embedder.
         :param similarity: How the store ranks: `cosine`, `dot_product` or `euclidean`; None finds out.
-        :param max_documents: Of a larger index about this many documents serve, and all that are candidates or judged.
+        :param max_documents: Where the index is larger, about this many documents serve, and all that are candidates or
+            judged.
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
         """
@@ -120,6 +121,16 @@ class RetrieverDistiller:
         self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.lora_rank = int(lora_rank)
         self.seed = int(seed)
+        self.embedder = EmbedderSettings.of(
+            model,
+            query_prefix=query_prefix,
+            document_prefix=document_prefix,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            meta_fields_to_embed=meta_fields_to_embed or [],
+            embedding_separator=embedding_separator,
+            similarity=similarity,
+        )
         self.query_prefix = query_prefix
         self.document_prefix = document_prefix
         self.normalize_embeddings = normalize_embeddings
@@ -150,32 +161,26 @@ class RetrieverDistiller:
         from haystack_distill.data.training_set import TrainingSet
         from haystack_distill.distill.pair_proof import train_and_prove_pair
         from haystack_distill.distill.proof import distill_and_prove
-        from haystack_distill.files.folders import workspace_for
+        from haystack_distill.files.layout import REPORT
         from haystack_distill.files.processes import process_number
+        from haystack_distill.files.runs import running
         from haystack_distill.students.bi_encoder import BiEncoder
 
-        workspace = workspace_for(self.output)
         settings = self.settings()
         opened = TrainingSet.open(training_set)
         candidates = {document_id for row in opened for document_id in row.document_ids}
-        copy = workspace / f"index-{process_number()}"
-        shutil.rmtree(copy, ignore_errors=True)  # a killed run's copy: the store may have changed since
-        index = index_of(self, copy, candidates | set(judged_documents(judged, judged)))
-        encoder: BiEncoder = teacher_of(self)
         prove: Any = train_and_prove_pair if self.asymmetric else distill_and_prove
-        metrics = prove(
-            encoder, self.model, opened, index, settings, Path(self.output), judged, progress=self.progress_bar
-        )
-        return {
-            "model_path": self.output,
-            "metrics": metrics,
-            "report_path": str(Path(self.output) / "report.html"),
-        }
-
-    @property
-    def teacher(self) -> str:
-        """The encoder that is trained, under the name that `teacher_of` asks for."""
-        return self.model
+        output, name = Path(self.output), self.embedder.model
+        with running(output) as workspace:
+            copy = workspace / f"index-{process_number()}"
+            shutil.rmtree(copy, ignore_errors=True)  # a killed run's copy: the store may have changed since
+            held = candidates | set(judged_documents(judged))
+            index = index_of(self.document_store, self.embedder, copy, held, self.max_documents)
+            encoder: BiEncoder = teacher_of(self.embedder, self.device)
+            metrics = prove(
+                encoder, name, opened, index, settings, output, workspace, judged, progress=self.progress_bar
+            )
+        return {"model_path": self.output, "metrics": metrics, "report_path": str(output / REPORT)}
 
     def settings(self) -> Any:
         """
@@ -209,21 +214,3 @@ class RetrieverDistiller:
             training=RetrieverTraining(self.epochs, self.batch_size, self.learning_rate, self.lora_rank, self.seed),
             **({"loss": self.loss} if self.loss else {}),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(self, **init_parameters(self))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "RetrieverDistiller":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)

@@ -1,19 +1,12 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-import asyncio
-from threading import Lock
-from typing import Any
-
-from haystack import Document, component, default_from_dict, default_to_dict
+from haystack import component
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.parts.teacher_ranking import check_rank, plain_parameters, prompt_of, rank
+from haystack_distill.teachers.scores import Teacher
+from haystack_integrations.components.distill.parts.teacher_ranking import TeacherScorer, prompt_of
 
 
 @component
-class TeacherAttentionScorer:
+class TeacherAttentionScorer(TeacherScorer):
     """
     Scores documents by the attention that a reader gives them: a ranker, and a labeller for training sets.
 
@@ -59,119 +52,27 @@ class TeacherAttentionScorer:
         :param signal: `dkrr`, `adist`, `icr` or `heads`.
         :param prompt: A text with places `{question}` and `{passage}` or `{passages}`; None takes the signal's own.
         :param heads: The file that `haystack-distill heads` wrote, for `heads`.
-        :param permutations: In how many orders `icr` and `heads` read the documents, against a bias by position.
+        :param permutations: How many orders `icr` and `heads` read the documents in, against a bias by position.
         :param top_k: How many documents to return; None for all.
-        :param batch_size: Prompts a forward pass.
+        :param batch_size: How many prompts go through the model at once.
         :param max_passage_tokens: Longer documents are cut, and say so.
         :param dtype: `float32` or `bfloat16`; None keeps a 16-bit model in bfloat16 where the device multiplies it.
         :param device: Where the model runs; None takes the default device.
         """
-        self.model = model
-        self.signal = signal
-        self.prompt = prompt
+        # Not by super(): Haystack makes the class anew, and super() would look for the one that was written here.
+        TeacherScorer.__init__(self, model, signal, prompt, top_k, batch_size, max_passage_tokens, dtype, device)
         self.heads = heads
         self.permutations = int(permutations)
-        self.top_k = top_k
-        self.batch_size = int(batch_size)
-        self.max_passage_tokens = int(max_passage_tokens)
-        self.dtype = dtype
-        self.device = device
-        self._teacher: Any = None
-        self._lock = Lock()
 
-    def warm_up(self) -> None:
-        """Load the model, once, whichever thread comes first."""
-        if self._teacher is None:
-            with self._lock:
-                if self._teacher is None:
-                    self._teacher = self._load()
-
-    def teacher(self) -> Any:
-        """
-        The engine's teacher, loaded: what `TeacherLabeller` works with.
-
-        :returns: A `haystack_distill.teachers.scores.Teacher`.
-        """
-        self.warm_up()
-        return self._teacher
-
-    def _load(self) -> Any:
-        # Takes seconds to import, which a pipeline that only names this class need not wait for.
+    def _load(self) -> Teacher:
         from haystack_distill.teachers.attention_signals import AttentionTeacher
         from haystack_distill.teachers.heads import Heads
-        from haystack_distill.teachers.readers import load_reader
 
-        reader = load_reader(
-            self.model,
-            dtype=self.dtype,
-            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
-            batch_size=self.batch_size,
-            max_passage_tokens=self.max_passage_tokens,
-        )
         return AttentionTeacher(
-            reader,
+            self._load_reader(),
             self.signal,
             prompt_of(self.prompt),
             heads=Heads.load(self.heads) if self.heads else None,
             permutations=self.permutations,
             name=self.model,
         )
-
-    @component.output_types(documents=list[Document])
-    def run(
-        self, query: str, documents: list[Document], answers: list[str] | None = None, top_k: int | None = None
-    ) -> dict[str, list[Document]]:
-        """
-        Score documents for a query, and put the best first.
-
-        :param query: The query.
-        :param documents: The documents.
-        :param answers: Reference answers, for signals that need them; the first is used.
-        :param top_k: Overrides the one given at initialisation.
-        :returns: `documents` with the score in `score` and `meta["teacher_score"]`, the best first; those that were cut
-            to fit have `meta["teacher_cut"]`. No documents in, none out.
-        :raises ValueError: If the query or a document is empty, an id comes twice, a needed answer is missing, the
-            query does not fit the model's window, or a score is not a number.
-        """
-        top_k = self.top_k if top_k is None else top_k
-        check_rank(type(self).__name__, query, documents, top_k)
-        return {"documents": rank(self.teacher(), query, documents, answers, top_k) if documents else []}
-
-    @component.output_types(documents=list[Document])
-    async def run_async(
-        self, query: str, documents: list[Document], answers: list[str] | None = None, top_k: int | None = None
-    ) -> dict[str, list[Document]]:
-        """
-        Score documents in a worker thread.
-
-        :param query: The query.
-        :param documents: The documents.
-        :param answers: Reference answers.
-        :param top_k: Overrides the one given at initialisation.
-        :returns: As `run`.
-        :raises ValueError: As `run`.
-        """
-        return await asyncio.to_thread(self.run, query, documents, answers, top_k)
-
-    def close(self) -> None:
-        """Let go of the model."""
-        with self._lock:
-            self._teacher = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(self, **plain_parameters(self))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "TeacherAttentionScorer":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)

@@ -1,16 +1,14 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 from functools import partial
 from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
+from haystack import Document, component
 from haystack.core.serialization import component_from_dict, component_to_dict, import_class_by_name
+
+from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 
 @component
-class TeacherLabeller:
+class TeacherLabeller(Serialisable):
     """
     Fills in the teacher scores of a training set, shard by shard, so that a killed run goes on where it was.
 
@@ -85,37 +83,9 @@ class TeacherLabeller:
         if hasattr(self.scorer, "close"):
             self.scorer.close()
 
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        return default_to_dict(
-            self,
-            scorer=component_to_dict(self.scorer, "scorer"),
-            rows_at_once=self.rows_at_once,
-            num_workers=self.num_workers,
-            progress_bar=self.progress_bar,
-        )
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "TeacherLabeller":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
-
 
 class RankerTeacher:
-    """
-    Any ranker of Haystack as a teacher.
-
-    :param ranker: A component with `run(query, documents)`.
-    """
+    """Any ranker of Haystack, a component with `run(query, documents)`, as a teacher."""
 
     def __init__(self, ranker: Any) -> None:
         self.ranker = ranker
@@ -131,8 +101,6 @@ class RankerTeacher:
         """
         Score passages by the ranker's `Document.score`.
 
-        :param rows: The questions.
-        :returns: One for each.
         :raises UnscorableError: If a row can't be scored.
         """
         import numpy as np
@@ -144,14 +112,16 @@ class RankerTeacher:
         for row in rows:
             check_candidates(row, "ranker", answers=False)
             documents = [Document(id=str(number), content=text) for number, text in enumerate(row.passages)]
-            found = {one.id: one.score for one in self.ranker.run(query=row.query, documents=documents)["documents"]}
-            if len(found) < len(documents) or any(score is None for score in found.values()):
+            ranked = self.ranker.run(query=row.query, documents=documents)["documents"]
+            scores = {document.id: document.score for document in ranked}
+            if len(scores) < len(documents) or None in scores.values():
                 msg = (
-                    f"{type(self.ranker).__name__} scored {len(found)} of {len(documents)} documents of the query "
+                    f"{type(self.ranker).__name__} scored {len(scores)} of {len(documents)} documents of the query "
                     f"{row.query!r}: set its top_k to at least {len(documents)}."
                 )
                 raise UnscorableError(msg)
-            scored.append(Scored(check_finite(row, np.array([found[one.id] for one in documents], dtype=float))))
+            values = np.array([scores[document.id] for document in documents], dtype=float)
+            scored.append(Scored(check_finite(row, values)))
         return scored
 
 

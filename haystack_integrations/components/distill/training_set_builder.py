@@ -1,18 +1,15 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 from pathlib import Path
 from typing import Any
 
-from haystack import component, default_from_dict, default_to_dict
+from haystack import component
 from haystack.core.serialization import component_to_dict
 
-from haystack_integrations.components.distill.parts.candidates import Miner
+from haystack_integrations.components.distill.parts.candidates import CandidateSearch
+from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
 
 
 @component
-class TrainingSetBuilder:
+class TrainingSetBuilder(Serialisable):
     """
     Turns queries into a training set: what the retriever finds for each of them, ready for a teacher.
 
@@ -52,12 +49,12 @@ class TrainingSetBuilder:
         :param output: The folder to make; one that is there already is kept if it is of the same queries and settings.
         :param text_embedder: The query encoder, if the retriever is an embedding retriever.
         :param top_k: How many documents a query gets.
-        :param split: Of a BEIR folder or data set.
+        :param split: The split of a BEIR folder or data set whose queries are taken.
         :param similarity: How the store ranks, where it does not say: `cosine`, `dot_product` or `euclidean`.
         :param judgments: Whether the judgments of the queries are the teacher: relevant documents stand among the
-            candidates, found or not, and the grades are the scores, so no reader is needed. Serves judged queries, and
-            generated ones (`GenerativeAugmenter`), for which the document that a question was written for is relevant.
-        :param shard_rows: Queries a shard.
+            candidates, found or not, and the grades are the scores, so no reader is needed. This serves judged queries
+            and generated ones (`GenerativeAugmenter`), whose relevant document is the one they were written for.
+        :param shard_rows: How many queries a file of the set holds.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If top_k or shard_rows is below 1.
         """
@@ -96,23 +93,31 @@ class TrainingSetBuilder:
             if not asked:
                 msg = f"{queries} has no judgments to learn from: give a BEIR folder, or a reader that labels."
                 raise ValueError(msg)
-        miner = Miner(self.retriever, self.text_embedder, self.top_k, self.similarity, judgments=self.judgments)
+        search = CandidateSearch(
+            self.retriever, self.text_embedder, self.top_k, self.similarity, judgments=self.judgments
+        )
         found_with = {"retriever": without_names(component_to_dict(self.retriever, "retriever")), "top_k": self.top_k}
         if self.text_embedder:
             found_with["text_embedder"] = without_names(component_to_dict(self.text_embedder, "text_embedder"))
         built = build(
             asked,
-            miner.candidates,
+            search.candidates,
             Path(self.output),
             source=queries,
-            retriever=miner.name,
-            similarity=miner.similarity,
-            settings=found_with | ({"judgments": True} if self.judgments else {}),
+            retriever=search.name,
+            similarity=search.similarity,
+            settings=self._found_with(),
             shard_rows=self.shard_rows,
             teacher={"model": "judgments"} if self.judgments else None,
             progress=self.progress_bar,
         )
         return {"training_set": self.output, "rows": len(built)}
+
+    def _found_with(self) -> dict[str, Any]:
+        """What candidates depend on."""
+        parts = {"retriever": self.retriever} | ({"text_embedder": self.text_embedder} if self.text_embedder else {})
+        settings = {name: without_names(component_to_dict(part, name)) for name, part in parts.items()}
+        return settings | {"top_k": self.top_k} | ({"judgments": True} if self.judgments else {})
 
     def warm_up(self) -> None:
         """Warm up retriever and embedder."""
@@ -125,43 +130,3 @@ class TrainingSetBuilder:
         for part in (self.retriever, self.text_embedder):
             if hasattr(part, "close"):
                 part.close()
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialise this component.
-
-        :returns: Its type and init parameters.
-        """
-        embedder = component_to_dict(self.text_embedder, "text_embedder") if self.text_embedder else None
-        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return default_to_dict(
-            self, **{**own, "retriever": component_to_dict(self.retriever, "retriever"), "text_embedder": embedder}
-        )
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "TrainingSetBuilder":
-        """
-        Restore this component.
-
-        :param data: What `to_dict` returned.
-        :returns: The component.
-        """
-        return default_from_dict(cls, data)
-
-
-def without_names(content: Any) -> Any:
-    """
-    A serialised component without the random names of in-memory stores, which would keep a killed run from going on.
-
-    :param content: What `to_dict` returned, or a part of it.
-    :returns: The same without the names.
-    """
-    if isinstance(content, list):
-        return [without_names(one) for one in content]
-    if not isinstance(content, dict):
-        return content
-    nameless = str(content.get("type", "")).endswith("InMemoryDocumentStore")
-    parameters = {key: without_names(value) for key, value in content.items()}
-    if nameless:
-        parameters["init_parameters"] = {**parameters["init_parameters"], "index": None}
-    return parameters

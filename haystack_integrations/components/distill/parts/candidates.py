@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Candidates of queries out of any retriever, with scores from vectors where there are any."""
 
 from typing import Any
@@ -10,19 +6,17 @@ import numpy as np
 from haystack import Document
 
 from haystack_distill.data.questions import Question
+from haystack_distill.data.similarity import scores
 from haystack_distill.data.training_set import RECIPROCAL_RANK, Row
-from haystack_integrations.components.distill.stores import similarity_of, store_of
+from haystack_integrations.components.distill.stores import similarity_of, store_of, vectors_of
 
 
-class Miner:
+class CandidateSearch:
     """
-    Asks a retriever and scores what it finds.
+    Asks a retriever for candidates and scores them.
 
-    :param retriever: A text retriever, or an embedding retriever.
-    :param embedder: The query encoder of an embedding retriever.
-    :param top_k: How many documents a query gets.
-    :param similarity: How the store ranks, where it does not say.
-    :param judgments: Whether judged documents stand among the candidates, and their grades are the teacher's scores.
+    Its arguments are the init parameters of `TrainingSetBuilder`, which explains them.
+
     :raises ValueError: If an embedding retriever comes without its embedder, or judged documents can't be had.
     """
 
@@ -31,8 +25,9 @@ class Miner:
     ) -> None:
         # DistilledRetriever and Haystack's TextEmbeddingRetriever hold both: taken apart, the query vector is at hand.
         inner = getattr(retriever, "retriever", None)
-        own = getattr(retriever, "query_encoder", None) or getattr(retriever, "text_embedder", None)
-        self.retriever, self.embedder = (inner, own) if inner is not None and own is not None else (retriever, embedder)
+        encoder = getattr(retriever, "query_encoder", None) or getattr(retriever, "text_embedder", None)
+        holds_both = inner is not None and encoder is not None
+        self.retriever, self.embedder = (inner, encoder) if holds_both else (retriever, embedder)
         self.top_k = top_k
         self.name = type(retriever).__name__
         takes_vectors = "query_embedding" in self.retriever.__haystack_input__._sockets_dict
@@ -51,10 +46,8 @@ class Miner:
 
     def candidates(self, questions: list[Question]) -> list[Row]:
         """
-        Search for each question.
+        Search for each question; questions for which nothing is found are left out.
 
-        :param questions: The questions.
-        :returns: Rows; questions for which nothing is found are left out.
         :raises ValueError: If a document comes twice, or a stored vector is missing.
         """
         found, vectors = [], []
@@ -72,14 +65,15 @@ class Miner:
         ]
 
     def _with_judged(self, questions: list[Question], found: list[list[Document]]) -> list[list[Document]]:
-        """The same with each query's relevant documents, in the place of the last ones where they were not found."""
+        """Put each query's relevant documents that were not found in the place of the last ones that were."""
         lacking = []
         for question, documents in zip(questions, found, strict=True):
             there = {document.id for document in documents}
             relevant = [key for key, grade in question.judged.items() if grade > 0 and key not in there]
             lacking.append(relevant[: self.top_k])
         wanted = sorted({key for keys in lacking for key in keys})
-        stored = {one.id: one for one in _by_id(self.documents, wanted) if (one.content or "").strip()}
+        documents_by_id = {document.id: document for document in _by_id(self.documents, wanted)}
+        stored = {key: document for key, document in documents_by_id.items() if (document.content or "").strip()}
         added = [[stored[key] for key in keys if key in stored] for keys in lacking]
         return [[*documents[: self.top_k - len(more)], *more] for documents, more in zip(found, added, strict=True)]
 
@@ -95,13 +89,15 @@ class Miner:
     def _top_k(self) -> dict[str, int]:
         return {"top_k": self.top_k} if "top_k" in self.retriever.__haystack_input__._sockets_dict else {}
 
-    def _stored(self, documents: list[Document]) -> dict[str, list[float]]:
+    def _stored(self, documents: list[Document]) -> dict[str, Any]:
         """The vectors of documents, asked of the store at once where the retriever did not return them."""
         if self.store is None:
             return {}
-        vectors = {one.id: one.embedding for one in documents if one.embedding is not None}
-        missing = sorted({one.id for one in documents} - vectors.keys())
-        vectors |= {one.id: one.embedding for one in _by_id(self.store, missing) if one.embedding is not None}
+        vectors: dict[str, Any] = {
+            document.id: document.embedding for document in documents if document.embedding is not None
+        }
+        missing = sorted({document.id for document in documents} - vectors.keys())
+        vectors |= vectors_of(self.store, missing)
         lacking = [document.id for document in documents if vectors.get(document.id) is None]
         if lacking:
             msg = f"The store returns no vector of the document {lacking[0]!r}: embed it, or use a text retriever."
@@ -111,14 +107,9 @@ class Miner:
     def _scores(self, documents: list[Document], vector: list[float] | None, stored: dict[str, Any]) -> list[float]:
         if self.store is None or vector is None or not documents:
             return [1 / rank for rank in range(1, len(documents) + 1)]
-        query = np.asarray(vector, dtype=np.float64)
-        matrix = np.asarray([stored[document.id] for document in documents], dtype=np.float64)
-        if self.similarity == "euclidean":
-            return (-((matrix - query) ** 2).sum(1)).tolist()
-        if self.similarity == "cosine":
-            query = query / np.maximum(np.linalg.norm(query), 1e-12)
-            matrix = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
-        return (matrix @ query).tolist()
+        matrix = np.asarray([stored[document.id] for document in documents])
+        values: list[float] = scores(self.similarity, np.asarray(vector), matrix).tolist()
+        return values
 
     def _row(self, question: Question, documents: list[Document], scores: list[float]) -> Row:
         labels = [question.judged.get(document.id, 0) for document in documents] if question.judged else None
@@ -135,8 +126,8 @@ class Miner:
 
 
 def _by_id(store: Any, ids: list[str]) -> list[Document]:
-    """Documents of a store; it is not asked for none."""
+    """Documents of a store, which is asked only if there is something to ask for."""
     if not ids:
         return []
-    found: list[Document] = store.filter_documents(filters={"field": "id", "operator": "in", "value": ids})
-    return found
+    documents: list[Document] = store.filter_documents(filters={"field": "id", "operator": "in", "value": ids})
+    return documents

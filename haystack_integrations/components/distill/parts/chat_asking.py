@@ -1,7 +1,3 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Any chat generator of Haystack, as the engine asks it."""
 
 from typing import Any
@@ -20,7 +16,7 @@ def ask_with(generator: Any, *, seeded: bool) -> Ask:
 
     :param generator: A component with `run(messages)`, warmed up.
     :param seeded: Whether it takes a seed in its `generation_kwargs`.
-    :returns: For `AskingGenerator`.
+    :returns: What `AskingGenerator` asks with.
     """
 
     def ask(messages: list[Message], seed: int) -> Said:
@@ -38,20 +34,12 @@ def ask_with(generator: Any, *, seeded: bool) -> Ask:
 
 
 def identity_of(generator: Any, *, seeded: bool) -> dict[str, Any]:
-    """
-    What the texts of a chat generator depend on, without its secrets.
-
-    :param generator: The generator.
-    :param seeded: Whether it gets seeds.
-    """
-    own = {name: getattr(generator, name, None) for name in ("model", "generation_kwargs", "api_base_url", "url")}
-    return {"type": type(generator).__name__, "seeded": seeded, **{name: str(value) for name, value in own.items()}}
+    """Say what the texts of a chat generator depend on, without its secrets."""
+    names = ("model", "generation_kwargs", "api_base_url", "url")
+    settings = {name: str(getattr(generator, name, None)) for name in names}
+    return {"type": type(generator).__name__, "seeded": seeded, **settings}
 
 
 def name_of(generator: Any) -> str:
-    """
-    How a chat generator's model is called where its replies don't say.
-
-    :param generator: The generator.
-    """
+    """Name a chat generator's model where its replies don't."""
     return str(getattr(generator, "model", None) or type(generator).__name__)

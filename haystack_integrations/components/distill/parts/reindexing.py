@@ -1,14 +1,10 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What `IndexSwitcher` does: check, make the new index or what is left of it, judge it, move the pointer."""
 
 import shutil
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from haystack.utils import ComponentDevice
@@ -18,10 +14,27 @@ from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.comparison import System
 from haystack_distill.evaluation.held_out import judged_split
 from haystack_distill.evaluation.switching import Serving, judge, read_pointer, write_pointer
-from haystack_distill.files.folders import alone, claim
+from haystack_distill.files.layout import RUN
+from haystack_distill.files.runs import alone, claim
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill.parts.reembedding import reembed
-from haystack_integrations.components.distill.stores import index_of, teacher_of
+from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, teacher_of
+
+
+@dataclass(frozen=True)
+class Switch:
+    """What is to be replaced by what: the init parameters of an `IndexSwitcher`, which explains them."""
+
+    document_store: Any
+    embedder: EmbedderSettings
+    new_document_store: Any
+    model: str
+    pointer: str
+    query_model: str | None
+    split: str
+    max_loss: float
+    device: ComponentDevice | None
+    progress: bool
 
 
 @dataclass(frozen=True)
@@ -32,12 +45,11 @@ class _Side:
     index: IndexView
 
 
-def reindex(settings: Any, queries: str) -> dict[str, Any]:
+def reindex(settings: Switch, queries: str) -> dict[str, Any]:
     """
     Make a new index and let it take over if it is not worse.
 
-    :param settings: An `IndexSwitcher`.
-    :param queries: A BEIR folder.
+    :param settings: What is to be replaced by what.
     :returns: `switched`, `metrics` and `pointer`.
     :raises BlockingIOError: If another run works on the same pointer.
     :raises DocumentStoreError: If a store can't be read to its end.
@@ -51,16 +63,13 @@ def reindex(settings: Any, queries: str) -> dict[str, Any]:
         return {"switched": True, "metrics": {}, "pointer": settings.pointer}
     _check_serves(settings.pointer, now, old)
     lock = workspace.with_suffix(".lock")
-    with (
-        alone(lock, f"Another run works on {workspace}: wait for it."),
-        tempfile.TemporaryDirectory(prefix="haystack-distill-") as copy,
-    ):
-        _check_nothing_else_in(settings.new_document_store, workspace, settings.pointer)
-        before, texts, qrels = _old_side(settings, Path(copy) / "old", queries)
-        claim(workspace, {"new_index": vars(new), "source": vars(old), "fields": settings.meta_fields_to_embed})
+    with alone(lock, f"Another run works on {workspace}: wait for it."), _copies_in(workspace) as copies:
+        run = {"new_index": vars(new), "source": vars(old), "fields": settings.embedder.meta_fields_to_embed}
+        _claim(workspace, run, settings.new_document_store)
+        before, texts, qrels = _old_side(settings, copies / "old", queries)
         if now is None:
             write_pointer(settings.pointer, old)
-        after = _new_side(settings, Path(copy) / "new", new, before.index)
+        after = _new_side(settings, copies / "new", new, before.index)
         metrics = judge(
             (before.system, before.index), (after.system, after.index), texts, qrels, max_loss=settings.max_loss
         )
@@ -70,11 +79,12 @@ def reindex(settings: Any, queries: str) -> dict[str, Any]:
     return {"switched": metrics["not_worse"], "metrics": metrics, "pointer": settings.pointer}
 
 
-def _serving_old(settings: Any) -> Serving:
-    return Serving(settings.query_model or settings.teacher, settings.teacher, settings.document_store.to_dict())
+def _serving_old(settings: Switch) -> Serving:
+    encoder = settings.embedder.model
+    return Serving(settings.query_model or encoder, encoder, settings.document_store.to_dict())
 
 
-def _serving_new(settings: Any) -> Serving:
+def _serving_new(settings: Switch) -> Serving:
     pair, store = Path(settings.model), settings.new_document_store.to_dict()
     if (pair / "query").is_dir():
         return Serving(str(pair / "query"), str(pair / "document"), store)
@@ -85,50 +95,68 @@ def _check_serves(pointer: str, now: Serving | None, old: Serving) -> None:
     if now is not None and now != old:
         differs = [name for name in vars(old) if getattr(now, name) != getattr(old, name)]
         msg = (
-            f"{pointer} says that another index serves than is given (its {' and '.join(differs)} differ): give what "
-            "it names, so that the new index is compared with what is really in use."
+            f"{pointer} names another index as the one that serves (its {' and '.join(differs)} differ): give what it "
+            "names, so that the new index is compared with what is really in use."
         )
         raise ValueError(msg)
 
 
-def _check_nothing_else_in(store: Any, workspace: Path, pointer: str) -> None:
-    held = store.count_documents()
-    if held and not (workspace / "run.json").exists():
+@contextmanager
+def _copies_in(workspace: Path) -> Iterator[Path]:
+    """Give a folder for copies of both indexes, without what a killed run left there, and remove it afterwards."""
+    copies = workspace / "copies"
+    shutil.rmtree(copies, ignore_errors=True)
+    try:
+        yield copies
+    finally:
+        shutil.rmtree(copies, ignore_errors=True)
+
+
+def _claim(workspace: Path, run: dict[str, Any], store: Any) -> None:
+    """Bind the workspace to this run, unless the new index holds documents that it did not put there."""
+    file, held = workspace / RUN, store.count_documents()
+    if not held:  # whatever ran before, there is nothing of it to go on with
+        file.unlink(missing_ok=True)
+    elif not file.exists():
         msg = (
-            f"The new index holds {held} documents that no unfinished run of {pointer} put there: name an empty index. "
-            "This one was not touched."
+            f"The new index holds {held} documents that no unfinished run put there: name an empty index. This one was "
+            "not touched."
         )
         raise ValueError(msg)
+    try:
+        claim(workspace, run)
+    except ValueError as error:
+        msg = (
+            f"The new index holds {held} documents of a run with other settings, which was killed or did not switch: "
+            f"name an empty index, or go on with this one by giving the settings in {file}. It was not touched."
+        )
+        raise ValueError(msg) from error
 
 
-def _old_side(settings: Any, copy: Path, queries: str) -> tuple[_Side, dict[str, str], Qrels]:
-    index, teacher = index_of(settings, copy), teacher_of(settings)
+def _old_side(settings: Switch, copy: Path, queries: str) -> tuple[_Side, dict[str, str], Qrels]:
+    index = index_of(settings.document_store, settings.embedder, copy)
+    teacher = teacher_of(settings.embedder, settings.device)
     teacher.check_belongs_to(index)
     texts, qrels = judged_split(queries, settings.split, index)
     encoder = _encoder(settings, settings.query_model) if settings.query_model else teacher
     return _Side(System("old", encoder.encode_queries, 0), index), texts, qrels
 
 
-def _new_side(settings: Any, copy: Path, new: Serving, old: IndexView) -> _Side:
+def _new_side(settings: Switch, copy: Path, new: Serving, old: IndexView) -> _Side:
     query, document = _encoder(settings, new.query_model), _encoder(settings, new.document_model)
     if query.dim != document.dim:
         msg = f"{new.query_model} makes vectors of length {query.dim} and {new.document_model} of {document.dim}."
         raise ValueError(msg)
-    made = SimpleNamespace(
-        document_store=settings.new_document_store,
-        meta_fields_to_embed=settings.meta_fields_to_embed,
-        embedding_separator=settings.embedding_separator,
-        similarity=None,
-    )
+    as_before = settings.embedder
     reembed(
         settings.document_store,
-        made.document_store,
+        settings.new_document_store,
         document,
-        made.meta_fields_to_embed,
-        made.embedding_separator,
-        progress=settings.progress_bar,
+        as_before.meta_fields_to_embed,
+        as_before.embedding_separator,
+        progress=settings.progress,
     )
-    index = index_of(made, copy)
+    index = index_of(settings.new_document_store, replace(as_before, similarity=None), copy)
     document.check_belongs_to(index)
     if sorted(index.ids) != sorted(old.ids):
         msg = f"The new index holds {len(index)} embedded documents and the old one {len(old)}: run again."
@@ -136,5 +164,5 @@ def _new_side(settings: Any, copy: Path, new: Serving, old: IndexView) -> _Side:
     return _Side(System("new", query.encode_queries, 0), index)
 
 
-def _encoder(settings: Any, name: str) -> BiEncoder:
+def _encoder(settings: Switch, name: str) -> BiEncoder:
     return BiEncoder.load(name, device=ComponentDevice.resolve_device(settings.device).to_torch_str())

@@ -1,31 +1,118 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """What the two teacher scorers share: documents in, documents with scores out."""
 
+import asyncio
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
-from haystack import Document
+from haystack import Document, component
+from haystack.utils import ComponentDevice
 
 from haystack_distill.teachers.prompts import Prompt
 from haystack_distill.teachers.scores import Candidates, Teacher
+from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 SCORE, CUT = "teacher_score", "teacher_cut"
 """Meta fields: the score, and True where the passage was too long to be read whole."""
 
 
-def check_rank(scorer: str, query: str, documents: list[Document], top_k: int | None) -> None:
-    """
-    Refuse what can't be ranked, before a model is loaded.
+class TeacherScorer(Serialisable):
+    """A ranker by a teacher's scores and a labeller of training sets; each kind says in `_load` who its teacher is."""
 
-    :param scorer: Who asks.
-    :param query: The query.
-    :param documents: The documents.
-    :param top_k: How many to return.
-    :raises ValueError: If the query or a document is empty, an id comes twice, or top_k is below 1.
-    """
+    def __init__(
+        self,
+        model: str,
+        signal: str,
+        prompt: str | dict[str, str] | None,
+        top_k: int | None,
+        batch_size: int,
+        max_passage_tokens: int,
+        dtype: str | None,
+        device: ComponentDevice | None,
+    ) -> None:
+        """Keep the init parameters that both kinds have, see `TeacherLikelihoodScorer`."""
+        self.model = model
+        self.signal = signal
+        self.prompt = prompt
+        self.top_k = top_k
+        self.batch_size = int(batch_size)
+        self.max_passage_tokens = int(max_passage_tokens)
+        self.dtype = dtype
+        self.device = device
+        self._teacher: Teacher | None = None
+        self._lock = Lock()
+
+    def _load(self) -> Teacher:
+        raise NotImplementedError
+
+    def _load_reader(self) -> Any:
+        # Takes seconds to import, which a pipeline that only names a scorer need not wait for.
+        from haystack_distill.teachers.readers import load_reader
+
+        return load_reader(
+            self.model,
+            dtype=self.dtype,
+            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+            batch_size=self.batch_size,
+            max_passage_tokens=self.max_passage_tokens,
+        )
+
+    def warm_up(self) -> None:
+        """Load the model."""
+        self.teacher()
+
+    def teacher(self) -> Teacher:
+        """
+        Load the teacher of the engine, once, whichever thread comes first.
+
+        :returns: What `TeacherLabeller` works with.
+        """
+        with self._lock:
+            if self._teacher is None:
+                self._teacher = self._load()
+            return self._teacher
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, query: str, documents: list[Document], answers: list[str] | None = None, top_k: int | None = None
+    ) -> dict[str, list[Document]]:
+        """
+        Score documents for a query, and put the best first.
+
+        :param query: The query or, for `response` and `mi`, the dialogue so far.
+        :param answers: Reference answers, for signals that need them; the first is used.
+        :returns: `documents` with the score in `score` and `meta["teacher_score"]`, the best first; those that were cut
+            to fit have `meta["teacher_cut"]`. No documents in, none out.
+        :raises ValueError: If the query or a document is empty, an id comes twice, a needed answer is missing, the
+            query does not fit the model's window, or a score is not a number.
+        """
+        top_k = self.top_k if top_k is None else top_k
+        _check(type(self).__name__, query, documents, top_k)
+        return {"documents": _rank(self.teacher(), query, documents, answers, top_k) if documents else []}
+
+    @component.output_types(documents=list[Document])
+    async def run_async(
+        self, query: str, documents: list[Document], answers: list[str] | None = None, top_k: int | None = None
+    ) -> dict[str, list[Document]]:
+        """
+        Score documents in a worker thread.
+
+        :param query: As for `run`.
+        :param documents: As for `run`.
+        :param answers: As for `run`.
+        :returns: As `run`.
+        :raises ValueError: As `run`.
+        """
+        return await asyncio.to_thread(self.run, query, documents, answers, top_k)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        with self._lock:
+            self._teacher = None
+
+
+def _check(scorer: str, query: str, documents: list[Document], top_k: int | None) -> None:
+    """Refuse what can't be ranked, before a model is loaded."""
     if not isinstance(query, str) or not query.strip():
         msg = f"The query is empty: {scorer} needs some text to score documents for."
         raise ValueError(msg)
@@ -43,20 +130,10 @@ def check_rank(scorer: str, query: str, documents: list[Document], top_k: int | 
         seen.add(document.id)
 
 
-def rank(
+def _rank(
     teacher: Teacher, query: str, documents: list[Document], answers: list[str] | None, top_k: int | None
 ) -> list[Document]:
-    """
-    Score documents and put the best first; equal ones keep their order.
-
-    :param teacher: The teacher.
-    :param query: The query.
-    :param documents: The documents.
-    :param answers: Reference answers.
-    :param top_k: How many to return; None for all.
-    :returns: Copies with the score in `score` and `meta["teacher_score"]`.
-    :raises ValueError: If they can't be scored.
-    """
+    """Copies of documents with their scores, the best first; equal ones keep their order."""
     scored = teacher.score([Candidates(query, [document.content or "" for document in documents], answers or [])])[0]
     ranked = [
         replace(
@@ -72,10 +149,8 @@ def rank(
 
 def prompt_of(prompt: str | dict[str, str] | None) -> Prompt | None:
     """
-    A prompt from YAML.
+    Make a prompt of what YAML says: its text, or `text`, `cue` and `item`. None stays None, the signal's own prompt.
 
-    :param prompt: Its text, or `text`, `cue` and `item`.
-    :returns: The prompt; None for the signal's own.
     :raises ValueError: If it is no prompt.
     """
     if prompt is None:
@@ -85,13 +160,3 @@ def prompt_of(prompt: str | dict[str, str] | None) -> Prompt | None:
     except TypeError as error:
         msg = f"A prompt has `text`, and perhaps `cue` and `item`: {error}."
         raise ValueError(msg) from error
-
-
-def plain_parameters(component: Any) -> dict[str, Any]:
-    """
-    Init parameters of a scorer, ready for `default_to_dict`.
-
-    :param component: Keeps each under its own name.
-    """
-    own = {name: value for name, value in vars(component).items() if not name.startswith("_")}
-    return {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in own.items()}

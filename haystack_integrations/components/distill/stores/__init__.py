@@ -1,25 +1,23 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """Document stores: how each is read in pages, how it ranks, and what a component needs of it."""
 
-from haystack_integrations.components.distill.stores.opening import index_of, init_parameters, teacher_of
+from haystack_integrations.components.distill.stores.base import store_of
+from haystack_integrations.components.distill.stores.embedder_settings import EmbedderSettings
+from haystack_integrations.components.distill.stores.opening import index_of, teacher_of
 from haystack_integrations.components.distill.stores.ranking import (
     Ranking,
     UnknownRankingError,
     ranking_of,
     similarity_of,
-    store_of,
+    vectors_of,
 )
 from haystack_integrations.components.distill.stores.reading import embedded_text, is_embedded, pages_of, rows_of
 
 __all__ = [
+    "EmbedderSettings",
     "Ranking",
     "UnknownRankingError",
     "embedded_text",
     "index_of",
-    "init_parameters",
     "is_embedded",
     "pages_of",
     "ranking_of",
@@ -27,4 +25,5 @@ __all__ = [
     "similarity_of",
     "store_of",
     "teacher_of",
+    "vectors_of",
 ]

@@ -1,11 +1,8 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
-"""From a component's settings to an index and its encoder."""
+"""From a store and what is known of its embedder to an index and its encoder."""
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +11,8 @@ import numpy as np
 from haystack.utils import ComponentDevice
 
 from haystack_distill.data.index import IndexView, Sample, read_index
+from haystack_integrations.components.distill.stores.embedder_settings import EmbedderSettings
+from haystack_integrations.components.distill.stores.known import kind_of
 from haystack_integrations.components.distill.stores.ranking import ranking_of, search_of, similarity_of
 from haystack_integrations.components.distill.stores.reading import pages_of
 
@@ -23,30 +22,32 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBES = 8
-"""Stored vectors that the store is searched with to see how it ranks."""
+"""How many stored vectors the store is searched with to see how it ranks."""
 
 
-def index_of(component: Any, folder: Path, judged: Iterable[str] = ()) -> IndexView:
+def index_of(
+    store: Any,
+    embedder: EmbedderSettings,
+    folder: Path,
+    judged: Iterable[str] = (),
+    max_documents: int | None = None,
+) -> IndexView:
     """
-    Copy the index that a component is about.
+    Copy the index that a store holds.
 
-    :param component: Has a `document_store`, `similarity`, `meta_fields_to_embed` and `embedding_separator`; if it has
-        `max_documents`, a larger index is sampled.
-    :param folder: The folder to make.
     :param judged: Ids of documents that a sample must hold.
-    :returns: The copy.
+    :param max_documents: Of a larger index about this many documents are held.
     :raises DocumentStoreError: If the store can't be read to its end.
-    :raises ValueError: See `read_index`; and if the store is empty or ranks otherwise than the component says.
+    :raises ValueError: See `read_index`; and if the store is empty or ranks otherwise than `embedder` says.
     """
-    store = component.document_store
-    pages = pages_of(store, component.meta_fields_to_embed, component.embedding_separator)
+    pages = pages_of(store, embedder.meta_fields_to_embed, embedder.embedding_separator)
     first = next((page for page in pages if page), None)
     if first is None:
         raise ValueError(_empty(store))
-    sample = _sample(store, getattr(component, "max_documents", None), judged)
+    sample = _sample(store, max_documents, judged)
 
     def found_out(vectors: np.ndarray) -> str:
-        return verified_similarity(store, vectors, component.similarity)
+        return verified_similarity(store, vectors, embedder.similarity)
 
     return read_index(chain([first], pages), folder, found_out, sample)
 
@@ -55,9 +56,7 @@ def verified_similarity(store: Any, vectors: np.ndarray, given: str | None = Non
     """
     Find out how a store ranks by searching it with vectors that it holds.
 
-    :param store: The document store.
-    :param vectors: Vectors in it, `[documents, dim]`.
-    :param given: What the user says.
+    :param vectors: Vectors in the store, `[documents, dim]`.
     :returns: `cosine`, `dot_product` or `euclidean`.
     :raises ValueError: If the store ranks otherwise than the user says, or by something not known here.
     """
@@ -87,45 +86,31 @@ def _sample(store: Any, most: int | None, judged: Iterable[str]) -> Sample:
 
 
 def _empty(store: Any) -> str:
-    kind = type(store).__name__
-    shared = {
-        "InMemoryDocumentStore": "give both the same `index`, and run both pipelines in one process",
-        "FAISSDocumentStore": "call `save` after indexing and give both the same `index_path`",
-        "QdrantDocumentStore": "give both the same `index`, and the same `path` or `url` (not `:memory:`)",
-        "ChromaDocumentStore": "give both the same `collection_name`, and the same `persist_path` or `host`",
-    }.get(kind, "make sure that both name the same server and the same index")
     return (
-        f"{kind} can't be aligned with: it holds no documents. Run the indexing pipeline first. If it was run: each "
-        f"component of a YAML gets a store of its own, so {shared}."
+        f"{type(store).__name__} can't be aligned with: it holds no documents. Run the indexing pipeline first. If it "
+        f"was run: each component of a YAML gets a store of its own, so {kind_of(store).shared_by}."
     )
 
 
-def teacher_of(component: Any) -> "BiEncoder":
-    """
-    Load the encoder of the index that a component is about, with the settings of its document embedder.
-
-    :param component: Has a `teacher` and those settings.
-    :returns: The teacher.
-    """
+def teacher_of(embedder: EmbedderSettings, device: ComponentDevice | None) -> "BiEncoder":
+    """Load the encoder of an index, so that it embeds as the index was embedded."""
     # Takes seconds to import, which a query pipeline need not wait for.
     from haystack_distill.students.bi_encoder import BiEncoder
 
-    return BiEncoder.load(
-        component.teacher,
-        query_prefix=component.query_prefix,
-        document_prefix=component.document_prefix,
-        normalize=component.normalize_embeddings,
-        dim=component.truncate_dim,
-        device=ComponentDevice.resolve_device(component.device).to_torch_str(),
+    loading = dict(embedder.loading or {})
+    if loading.get("token"):
+        loading["token"] = loading["token"].resolve_value()
+    encoder = BiEncoder.load(
+        embedder.model,
+        query_prefix=embedder.query_prefix,
+        document_prefix=embedder.document_prefix,
+        normalize=embedder.normalize_embeddings,
+        dim=embedder.truncate_dim,
+        device=ComponentDevice.resolve_device(device).to_torch_str(),
+        **loading,
     )
-
-
-def init_parameters(component: Any) -> dict[str, Any]:
-    """
-    The init parameters of a component that keeps each under its own name, ready for `default_to_dict`.
-
-    :param component: The component; its store and its device are serialised.
-    """
-    own = {name: value for name, value in vars(component).items() if not name.startswith("_")}
-    device = own.pop("device")
-    return {**own, "document_store": component.document_store.to_dict(), "device": device.to_dict() if device else None}
+    if embedder.loading is None:
+        return encoder
+    # A document embedder calls `encode`, which puts the model's default prompt before everything.
+    prompt = encoder.model.prompts.get(encoder.model.default_prompt_name or "") or ""
+    return replace(encoder, document_prefix=prompt + encoder.document_prefix)

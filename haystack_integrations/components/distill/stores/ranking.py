@@ -1,46 +1,17 @@
-# SPDX-FileCopyrightText: 2026-present haystack-distill contributors
-#
-# SPDX-License-Identifier: Apache-2.0
-
 """How a store ranks: what it says, and what its answers to known vectors show."""
 
-import inspect
-import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from haystack import Document
 
 from haystack_distill.data.similarity import SIMILARITIES, Found, has_length_one, recognise, shares_in_order
-from haystack_integrations.components.distill.stores import faiss
-
-logger = logging.getLogger(__name__)
+from haystack_integrations.components.distill.stores.base import Search, Vector
+from haystack_integrations.components.distill.stores.known import kind_of
 
 TOP = 50
-"""Documents a probe looks at."""
-
-_NAMES = {
-    "dot_product": "dot_product",
-    "inner_product": "dot_product",
-    "ip": "dot_product",
-    "cosine": "cosine",
-    "cosine_similarity": "cosine",
-    "l2": "euclidean",
-    "l2_distance": "euclidean",
-    "l2_norm": "euclidean",
-    "euclidean": "euclidean",
-}
-"""What stores call their similarities -> what they are called here."""
-
-_ATTRIBUTES = ("embedding_similarity_function", "similarity", "vector_function", "_distance_function")
-"""Where InMemory, Qdrant and Elasticsearch, pgvector, and Chroma keep theirs."""
-
-_SEARCHES = ("embedding_retrieval", "_embedding_retrieval", "_query_by_embedding", "search")
-"""What stores call their search by vector."""
-
-Search = Callable[[list[float], int], list[Document]]
+"""Documents that a probe looks at."""
 
 
 class UnknownRankingError(ValueError):
@@ -50,11 +21,11 @@ class UnknownRankingError(ValueError):
 @dataclass(frozen=True)
 class Ranking:
     """
-    How a store ranks, seen in its answers.
+    How a store ranks, as its answers show.
 
     :param similarity: `cosine`, `dot_product` or `euclidean`.
-    :param normalized: Whether the vectors it returned have length 1.
-    :param shares: Similarity -> the share of pairs that stood as it ranks them.
+    :param normalized: Whether the vectors that it returned have length 1.
+    :param shares: Similarity -> the share of pairs whose order it explains.
     """
 
     similarity: str
@@ -64,87 +35,60 @@ class Ranking:
 
 def similarity_of(store: Any) -> str:
     """
-    How a store says it ranks.
+    Read how a store says it ranks: `cosine`, `dot_product` or `euclidean`.
 
-    :param store: The document store.
-    :returns: `cosine`, `dot_product` or `euclidean`.
     :raises ValueError: If the store does not say, or names something else.
     """
-    kind = type(store).__name__
-    if kind == "FAISSDocumentStore":
-        return "euclidean"
-    name = next((getattr(store, one) for one in _ATTRIBUTES if isinstance(getattr(store, one, None), str)), None)
-    if kind == "MilvusDocumentStore":
-        name = (store.search_params or store.index_params or {}).get("metric_type", "l2")
-    if name is None:
-        msg = f"{kind} does not say how it ranks: set `similarity` to one of {', '.join(SIMILARITIES)}."
+    kind, name = kind_of(store), type(store).__name__
+    word = kind.similarity(store)
+    if word is None:
+        msg = f"{name} does not say how it ranks: set `similarity` to one of {', '.join(SIMILARITIES)}."
         raise ValueError(msg)
-    if name.lower() not in _NAMES:
-        msg = f"{kind} ranks by {name!r}, which is none of {', '.join(SIMILARITIES)}."
+    ours = {theirs.lower(): similarity for theirs, similarity in kind.similarities.items()}.get(word.lower())
+    if ours is None:
+        msg = f"{name} ranks by {word!r}, which is none of {', '.join(SIMILARITIES)}."
         raise ValueError(msg)
-    return _NAMES[name.lower()]
-
-
-def store_of(retriever: Any) -> Any:
-    """
-    The store behind a retriever.
-
-    :param retriever: The retriever.
-    :returns: The store, or None if there is none.
-    """
-    return getattr(retriever, "document_store", None) or getattr(retriever, "_document_store", None)
+    return ours
 
 
 def search_of(store: Any) -> Search | None:
-    """
-    The search by vector of a store, with the vectors in its results where it can give them.
+    """Give the search by vector of a store, or None if it has none that is known here."""
+    return kind_of(store).search(store)
 
-    :param store: The document store.
-    :returns: A function of a query vector and a number of documents, or None if the store has no search known here.
-    """
-    if hasattr(store, "search_embeddings"):  # Chroma takes and gives batches
-        return lambda query, top_k: store.search_embeddings([query], top_k)[0]
-    name = next((name for name in _SEARCHES if hasattr(store, name)), None)
-    if name is None:
-        return None
-    search = getattr(store, name)
-    wants = {"return_embedding": True} if "return_embedding" in inspect.signature(search).parameters else {}
-    return lambda query, top_k: search(query_embedding=query, top_k=top_k, **wants)
+
+def vectors_of(store: Any, document_ids: list[str]) -> Mapping[str, Vector]:
+    """Give the vectors of documents by their ids, also those that the store's protocol hides."""
+    stored = kind_of(store).vectors(store, document_ids) if document_ids else {}
+    return {key: vector for key, vector in stored.items() if vector is not None}
 
 
 def ranking_of(store: Any, search: Search, queries: np.ndarray) -> Ranking | None:
     """
     Find out how a store ranks by looking at the order of what it returns.
 
-    :param store: The document store.
-    :param search: Its search, or that of a retriever.
+    :param search: The search of the store, or of a retriever over it.
     :param queries: Known vectors, `[queries, dim]`.
     :returns: The ranking, or None if the store returned too little to tell.
     :raises UnknownRankingError: If the order fits no similarity known here.
     """
-    found = [_found(store, search, query) for query in queries]
-    found = [(query, vectors) for query, vectors in found if len(vectors) > 1]
-    if not found:
+    answers = [_answer(store, search, query) for query in queries]
+    answers = [(query, vectors) for query, vectors in answers if len(vectors) > 1]
+    if not answers:
         return None
-    shares = shares_in_order(found)
+    shares = shares_in_order(answers)
     similarity = recognise(shares, _said(store))
     if similarity is None:
         figures = ", ".join(f"{name} explains {share:.0%}" for name, share in shares.items())
         msg = f"{type(store).__name__} ranks by none of {', '.join(SIMILARITIES)} ({figures} of its order)."
         raise UnknownRankingError(msg)
-    return Ranking(similarity, has_length_one(np.concatenate([vectors for _, vectors in found])), shares)
+    return Ranking(similarity, has_length_one(np.concatenate([vectors for _, vectors in answers])), shares)
 
 
-def _found(store: Any, search: Search, query: np.ndarray) -> Found:
+def _answer(store: Any, search: Search, query: np.ndarray) -> Found:
     documents = search([float(value) for value in query], TOP)
-    found: dict[str, Any] = {one.id: one.embedding for one in documents}
-    missing = [key for key, vector in found.items() if vector is None]
-    if missing and type(store).__name__ == "FAISSDocumentStore":
-        found |= faiss.stored_vectors(store, missing)
-    elif missing:
-        filters = {"field": "id", "operator": "in", "value": missing}
-        found |= {one.id: one.embedding for one in store.filter_documents(filters)}
-    return query, np.array([vector for vector in found.values() if vector is not None], dtype=np.float32)
+    vectors: dict[str, Any] = {document.id: document.embedding for document in documents}
+    vectors |= vectors_of(store, [key for key, vector in vectors.items() if vector is None])
+    return query, np.array([vector for vector in vectors.values() if vector is not None], dtype=np.float32)
 
 
 def _said(store: Any) -> str | None:

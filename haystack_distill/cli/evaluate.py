@@ -1,0 +1,57 @@
+"""`haystack-distill evaluate`: students beside the encoder of the index."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haystack_distill.cli import options
+from haystack_distill.cli.errors import explained
+from haystack_distill.cli.shared import check_split, say, show_encoders, show_progress
+from haystack_distill.evaluation.measures import headline
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A BEIR folder.")],
+    model: options.Model,
+    student: Annotated[list[Path], typer.Option(help="A student's folder; can be given several times.")],
+    output: options.Output,
+    split: Annotated[str, typer.Option(help="Which judgments to use.")] = "test",
+    store: options.Store = None,
+) -> None:
+    """
+    Measure students beside the encoder of the index, and write metrics.json and report.html.
+
+    Examples:
+      haystack-distill evaluate questions --model all-MiniLM-L6-v2 --student table --output evaluation
+      haystack-distill evaluate questions --model all-MiniLM-L6-v2 --student a --student b --split dev --output e
+    """
+    with explained(output):
+        from haystack_distill.cli.indexing import checked_corpus, index_for, loaded_encoder
+        from haystack_distill.files.layout import MODULES
+        from haystack_integrations.components.distill.retrieval_evaluator import RetrievalEvaluator
+
+        show_progress(True)
+        students = {path.resolve().name: str(path) for path in student}
+        if len(students) < len(student):
+            msg = f"Two of the students are called alike ({', '.join(map(str, student))}): rename a folder."
+            raise ValueError(msg)
+        for path in student:
+            if not (path / MODULES).is_file():
+                msg = f"The student {path} is no sentence-transformers model (it has no {MODULES})."
+                raise FileNotFoundError(msg)
+        corpus = checked_corpus(folder)
+        check_split(folder, split)
+        encoder = loaded_encoder(model)
+        evaluator = RetrievalEvaluator(
+            **index_for(corpus, store, encoder, model, output, progress=True),
+            teacher=model,
+            students=students,
+            output=str(output),
+            split=split,
+        )
+        evaluator.loaded = encoder
+        metrics = evaluator.run(queries=str(folder))["metrics"]
+    show_encoders(metrics)
+    say(f"{list(students)[-1]}: {headline(metrics)}")
+    say(f"metrics.json and report.html are in {output}")

@@ -1,0 +1,46 @@
+"""`haystack-distill export`: a query encoder for the runtimes that serve it faster."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haystack_distill.cli import options
+from haystack_distill.cli.errors import explained
+from haystack_distill.cli.shared import say, show_progress
+
+
+def export(
+    model: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A student's folder.")],
+    backend: Annotated[options.Backend, typer.Option(help="What will serve it.")] = "onnx",
+    precision: Annotated[options.Precision, typer.Option(help="Of its weights.")] = "int8",
+    data: Annotated[
+        Path | None, typer.Option(help="A BEIR folder to judge it on, for encoders that `align` did not make.")
+    ] = None,
+) -> None:
+    """
+    Export a query encoder for faster serving, beside its folder; refused if its dev nDCG@10 suffers.
+
+    Examples:
+      haystack-distill export two-layers
+      haystack-distill export my-encoder --backend openvino --precision fp32 --data questions
+    """
+    with explained():
+        from haystack_distill.data.beir import read_beir
+        from haystack_distill.evaluation.dev_set import dev_set_of_texts, read_dev_set
+        from haystack_distill.serving.backends import export_name
+        from haystack_distill.serving.export import check_can_export
+        from haystack_distill.serving.export import export as export_to
+        from haystack_distill.serving.exports import read_export
+        from haystack_distill.students.bi_encoder import BiEncoder
+
+        show_progress(True)
+        check_can_export([export_name(backend, precision)], layers=1)  # a missing package is found out at once
+        if data is None:
+            dev = read_dev_set(model)
+        else:
+            dev = dev_set_of_texts(list(read_beir(data).documents.values()), BiEncoder.load(str(model)))
+        folder = export_to(model, backend, precision, dev)
+        made = read_export(folder)
+    share = f"{100 * made.share:.1f} % of the dev nDCG@10 at full precision"
+    say(f"{folder}: {share}, mean cosine {made.cosine:.4f}")

@@ -1,0 +1,105 @@
+"""What commands share: how they print, and what they find out before anything is embedded."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print a line as it is: names may look like markup, and no line is broken."""
+    Console(stderr=error).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """Print a table."""
+    Console().print(table)
+
+
+def plain_table(rows: dict[str, Any]) -> Table:
+    """A table of names and values, without a heading."""
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(escape(name), str(value))
+    return table
+
+
+def table_of(*columns: str) -> Table:
+    """A table whose first column is text and whose others are figures."""
+    table = Table(box=SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
+    return table
+
+
+def show_encoders(metrics: dict[str, Any]) -> None:
+    """Print the table of query encoders of a `metrics.json`."""
+    best = metrics["teacher"][MAIN.key]
+    table = table_of("query\nencoder", *HEADINGS, "of\nteacher", "ms a\nquery")
+    for name, figures in metrics.items():
+        if isinstance(figures, dict) and "encode_ms" in figures:
+            share = figures[MAIN.key] / best if best else float("nan")
+            shown = cells(figures, figures["intervals"][MAIN.key])
+            table.add_row(escape(name.replace("_", " ")), *shown, f"{100 * share:.1f} %", f"{figures['encode_ms']:.2f}")
+    show(table)
+
+
+def show_progress(progress: bool) -> None:
+    """Show bars for what takes long; loading and saving need none."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    if not progress:
+        logging.getLogger().setLevel(logging.WARNING)
+
+
+def weights_of(loss: str | None, known: Any) -> dict[str, float] | None:
+    """Read weighted losses, as in `mse=1,index_ranking=2`."""
+    from haystack_distill.losses.weights import checked_weights
+
+    if loss is None:
+        return None
+    try:
+        weights = {name.strip(): float(weight) for name, weight in (term.split("=") for term in loss.split(","))}
+    except ValueError as error:
+        msg = f"--loss {loss!r} is not of the form name=weight,name=weight; the names are {', '.join(known)}."
+        raise typer.BadParameter(msg) from error
+    return checked_weights(weights, known)
+
+
+def check_split(folder: Path, split: str) -> None:
+    """
+    Find out before anything is embedded whether a BEIR folder has a split.
+
+    :raises FileNotFoundError: If it has other splits.
+    """
+    splits = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
+    if splits and split not in splits:
+        msg = f"{folder} has no qrels/{split}.tsv: name one of its splits, {', '.join(splits)}."
+        raise FileNotFoundError(msg)
+
+
+def scorer_of(reader: str, signal: str, api_base_url: str | None = None, **settings: Any) -> Any:
+    """
+    The scorer of a signal.
+
+    :param settings: As the scorer calls them; `heads` and `permutations` are those of attention.
+    :raises ValueError: If a server is asked for attention.
+    """
+    from haystack_distill.teachers.signals import ATTENTION, SIGNALS
+    from haystack_integrations.components.distill.teacher_attention_scorer import TeacherAttentionScorer
+    from haystack_integrations.components.distill.teacher_likelihood_scorer import TeacherLikelihoodScorer
+
+    if SIGNALS[signal].reads == ATTENTION:
+        if api_base_url:
+            msg = f"A server gives likelihoods, not the attention that {signal!r} reads: use question or pdist."
+            raise ValueError(msg)
+        return TeacherAttentionScorer(model=reader, signal=signal, **settings)
+    return TeacherLikelihoodScorer(model=reader, signal=signal, api_base_url=api_base_url, dtype=settings["dtype"])

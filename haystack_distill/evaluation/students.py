@@ -1,0 +1,71 @@
+"""Saved students beside the encoder that they were made from."""
+
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from haystack_distill.data.index import IndexView
+from haystack_distill.evaluation.comparison import System, measure_all, student_system, teacher_system
+from haystack_distill.evaluation.held_out import judged_split
+from haystack_distill.evaluation.proof import Evidence, Result, prove, read_figures
+from haystack_distill.files.layout import MODULES
+from haystack_distill.files.runs import running
+from haystack_distill.students.bi_encoder import BiEncoder
+
+
+def evaluate_students(
+    index: IndexView,
+    teacher: BiEncoder,
+    teacher_name: str,
+    students: dict[str, str],
+    queries: str,
+    split: str,
+    output: Path,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """
+    Compare saved students with their teacher and write the figures and a report into a new folder.
+
+    :param teacher_name: Its folder or hub name, for the report.
+    :param students: Name -> folder; `metrics.json` compares the last one with the teacher.
+    :returns: The content of `metrics.json`.
+    :raises FileNotFoundError: If a folder is missing.
+    :raises ValueError: If a student's vectors have other dimensions than the index, or judgments don't fit it.
+    """
+    with running(output):
+        texts, qrels = judged_split(queries, split, index)
+        teacher.check_belongs_to(index)
+        systems = [teacher_system(teacher), *(_saved(name, Path(folder), index) for name, folder in students.items())]
+        facts = {
+            "Teacher": teacher_name,
+            **{f"Student {name}": _made(Path(folder)) for name, folder in students.items()},
+            "Index": f"{len(index)} documents, {index.dim} dimensions, {index.similarity}, "
+            f"fingerprint {index.fingerprint[:16]}",
+            "Judged by": f"judged {split} queries",
+        }
+        evidence = Evidence(measure_all(systems, index, texts, qrels), index, texts, qrels, seed)
+        return prove(output, lambda: Result(evidence, evidence.figures(), facts))
+
+
+def _made(folder: Path) -> str:
+    """How a saved student came to be, if its folder tells."""
+    facts = read_figures(folder).get("facts")
+    if not facts:
+        return f"{folder}, not made by an alignment"
+    told = (label for label in ("Trained", "Layers kept", "Trained on", "Loss", "Training") if label in facts)
+    return f"{folder} ({'; '.join(f'{label.lower()}: {facts[label]}' for label in told)})"
+
+
+def _saved(name: str, folder: Path, index: IndexView) -> System:
+    if not (folder / MODULES).is_file():
+        msg = f"The student {name!r} is not at {folder}: there is no sentence-transformers model ({MODULES})."
+        raise FileNotFoundError(msg)
+    student = SentenceTransformer(str(folder), local_files_only=True)
+    if student.get_embedding_dimension() != index.dim:
+        msg = (
+            f"The student {name!r} makes vectors of {student.get_embedding_dimension()} dimensions and the index has "
+            f"{index.dim}: it was made for another index."
+        )
+        raise ValueError(msg)
+    return student_system(name, student, read_figures(folder).get("training_seconds"))

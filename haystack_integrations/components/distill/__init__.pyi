@@ -1,0 +1,20 @@
+# The table of what this package offers: `__init__.py` reads it as type checkers and editors do.
+from .current_retriever import CurrentRetriever as CurrentRetriever
+from .dialogue_query import DialogueQuery as DialogueQuery
+from .distillation_loop import DistillationLoop as DistillationLoop
+from .distilled_retriever import DistilledRetriever as DistilledRetriever
+from .generative_augmenter import GenerativeAugmenter as GenerativeAugmenter
+from .index_switcher import IndexSwitcher as IndexSwitcher
+from .kale_aligner import KaleAligner as KaleAligner
+from .kale_query_encoder import KaleQueryEncoder as KaleQueryEncoder
+from .pipelines import load_pipeline as load_pipeline
+from .reader_fine_tuner import ReaderFineTuner as ReaderFineTuner
+from .reply_selector import ReplySelector as ReplySelector
+from .response_distiller import ResponseDistiller as ResponseDistiller
+from .response_set_builder import ResponseSetBuilder as ResponseSetBuilder
+from .retrieval_evaluator import RetrievalEvaluator as RetrievalEvaluator
+from .retriever_distiller import RetrieverDistiller as RetrieverDistiller
+from .teacher_attention_scorer import TeacherAttentionScorer as TeacherAttentionScorer
+from .teacher_labeller import TeacherLabeller as TeacherLabeller
+from .teacher_likelihood_scorer import TeacherLikelihoodScorer as TeacherLikelihoodScorer
+from .training_set_builder import TrainingSetBuilder as TrainingSetBuilder

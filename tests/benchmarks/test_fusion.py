@@ -1,0 +1,57 @@
+"""Rankings are joined as Haystack joins them, and the best weight is the best."""
+
+import numpy as np
+import pytest
+from haystack import Document
+from haystack.components.joiners import DocumentJoiner
+
+from benchmarks.fusion import FUSIONS, WEIGHTS, best_weight, convex
+from haystack_distill.evaluation.quality import measure, ranking
+
+MODES = {"rrf": "reciprocal_rank_fusion", "dbsf": "distribution_based_rank_fusion"}
+
+
+def candidates(seed, count=30, of=50):
+    random = np.random.default_rng(seed)
+    scores = np.sort(random.integers(1, 20, count))[::-1] / 4  # with ties
+    return dict(zip((f"d{number}" for number in random.permutation(of)[:count]), scores.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize(
+    ("words", "dense"),
+    [
+        *((candidates(seed), candidates(seed + 100)) for seed in range(10)),
+        ({}, candidates(1)),
+        ({"a": 2.0}, {"b": 0.5, "a": 0.25}),
+        ({"a": 2.0, "b": 2.0}, {"b": 0.5, "c": 0.5}),
+        ({}, {}),
+    ],
+)
+def test_a_ranking_is_joined_as_haystack_joins_it(name, words, dense):
+    lists = [[Document(id=key, score=score) for key, score in one.items()] for one in (words, dense)]
+    expected = [document.id for document in DocumentJoiner(MODES[name]).run(lists)["documents"]]
+    found = FUSIONS[name].join(words, dense, None)
+    assert list(found) == expected == ranking(found)
+
+
+def test_a_weighted_sum_is_of_scores_between_0_and_1():
+    found = convex({"a": 4.0, "b": 3.0, "c": 2.0}, {"b": 0.9, "d": 0.1}, 0.25)
+    assert found == pytest.approx({"a": 0.75, "b": 0.375 + 0.25, "c": 0.0, "d": 0.0})
+    assert list(found)[:2] == ["a", "b"]
+    assert convex({}, {"d": 0.5}, 0.5) == {"d": 0.5}
+
+
+def test_no_weight_is_better_than_the_best_one():
+    words = {f"q{number}": candidates(number) for number in range(20)}
+    dense = {f"q{number}": candidates(number + 100) for number in range(20)}
+    dense["q3"], words["q4"] = {}, {}
+    random = np.random.default_rng(0)
+    qrels = {key: {f"d{number}": int(random.integers(1, 3)) for number in random.permutation(50)[:5]} for key in words}
+
+    def quality(weight):
+        return measure({key: convex(words[key], dense[key], weight) for key in words}, qrels).mean()
+
+    values = {weight: quality(weight) for weight in WEIGHTS}
+    assert values[best_weight(words, dense, qrels)] == pytest.approx(max(values.values()))
+    assert len(set(values.values())) > 5
