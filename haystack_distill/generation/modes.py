@@ -108,11 +108,11 @@ def _unanswered(path: Path, split: str) -> tuple[list[Any], dict[str, tuple[str,
     if (path / MANIFEST).is_file():
         rows = list(TrainingSet.open(path))
         return rows, {row.query_id: (row.query, row.documents[:PASSAGES]) for row in rows if not row.answers}
-    rows = read_questions(path, split)
+    questions = read_questions(path, split)
     corpus = read_corpus(path / "corpus.jsonl").documents if (path / "corpus.jsonl").is_file() else {}
-    return rows, {
+    return questions, {
         question.id: (question.text, [corpus[key] for key in question.judged if key in corpus][:PASSAGES])
-        for question in rows
+        for question in questions
         if not question.answers
     }
 

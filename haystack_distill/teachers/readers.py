@@ -42,7 +42,7 @@ def load_reader(
     try:
         config = AutoConfig.from_pretrained(folder, **arguments)
         tokenizer = AutoTokenizer.from_pretrained(folder, **arguments)
-        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         chosen = DTYPES[dtype] if dtype else _precision(config, torch.device(device or "cpu"))
         model, loading = kind.from_pretrained(
             folder, dtype=chosen, output_loading_info=True, **_unpacked(arguments), **arguments

@@ -24,10 +24,11 @@ class CandidateSearch:
         self, retriever: Any, embedder: Any, top_k: int, similarity: str | None, *, judgments: bool = False
     ) -> None:
         # DistilledRetriever and Haystack's TextEmbeddingRetriever hold both: taken apart, the query vector is at hand.
-        inner = getattr(retriever, "retriever", None)
-        encoder = getattr(retriever, "query_encoder", None) or getattr(retriever, "text_embedder", None)
+        inner: Any = getattr(retriever, "retriever", None)
+        encoder: Any = getattr(retriever, "query_encoder", None) or getattr(retriever, "text_embedder", None)
         holds_both = inner is not None and encoder is not None
-        self.retriever, self.embedder = (inner, encoder) if holds_both else (retriever, embedder)
+        self.retriever: Any = inner if holds_both else retriever
+        self.embedder: Any = encoder if holds_both else embedder
         self.top_k = top_k
         self.name = type(retriever).__name__
         takes_vectors = "query_embedding" in self.retriever.__haystack_input__._sockets_dict
