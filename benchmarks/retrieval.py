@@ -96,9 +96,8 @@ def main(
         if latency:
             made = add_latencies(bench, made, rows)
         shown += made
-        print_rows(
-            made, COLUMNS, f"{bench.name}: {len(bench.test)} questions, {len(bench.index)} passages{_limits(bench)}"
-        )
+        title = f"{bench.name}: {len(bench.test)} questions, {len(bench.index)} passages{_limits(bench)}"
+        print_rows([_with_intervals(row) for row in made], COLUMNS, title)
         if json:
             write_rows(json, shown)
 
