@@ -26,9 +26,9 @@ $(VENV)/.dev: $(VENV)/.demo
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo
 
-# A worker a core, each with one thread: threads of several processes on the same cores slow each other down.
+# One thread: on few cores those of torch and of the stores' servers slow each other down. Workers are for you to add.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
