@@ -128,7 +128,8 @@ def _chosen(name: str, side: str, way: str | None, patterns: list[str] | None) -
 
 def _with_intervals(row: dict[str, Any]) -> dict[str, Any]:
     """A row with its intervals as they are printed."""
-    share = None if row["share_low"] is None else f"{100 * row['share_low']:.1f}–{100 * row['share_high']:.1f}"
+    low, high = row["share_low"], row["share_high"]
+    share = None if low is None or high is None else f"{100 * low:.1f}–{100 * high:.1f}"
     return row | {"ci": f"{row['ci_low']:.3f}–{row['ci_high']:.3f}", "share": share}
 
 
