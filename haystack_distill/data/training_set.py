@@ -34,6 +34,9 @@ SCHEMA = pa.schema(
         ("labels", pa.list_(pa.int64())),
     ]
 )
+LISTS = pa.field("lists", pa.map_(pa.string(), pa.list_(pa.struct([("id", pa.string()), ("score", pa.float64())]))))
+"""A column that only sets of several retrievers have: retriever -> its whole list, the best first."""
+
 SHARD_ROWS = 1000
 
 
@@ -47,6 +50,8 @@ class Row:
     :param retriever_scores: Scores of vectors; the reciprocal rank where the retriever has no vectors (`similarity` of
         the set says so).
     :param labels: Judgments of people, where there are any.
+    :param lists: Retriever -> document id -> its score as the retriever gives it, the best first, candidates or not;
+        only where several retrievers are to be joined.
     """
 
     query_id: str
@@ -57,6 +62,11 @@ class Row:
     retriever_scores: list[float]
     teacher_scores: list[float] | None = None
     labels: list[int] | None = None
+    lists: dict[str, dict[str, float]] | None = None
+
+    def scores_of(self, retriever: str) -> list[float | None]:
+        """A retriever's own score of each candidate; None where it did not return it."""
+        return [(self.lists or {}).get(retriever, {}).get(document_id) for document_id in self.document_ids]
 
     def check(self) -> None:
         """Refuse, with a ValueError, columns of unequal length, an id that comes twice, and a score that is none."""
@@ -139,7 +149,9 @@ class TrainingSet:
         if lacking:
             msg = f"The shard {self.folder / name} lacks the column {lacking[0]!r}."
             raise ValueError(msg)
-        return [Row(**row) for row in table.select(SCHEMA.names).to_pylist()]
+        rows = table.select(SCHEMA.names).to_pylist()
+        lists = table.column(LISTS.name).to_pylist() if LISTS.name in table.column_names else [None] * len(rows)
+        return [Row(**row, lists=_as_dicts(each)) for row, each in zip(rows, lists, strict=True)]
 
     def write_shard(self, name: str, rows: Iterable[Row]) -> None:
         """Write a shard in one step; a row that breaks the contract is a ValueError."""
@@ -255,5 +267,19 @@ def write_shard(file: Path, rows: Iterable[Row]) -> None:
     rows = list(rows)
     for row in rows:
         row.check()
+    schema = SCHEMA.append(LISTS) if any(row.lists is not None for row in rows) else SCHEMA
     with written(file) as unfinished:
-        parquet.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA), unfinished)
+        columns = [asdict(row) | {LISTS.name: _as_pairs(row.lists)} for row in rows]
+        parquet.write_table(pa.Table.from_pylist(columns, schema=schema), unfinished)
+
+
+def _as_pairs(lists: dict[str, dict[str, float]] | None) -> list[tuple[str, list[dict[str, Any]]]] | None:
+    """The lists of a row as Arrow's map wants them."""
+    if lists is None:
+        return None
+    return [(name, [{"id": key, "score": score} for key, score in ranked.items()]) for name, ranked in lists.items()]
+
+
+def _as_dicts(pairs: list[tuple[str, list[dict[str, Any]]]] | None) -> dict[str, dict[str, float]] | None:
+    """The lists of a row as they were before `_as_pairs`."""
+    return None if pairs is None else {name: {one["id"]: one["score"] for one in ranked} for name, ranked in pairs}

@@ -33,16 +33,16 @@ LATENCY_QUERIES = 60
 @dataclass(frozen=True)
 class System:
     """
-    A query encoder under test.
+    A query encoder under test, or a whole retrieval.
 
     :param name: Its name in tables and pictures.
-    :param encode: Texts -> vectors, `[texts, dim]`.
+    :param encode: Texts -> vectors, `[texts, dim]`; of a whole retrieval what it finds.
     :param layers: How many layers it has, 0 for a token table.
     :param training_seconds: What it cost to train; None if it was not trained here.
     """
 
     name: str
-    encode: Callable[[list[str]], np.ndarray]
+    encode: Callable[[list[str]], Any]
     layers: int
     training_seconds: float | None = None
 
@@ -170,7 +170,7 @@ def wins_and_losses(
     texts = dict(zip(index.ids, index.texts, strict=True))
 
     def first(system: Measured, query_id: str) -> str:
-        return next((texts[document] for document in ranking(system.run.get(query_id, {}))), "")
+        return next((texts.get(document, "") for document in ranking(system.run.get(query_id, {}))), "")
 
     def row(number: int) -> dict[str, Any]:
         query_id = student.quality.query_ids[number]

@@ -1,6 +1,7 @@
 """A result folder, the same for every job: models, what was measured of them, and how they came to be."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ class Evidence:
 
     :param index: Holds the texts of the documents that are judged or found.
     :param reference: The system that the student is compared with.
+    :param title: Of the report; empty takes that of a query encoder.
+    :param curve: Weight of the second of two retrievers -> the main measure.
     """
 
     measured: dict[str, Measured]
@@ -43,6 +46,8 @@ class Evidence:
     qrels: Qrels
     seed: int = 0
     reference: str = "teacher"
+    title: str = ""
+    curve: Sequence[tuple[float, float]] = ()
 
     def figures(self) -> dict[str, Any]:
         """What `metrics.json` says of every system, see docs/metrics.md."""
@@ -52,7 +57,7 @@ class Evidence:
         """The report, as HTML."""
         student, reference = list(self.measured.values())[-1], self.measured[self.reference]
         examples = wins_and_losses(student, reference, self.queries, self.qrels, self.index)
-        return write_report(self.measured, figures, examples, facts, history, self.reference)
+        return write_report(self.measured, figures, examples, facts, history, self.reference, self.title, self.curve)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Result:
     :param card: None where no model was trained.
     :param dev: What exports will be judged on.
     :param files: Other JSON files: name -> content.
+    :param folders: Name -> a folder that is copied.
     """
 
     evidence: Evidence
@@ -92,6 +98,7 @@ class Result:
     card: Card | None = None
     dev: DevSet | None = None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
 
 
 def prove(output: Path, measure: Callable[[], Result]) -> dict[str, Any]:
@@ -184,6 +191,8 @@ def _write(output: Path, result: Result) -> None:
             save_model(folder / place, model, texts, figures["provenance"])
         for name, content in result.files.items():
             write_json(folder / name, content)
+        for name, source in result.folders.items():
+            shutil.copytree(source, folder / name)
         write_json(folder / METRICS, figures)
         if result.dev is not None:
             write_dev_set(folder, result.dev)

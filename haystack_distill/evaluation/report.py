@@ -32,6 +32,8 @@ def write_report(
     facts: dict[str, str],
     history: Sequence[dict[str, float]] = (),
     reference: str = "teacher",
+    title: str = "",
+    curve: Sequence[tuple[float, float]] = (),
 ) -> str:
     """
     Render the report.
@@ -41,24 +43,29 @@ def write_report(
     :param facts: What was trained on what, label -> text.
     :param history: The dev measure by epoch, of the student's training; epoch 0 is the student before training.
     :param reference: Which of the systems the student is compared with.
+    :param title: Of a report about one system, the last; empty where query encoders are compared.
+    :param curve: Weight of the second of two retrievers -> the main measure.
     :returns: HTML without any reference to another file.
     """
     rows = [_row(system, metrics, measured[reference]) for system in measured.values()]
+    if title:
+        rows = [row | {"is_student": row is rows[-1]} for row in rows]
+    what = "retrieval" if title else "query encoder"
     students = [row for row in rows if row["is_student"]]
-    if len(students) > 1:
-        title = f"{len(students)} students against the same index"
-    else:
-        title = f"{rows[-1]['label']} against the same index" if reference == "teacher" else "The distilled retriever"
+    title = title or _title(students, reference)
     latencies = len({system.system.layers for system in measured.values()}) > 1
     pictures = [_picture("quality", len(rows), lambda axes: _quality(axes, rows, metrics[reference][MAIN.key]))]
     if latencies:
         pictures.append(_picture("latency", len(rows), lambda axes: _latency(axes, rows)))
+    if curve:
+        pictures.append(_picture("weight", 4, lambda axes: _weights(axes, curve, list(measured)[1])))
     return _template().render(
         headings=HEADINGS,
         main=MAIN.heading,
         rows=rows,
         students=students,
         title=title,
+        what=what,
         reference="teacher" if reference == "teacher" else f"{reference} retriever",
         metrics=metrics,
         examples=examples,
@@ -67,6 +74,12 @@ def write_report(
         pictures=pictures,
         learning=_picture("learning", 4, lambda axes: _learning(axes, history)) if len(history) > 1 else None,
     )
+
+
+def _title(students: list[dict[str, Any]], reference: str) -> str:
+    if len(students) > 1:
+        return f"{len(students)} students against the same index"
+    return f"{students[-1]['label']} against the same index" if reference == "teacher" else "The distilled retriever"
 
 
 def _template() -> jinja2.Template:
@@ -122,6 +135,13 @@ def _latency(axes: Axes, rows: list[dict[str, Any]]) -> None:
         axes.text(milliseconds + slowest / 40, place, said, va="center")
     axes.set_xlim(0, 1.2 * slowest)
     axes.set_xlabel("milliseconds a query")
+
+
+def _weights(axes: Axes, curve: Sequence[tuple[float, float]], name: str) -> None:
+    axes.plot(*zip(*curve, strict=True), color=ACCENT)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"weight of {name}")
+    axes.set_ylabel(MAIN.heading)
 
 
 def _learning(axes: Axes, history: Sequence[dict[str, float]]) -> None:

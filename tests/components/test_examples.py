@@ -18,12 +18,20 @@ import haystack_distill
 from haystack_distill.data.training_set import Row, TrainingSet, write_training_set
 from haystack_distill.evaluation.switching import Serving, write_pointer
 from haystack_distill.files.layout import PROVENANCE
+from haystack_distill.fusion.model import Fusion, Retriever
 from haystack_distill.students.token_table import make_token_table
 from tests.chat_server import chatting
 from tests.conftest import sentences, write_beir
 
 COMPONENTS = sorted(name for name in haystack_distill.__all__ if name[0].isupper())
 BLOCK = re.compile(r"^```python\n(.+?)^```", re.MULTILINE | re.DOTALL)
+
+
+ENDS = {
+    "keyword": ((8.0, 2.0), (4.0, 2.0), 0.0, 20.0),
+    "dense": ((0.6, 0.2), (0.2, 0.2), -0.5, 1.0),
+}
+"""First and last scores of two retrievers, the lowest and the highest."""
 
 
 def example_of(name: str) -> str:
@@ -57,6 +65,9 @@ def workshop(bert, teacher, passages, tmp_path_factory) -> Path:
     make_token_table(teacher).save(str(folder / "models" / "minilm-table"), create_model_card=False)
     asked = {f"{key}-{n}": text.split(". ")[n] for key, text in list(passages.items())[:24] for n in (0, 1)}
     write_lines(folder / "questions.jsonl", [{"_id": key, "text": text} for key, text in asked.items()])
+    fusion = Fusion("min-max", 100, tuple(Retriever(name, 0.5, True, *ends) for name, ends in ENDS.items()))
+    (folder / "models" / "hybrid").mkdir()
+    (folder / "models" / "hybrid" / "fusion.json").write_text(json.dumps(fusion.content()))
     turned = {f"q{n}": " ".join(reversed(text.split()[:8])) for n, text in enumerate(passages.values())}
     qrels = {split: {f"q{n}": f"d{n}" for n in range(30)} for split in ("dev", "test")}
     write_beir(folder / "questions", passages, turned, qrels)
@@ -131,6 +142,8 @@ def test_the_example_runs(name, places, documents, place):
     names: dict[str, Any] = {
         **places,
         "documents": scored if name == "ReplySelector" else documents,
+        "keyword_documents": [Document(id="a", content="Yes.", score=9.0), Document(id="b", content="No.", score=3.0)],
+        "dense_documents": scored,
         "messages": [ChatMessage.from_user("Do you like jazz?")],
     }
     if 'run(training_set="training_set")' in code:
@@ -151,7 +164,10 @@ CHECKS = {
     "CurrentRetriever": lambda names: len(names["documents"]) == 10,
     "DialogueQuery": lambda names: "jazz" in names["query"],
     "DistillationLoop": lambda _: Path("models/minilm-dkrr/rounds.json").is_file(),
+    "DistilledHybridRetriever": lambda names: names["documents"][0].meta["retriever_scores"].keys() <= ENDS.keys(),
+    "DistilledJoiner": lambda names: [document.id for document in names["documents"]] == ["a", "b"],
     "DistilledRetriever": lambda names: len(names["documents"]) == 5,
+    "FusionDistiller": lambda names: sum(names["result"]["metrics"]["weights"].values()) == pytest.approx(1),
     "GenerativeAugmenter": lambda names: names["result"]["summary"]["kept"] > 0,
     "IndexSwitcher": lambda names: names["result"]["pointer"] == "current.json",
     "KaleAligner": lambda names: names["result"]["metrics"]["share_of_teacher"] > 0,

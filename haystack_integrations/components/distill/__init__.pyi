@@ -2,7 +2,10 @@
 from .current_retriever import CurrentRetriever as CurrentRetriever
 from .dialogue_query import DialogueQuery as DialogueQuery
 from .distillation_loop import DistillationLoop as DistillationLoop
+from .distilled_hybrid_retriever import DistilledHybridRetriever as DistilledHybridRetriever
+from .distilled_joiner import DistilledJoiner as DistilledJoiner
 from .distilled_retriever import DistilledRetriever as DistilledRetriever
+from .fusion_distiller import FusionDistiller as FusionDistiller
 from .generative_augmenter import GenerativeAugmenter as GenerativeAugmenter
 from .index_switcher import IndexSwitcher as IndexSwitcher
 from .kale_aligner import KaleAligner as KaleAligner

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from haystack import default_from_dict, default_to_dict
 from haystack.core.component import Component
-from haystack.core.serialization import component_to_dict
+from haystack.core.serialization import component_from_dict, component_to_dict, import_class_by_name
 from haystack.utils import serialize_callable
 
 from haystack_integrations.components.distill.stores.known import kind_named
@@ -29,13 +29,27 @@ class Serialisable:
 
         :param data: What `to_dict` returned, perhaps through YAML; it is left as it is.
         """
-        return default_from_dict(cls, deepcopy(data))  # some components of Haystack change what they are made from
+        data = deepcopy(data)  # some components of Haystack change what they are made from
+        parameters = data.get("init_parameters", {})
+        data["init_parameters"] = {name: _restored(value) for name, value in parameters.items()}
+        return default_from_dict(cls, data)
+
+
+def _restored(value: Any) -> Any:
+    """Named components, which `default_from_dict` leaves as they are."""
+    if not (
+        isinstance(value, dict) and value and all(isinstance(one, dict) and "type" in one for one in value.values())
+    ):
+        return value
+    return {name: component_from_dict(import_class_by_name(one["type"]), one, name) for name, one in value.items()}
 
 
 def _plain(value: Any, name: str) -> Any:
     """What `default_to_dict` leaves as it is: a component may lack `to_dict`, and functions have names."""
     if isinstance(value, Component):
         return component_to_dict(value, name)
+    if isinstance(value, dict) and any(isinstance(one, Component) for one in value.values()):
+        return {key: _plain(one, key) for key, one in value.items()}
     return serialize_callable(value) if callable(value) else value
 
 

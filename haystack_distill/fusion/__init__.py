@@ -1,0 +1,1 @@
+"""Several retrievers in, one ranking out: a teacher says how much each of them counts."""

@@ -1,0 +1,81 @@
+"""Several named retrievers of Haystack, asked for the same query."""
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from haystack import Document
+
+from haystack_distill.evaluation.measures import MEASURES
+from haystack_distill.fusion.baselines import BASELINES, FITTED
+
+TAKEN = {FITTED, *BASELINES, *(measure.key for measure in MEASURES)}
+"""Names that stand for something else in the figures."""
+
+
+def check_named(retrievers: Mapping[str, Any]) -> None:
+    """
+    Refuse what is no set of named text retrievers.
+
+    :raises ValueError: If there are fewer than two, a name is taken, or one searches with a vector.
+    """
+    if len(retrievers) < 2:
+        msg = f"A hybrid joins at least two retrievers, and {len(retrievers)} came: give name -> retriever."
+        raise ValueError(msg)
+    for name, retriever in retrievers.items():
+        if not name.isidentifier() or name in TAKEN:
+            msg = (
+                f"{name!r} can't name a retriever: take letters, digits and _, and none of {', '.join(sorted(TAKEN))}."
+            )
+            raise ValueError(msg)
+        sockets = getattr(retriever, "__haystack_input__", None)
+        if sockets is None or "query" not in sockets._sockets_dict:
+            msg = (
+                f"The retriever {name!r}, a {type(retriever).__name__}, takes no query text: put an embedding "
+                "retriever into a DistilledRetriever with its query encoder."
+            )
+            raise ValueError(msg)
+
+
+def search(retriever: Any, query: str, top_k: int, filters: dict[str, Any] | None = None) -> list[Document]:
+    """What one retriever finds, `top_k` documents at most."""
+    documents: list[Document] = retriever.run(query=query, **_options(retriever, top_k, filters))["documents"]
+    return documents[:top_k]
+
+
+def search_all(
+    retrievers: Mapping[str, Any], query: str, top_k: int, filters: dict[str, Any] | None, pool: ThreadPoolExecutor
+) -> dict[str, list[Document]]:
+    """What each finds, all at once."""
+    begun = {name: pool.submit(search, one, query, top_k, filters) for name, one in retrievers.items()}
+    return {name: each.result() for name, each in begun.items()}
+
+
+async def search_all_async(
+    retrievers: Mapping[str, Any], query: str, top_k: int, filters: dict[str, Any] | None
+) -> dict[str, list[Document]]:
+    """What each finds, all at once, without blocking the event loop."""
+
+    async def one(retriever: Any) -> list[Document]:
+        if not hasattr(retriever, "run_async"):
+            return await asyncio.to_thread(search, retriever, query, top_k, filters)
+        found = await retriever.run_async(query=query, **_options(retriever, top_k, filters))
+        return list(found["documents"][:top_k])
+
+    found = await asyncio.gather(*(one(retriever) for retriever in retrievers.values()))
+    return dict(zip(retrievers, found, strict=True))
+
+
+def ranked(documents: list[Document]) -> dict[str, float]:
+    """Document id -> score, the best first; a document that comes twice counts where it comes first."""
+    scores: dict[str, Any] = {}
+    for document in documents:
+        scores.setdefault(document.id, document.score)
+    return scores
+
+
+def _options(retriever: Any, top_k: int, filters: dict[str, Any] | None) -> dict[str, Any]:
+    sockets = retriever.__haystack_input__._sockets_dict
+    options: dict[str, Any] = {"top_k": top_k} if "top_k" in sockets else {}
+    return options if filters is None else options | {"filters": filters}
