@@ -35,6 +35,7 @@ from haystack_distill.teachers.heads import select_heads
 from haystack_distill.teachers.in_context import head_examples
 from haystack_distill.teachers.labelling import label, one_after_the_other
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
+from haystack_distill.teachers.prompt_encoding import MAX_PASSAGE_TOKENS
 from haystack_distill.teachers.prompts import ANSWER, UnscorableError
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates, Teacher
@@ -113,15 +114,16 @@ class NamedReader:
 
     :param name: Folder, hub name or GGUF file.
     :param dtype: `float32`, `bfloat16` or None for the default.
+    :param passage_tokens: How much of a passage it reads.
     """
 
-    def __init__(self, name: str, dtype: str | None = None) -> None:
-        self.name, self.dtype, self.short = name, dtype, Path(name).name
+    def __init__(self, name: str, dtype: str | None = None, passage_tokens: int = MAX_PASSAGE_TOKENS) -> None:
+        self.name, self.dtype, self.short, self.passage_tokens = name, dtype, Path(name).name, passage_tokens
 
     @cached_property
     def loaded(self) -> Any:
         """The reader."""
-        return load_reader(self.name, dtype=self.dtype)
+        return load_reader(self.name, dtype=self.dtype, max_passage_tokens=self.passage_tokens)
 
     def identity(self, signal: str) -> dict[str, Any]:
         """What scores of a signal depend on besides their rows."""

@@ -7,7 +7,7 @@ Every system that a team would compare, on every corpus: one row a system.
 
 Systems: BM25; the encoder that made the index, and the same trained but uncut; plain cuts; students; KALE as published
 and on our text (`benchmarks.retrieval_systems`); a reader that orders the encoder's first 16, where one is given; and
-BM25 joined with each of them (`benchmarks.fusion`): `+rrf` and `+dbsf` as Haystack's `DocumentJoiner` does it with 100
+BM25 joined with each of them (`benchmarks.joining`): `+rrf` and `+dbsf` as Haystack's `DocumentJoiner` does it with 100
 candidates a side, `+convex` with one weight that is fitted on dev, and `+oracle` with the best weight on test, which
 nobody has. A corpus without dev has no `+convex`; one without train has no rows of train queries.
 

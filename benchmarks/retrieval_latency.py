@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.fusion import FUSIONS, Candidates
+from benchmarks.joining import FUSIONS, Candidates
 from benchmarks.retrieval_rows import Rows
 from benchmarks.retrieval_systems import Bench, System
 from haystack_distill.evaluation.dev_set import read_dev_set

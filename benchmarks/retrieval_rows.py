@@ -10,7 +10,7 @@ from haystack_distill.files.journal import Journal
 
 def row_code() -> str:
     """The sources that a row depends on."""
-    names = ("fusion", "kale", "retrieval_systems", "retrieval_rows")
+    names = ("joining", "kale", "retrieval_systems", "retrieval_rows")
     return digest([CODE, *(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in names)])
 
 

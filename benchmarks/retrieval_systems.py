@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 import haystack_distill
 from benchmarks.common import CachedTeacher, open_corpus, queries_to_align
-from benchmarks.fusion import FUSIONS, Candidates, best_weight
+from benchmarks.joining import FUSIONS, Candidates, best_weight
 from benchmarks.kale import published_settings
 from benchmarks.labels import NamedReader, labelled
 from haystack_distill.align.job import KaleSettings, align

@@ -18,6 +18,7 @@ from haystack_distill.cli.compare_replies import compare_replies
 from haystack_distill.cli.distill import distill
 from haystack_distill.cli.evaluate import evaluate
 from haystack_distill.cli.export import export
+from haystack_distill.cli.fuse import fuse
 from haystack_distill.cli.heads import heads
 from haystack_distill.cli.label import label
 from haystack_distill.cli.reindex import reindex
@@ -26,7 +27,7 @@ from haystack_distill.cli.run import run
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for panel, commands in {
     "Data: what is learnt from": (augment, label, heads),
-    "Models: made and measured": (align, distill, evaluate, compare_replies),
+    "Models: made and measured": (align, distill, fuse, evaluate, compare_replies),
     "Use: what was made serves": (export, run, reindex),
 }.items():
     for command in commands:

@@ -5,6 +5,7 @@ from typing import Any
 
 from haystack_distill.data.questions import Question
 from haystack_distill.data.training_set import Row
+from haystack_distill.fusion.fitting import first_in_turn
 from haystack_distill.fusion.model import better_first
 from haystack_integrations.components.distill.parts.searching import ranked, search
 
@@ -54,9 +55,7 @@ class FusionCandidates:
         for name, each in lists.items():
             better_first(name, each, True)
         readable = [[one.id for one in documents if (one.content or "").strip()] for documents in found.values()]
-        # In turn, so that a teacher that is biased by position favours no retriever.
-        first = [each[place] for place in range(self.count) for each in readable if place < len(each)]
-        chosen = list(dict.fromkeys(first))
+        chosen = first_in_turn(readable, self.count)
         grades = [question.judged.get(key, 0) for key in chosen] if question.judged else None
         return Row(
             query_id=question.id,
