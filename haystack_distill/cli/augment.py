@@ -27,14 +27,12 @@ def augment(
     ] = None,
     history: Annotated[int, typer.Option(help="The most turns of a context.")] = 20,
     retriever: Annotated[
-        str | None,
-        filters(help="For questions: an encoder that must find their document, or bm25."),
+        str | None, filters(help="For questions: an encoder that must find their document, or bm25.")
     ] = None,
     keep_likeliest: Annotated[float | None, filters(help="The share of texts that stay, by likelihood.")] = None,
     without: Annotated[list[str] | None, filters(help="A filter to leave out; can be given again.")] = None,
     api_base_url: Annotated[
-        str | None,
-        server(help="The URL of an OpenAI-compatible server that has the model."),
+        str | None, server(help="The URL of an OpenAI-compatible server that has the model.")
     ] = None,
     concurrency: Annotated[int, server(help="Calls at the same time.")] = 8,
     requests_per_minute: Annotated[float | None, server(help="The most calls a minute.")] = None,

@@ -108,16 +108,9 @@ def _check_enough(folder: Path, batch_size: int) -> None:
 
 
 def _table(rounds: list[dict[str, Any]]) -> Any:
-    columns = (
-        "round",
-        "dev\nbefore",
-        "dev\nafter",
-        "nDCG@10\nuntouched",
-        "nDCG@10\nafter",
-        "labels as\nthe retriever",
-        "s",
+    table = table_of(
+        "round", "dev\nbefore", "dev\nafter", "nDCG@10\nuntouched", "nDCG@10\nafter", "labels as\nthe retriever", "s"
     )
-    table = table_of(*columns)
     for row in rounds:
         figures = [f"{row[name]:.4f}" for name in ("before", "after", "untouched", "student")]
         table.add_row(

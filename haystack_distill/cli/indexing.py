@@ -72,11 +72,7 @@ def store_similarity(name: str, model: str) -> Any:
 
 
 def loaded_encoder(model: str) -> BiEncoder:
-    """
-    Load the encoder of the documents.
-
-    :raises FileNotFoundError: If there is none of this name.
-    """
+    """Load the encoder of the documents; a FileNotFoundError if there is none of this name."""
     return teacher_of(EmbedderSettings(local_folder(model)), None)
 
 
@@ -91,11 +87,7 @@ def checked_corpus(folder: Path) -> Corpus:
 def index_for(
     corpus: Corpus, store: Path | None, encoder: BiEncoder, model: str, output: Path, progress: bool
 ) -> dict[str, Any]:
-    """
-    The document store that a YAML describes, or one that is made of documents, and what was embedded of them.
-
-    :returns: Init parameters of a component that holds an index.
-    """
+    """Init parameters that name an index: the one that a YAML describes, or one made of documents with their titles."""
     if store is None:
         made = FolderStore(corpus, encoder, model, output, progress, titles=True)
         return {"document_store": made, "meta_fields_to_embed": ["title"], "embedding_separator": " "}
@@ -105,12 +97,7 @@ def index_for(
 
 
 def text_retriever(corpus: Corpus, model: str | None, output: Path, progress: bool) -> Any:
-    """
-    A retriever that searches documents for a text.
-
-    :param model: The encoder: folder or hub name; None searches by words.
-    :param output: What is made, see `FolderStore`.
-    """
+    """A retriever that searches documents for a text: by an encoder, folder or hub name, or by words if it is None."""
     if model is None:
         store = InMemoryDocumentStore()
         store.write_documents([Document(id=key, content=text) for key, text in corpus.documents.items() if text])

@@ -15,21 +15,16 @@ def label(
     reader: Annotated[str, typer.Option(help="The model that labels: folder, hub name or GGUF file.")],
     output: Annotated[Path | None, typer.Option(help="The training set to make, from a BEIR folder.")] = None,
     model: Annotated[
-        str | None,
-        options.candidates(help="The encoder that retrieves candidates; default: BM25."),
+        str | None, options.candidates(help="The encoder that retrieves candidates; default: BM25.")
     ] = None,
     split: Annotated[str, options.candidates(help="Whose queries.")] = "train",
     top_k: Annotated[int, options.candidates(help="Candidates of each query.")] = 8,
     signal: options.Signal = "question",
     heads: options.Heads = None,
-    permutations: Annotated[
-        int,
-        options.teacher(help="For icr and heads: in how many orders passages are read."),
-    ] = 1,
+    permutations: Annotated[int, options.teacher(help="For icr and heads: in how many orders passages are read.")] = 1,
     dtype: options.Dtype = None,
     api_base_url: Annotated[
-        str | None,
-        options.teacher(help="The URL of an OpenAI-compatible server that has the reader."),
+        str | None, options.teacher(help="The URL of an OpenAI-compatible server that has the reader.")
     ] = None,
     workers: Annotated[int, options.running(help="Processes that score, through Ray.")] = 1,
     progress: options.Progress = True,

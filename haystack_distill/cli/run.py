@@ -32,7 +32,8 @@ def run(
             result = loaded.run(**_values(inputs or [], sockets))
         finally:
             loaded.pipeline.close()
-    Console().print_json(json.dumps(result, default=_plain))
+    plain = json.dumps(result, default=lambda value: value.to_dict() if hasattr(value, "to_dict") else str(value))
+    Console().print_json(plain)
 
 
 def _values(inputs: list[str], sockets: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +62,3 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
     if not all(isinstance(kind, type) for kind in kinds):
         return (object,)  # such as Any
     return (*kinds, int) if float in kinds else kinds
-
-
-def _plain(value: Any) -> Any:
-    return value.to_dict() if hasattr(value, "to_dict") else str(value)

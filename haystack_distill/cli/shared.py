@@ -75,11 +75,7 @@ def weights_of(loss: str | None, known: Any) -> dict[str, float] | None:
 
 
 def check_split(folder: Path, split: str) -> None:
-    """
-    Find out before anything is embedded whether a BEIR folder has a split.
-
-    :raises FileNotFoundError: If it has other splits.
-    """
+    """Refuse, with a FileNotFoundError, a split that a BEIR folder lacks, before anything is embedded."""
     splits = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
     if splits and split not in splits:
         msg = f"{folder} has no qrels/{split}.tsv: name one of its splits, {', '.join(splits)}."
@@ -87,12 +83,7 @@ def check_split(folder: Path, split: str) -> None:
 
 
 def scorer_of(reader: str, signal: str, api_base_url: str | None = None, **settings: Any) -> Any:
-    """
-    The scorer of a signal.
-
-    :param settings: As the scorer calls them; `heads` and `permutations` are those of attention.
-    :raises ValueError: If a server is asked for attention.
-    """
+    """The scorer of a signal, with settings as it calls them; a ValueError if a server is asked for attention."""
     from haystack_distill.teachers.signals import ATTENTION, SIGNALS
     from haystack_integrations.components.distill.teacher_attention_scorer import TeacherAttentionScorer
     from haystack_integrations.components.distill.teacher_likelihood_scorer import TeacherLikelihoodScorer

@@ -34,16 +34,7 @@ NEGATIVES = 7
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """
-    What is to be learnt and how.
-
-    :param update: `query`: the index stays as it is; `both`: documents move too and must be embedded again.
-    :param loss: Loss name -> weight, of `kl`, `listwise`, `margin_mse`, `emdr2` and `contrastive`.
-    :param teacher_temperature: Divides the teacher's scores; `entropy` sets it from `target_entropy`.
-    :param target_entropy: Mean entropy of the teacher's distributions, as a share of the largest possible.
-    :param student_temperature: Divides the student's scores, for vectors of length 1.
-    :param passages: Candidates of each query that are used; None uses all.
-    """
+    """What is to be learnt and how: the settings that `RetrieverDistiller` explains."""
 
     update: str = "query"
     loss: Mapping[str, float] = field(default_factory=lambda: {"listwise": 1.0})
@@ -94,14 +85,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Distilled:
-    """
-    A trained student and how it came to be.
-
-    :param queries: How many queries it learnt from.
-    :param skipped: Why rows were left out -> how many.
-    :param left_out: How many queries of `train` and of `dev` were left out because dev or test asks the same.
-    :param teacher_temperature: What the teacher's scores were divided by.
-    """
+    """A trained student and how it came to be; for `left_out` see `Material`, for `skipped` `Targets`."""
 
     student: SentenceTransformer
     before: float
@@ -154,11 +138,7 @@ def material_of(
     dev: Dev | None,
     test: Iterable[str],
 ) -> Material:
-    """
-    Choose what is learnt and what is selected on, and check all that can be checked before the work begins.
-
-    :raises ValueError: See `distill`.
-    """
+    """Choose what is learnt and selected on, see `distill`, and check all that can be before the work begins."""
     rows = list(training_set.labelled())
     everything = targets_of(rows, index.ids, settings.passages)
     vectors = student_vectors(student, everything.queries)
@@ -209,7 +189,10 @@ def train_on(
     checkpoints = workspace / "checkpoints"
     claim(workspace, material.run, checkpoints.glob("*"))
     targets, dev, moving = material.targets, material.dev, settings.update == "both"
-    temperature = _temperature(targets, settings)
+    temperature = settings.teacher_temperature
+    if temperature == "entropy":
+        temperature = entropy_temperature(targets.scores, settings.target_entropy)
+    temperature = float(temperature)
     loss = RetrieverLoss(
         student,
         settings.loss,
@@ -260,12 +243,6 @@ def _check_enough(queries: int, settings: DistillationSettings) -> None:
             "more queries, or a smaller batch_size."
         )
         raise ValueError(msg)
-
-
-def _temperature(targets: Targets, settings: DistillationSettings) -> float:
-    if settings.teacher_temperature == "entropy":
-        return entropy_temperature(targets.scores, settings.target_entropy)
-    return float(settings.teacher_temperature)
 
 
 def _mean_length(vectors: np.ndarray) -> float:

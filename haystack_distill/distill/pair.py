@@ -3,16 +3,7 @@ Asymmetric dual encoders: a shallow query and a deeper document encoder, cut fro
 
 The KALE paper's other half (arXiv 2304.01016, section 3): queries are encoded while somebody waits and documents once,
 so depth is taken from the query side. Unlike an alignment this moves the document vectors, so the index must be made
-anew.
-
-```python
-from haystack_distill.distill.pair import AsymmetricSettings, rows_of_training_set, save_pair, train_asymmetric
-
-rows = rows_of_training_set(TrainingSet.open("training_set"))
-settings = AsymmetricSettings(query_layers=2, document_layers=6)
-pair = train_asymmetric(teacher, rows, settings, Path("work"), index, dev_queries, dev_qrels)
-save_pair(pair, "models/2-and-6")  # models/2-and-6/query and models/2-and-6/document
-```
+anew. docs/asymmetric.md has an example.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -26,11 +17,7 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill.data.beir import BeirFolder, Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.training_set import TrainingSet
-from haystack_distill.distill.pair_training import (
-    AsymmetricTraining,
-    routed,
-    train_routes,
-)
+from haystack_distill.distill.pair_training import AsymmetricTraining, routed, train_routes
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator, ReembeddingEvaluator
 from haystack_distill.evaluation.proof import index_facts, save_model
 from haystack_distill.evaluation.quality import Quality, measure, search
@@ -65,10 +52,8 @@ class AsymmetricSettings:
 @dataclass(frozen=True)
 class AsymmetricPair:
     """
-    Two plain encoders of one vector space.
+    Two plain encoders of one vector space, each with its own prompt and normalisation.
 
-    :param query_model: Embeds queries; applies its own prompt and normalisation.
-    :param document_model: Embeds documents; applies its own as well.
     :param summary: `layers` (of each side, by their numbers in the teacher), `rows`, `seconds`, `history`, `settings`,
         and `index`, against which a store is checked.
     """
@@ -107,12 +92,7 @@ def rows_of_training_set(training_set: TrainingSet, *, negatives: bool = True) -
 
 
 def rows_of_qrels(data: BeirFolder, split: str = "train") -> Dataset:
-    """
-    Training rows from judgments: one for each relevant passage.
-
-    :returns: `query` and `positive`.
-    :raises ValueError: If nothing is judged.
-    """
+    """Training rows from judgments: `query` and `positive`, a row a relevant passage; a ValueError if there is none."""
     judged = data.qrels.get(split, {})
     rows = [
         {"query": data.queries[query_id], "positive": data.documents[document]}

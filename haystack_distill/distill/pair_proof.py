@@ -19,7 +19,16 @@ from haystack_distill.distill.targets import held_out, targets_of
 from haystack_distill.evaluation.comparison import measure_move, student_system, teacher_system
 from haystack_distill.evaluation.held_out import Asked, Dev, splits_of
 from haystack_distill.evaluation.measures import headline
-from haystack_distill.evaluation.proof import UNTOUCHED, Card, Evidence, Result, finished, left_out_fact, prove
+from haystack_distill.evaluation.proof import (
+    UNTOUCHED,
+    Card,
+    Evidence,
+    Result,
+    finished,
+    left_out_fact,
+    prove,
+    recommendation_fact,
+)
 from haystack_distill.evaluation.quality import measure, search
 from haystack_distill.files.runs import fingerprint
 from haystack_distill.students.bi_encoder import BiEncoder
@@ -40,12 +49,8 @@ def train_and_prove_pair(
     """
     Train a query and a document encoder on the teacher's favourites and write both with their proof into a new folder.
 
-    :param encoder: The encoder they are cut from, with the settings of the index.
-    :param output: The folder to make: `query` and `document` are plain encoders in it.
-    :param workspace: See `running`.
-    :param judged: See `distill_and_prove`.
-    :returns: The content of `metrics.json`, see docs/metrics.md.
-    :raises ValueError: See `train_asymmetric`.
+    What they are cut from is the encoder with the settings of its index. For the rest see `distill_and_prove` and
+    `train_asymmetric`.
     """
     seed = settings.training.seed
     dev, test = splits_of(judged, index)
@@ -118,7 +123,7 @@ def _on_dev(
 def _facts(figures: dict[str, Any]) -> dict[str, str]:
     made = figures["provenance"]
     return {
-        "Recommendation": "use it" if figures["recommended"] == "student" else "stay with the untouched one",
+        "Recommendation": recommendation_fact(figures),
         "Trained": made["trained"],
         "Layers": f"{made['layers']['query']} of queries, {made['layers']['document']} of documents",
         "To be embedded again": figures["embed_again"],

@@ -22,7 +22,7 @@ from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.evaluators import ReembeddingEvaluator
 from haystack_distill.files.precision import bf16_is_fast
 from haystack_distill.files.processes import process_count
-from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
+from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer, shared_batches
 
 ROUTES = {"query": "query", "positive": "document", "negative": "document"}
 """Column of the training rows -> the encoder that reads it."""
@@ -51,20 +51,12 @@ class AsymmetricTraining:
 
 
 def similarity_function(similarity: str) -> Any:
-    """
-    The similarity of sentence-transformers by which an index ranks.
-
-    :param similarity: `cosine`, `dot_product`, or `euclidean`, which ranks vectors of length 1 as their dot product.
-    """
+    """How an index ranks, for sentence-transformers; `euclidean` ranks vectors of length 1 as the dot product does."""
     return cos_sim if similarity == "cosine" else dot_score
 
 
 def routed(query: SentenceTransformer, document: SentenceTransformer, prompts: dict[str, str]) -> SentenceTransformer:
-    """
-    Join two encoders; they go on sharing their modules with the joined model.
-
-    :param prompts: The prefix of `query` and of `document`.
-    """
+    """Join two encoders, which still share their modules with it; `prompts` has the prefixes of both sides."""
     sides: tuple[Any, Any] = (query, document)
     router = Router.for_query_document(query_modules=list(sides[0]), document_modules=list(sides[1]))
     return SentenceTransformer(modules=[router], device=str(query.device), prompts=prompts)
@@ -111,13 +103,9 @@ def _arguments(
     prompts = {column: prompt for column, task in columns.items() if (prompt := student.prompts.get(task))}
     return SentenceTransformerTrainingArguments(
         **common_arguments(student, checkpoints, settings.seed, progress),
+        **shared_batches(settings.batch_size),
         num_train_epochs=settings.epochs,
-        # Each process takes its part of the same batch: more processes give the same optimisation, sooner.
-        per_device_train_batch_size=settings.batch_size,
-        accelerator_config={"split_batches": True},
         dataloader_drop_last=len(rows) >= settings.batch_size,
-        ddp_find_unused_parameters=False,
-        ddp_static_graph=True,  # the routes run one after the other, each with the other's weights unused
         batch_sampler=BatchSamplers.NO_DUPLICATES,  # another question's positive may be this one's too
         router_mapping=columns,
         prompts=prompts or None,

@@ -22,6 +22,7 @@ from haystack_distill.evaluation.proof import (
     index_facts,
     left_out_fact,
     prove,
+    recommendation_fact,
 )
 from haystack_distill.files.layout import PROVENANCE
 from haystack_distill.files.runs import fingerprint
@@ -50,7 +51,6 @@ def distill_and_prove(
     :param judged: A BEIR folder whose dev split is selected on and whose test split the proof is about, as far as it
         has them; without, both are held-out queries of the training set, judged by the teacher's favourite.
     :returns: The content of `metrics.json`, see docs/metrics.md.
-    :raises FileNotFoundError: If a path is missing.
     :raises ValueError: See `distill`.
     """
     dev, test = splits_of(judged, index)
@@ -142,9 +142,7 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
     skipped = "; ".join(f"{reason}: {count}" for reason, count in made["skipped"].items()) or "none"
     dev = figures["dev"]
     return {
-        "Recommendation": "use it"
-        if figures["recommended"] == "student"
-        else "stay with the untouched one: it is no better on dev",
+        "Recommendation": recommendation_fact(figures),
         "Dev nDCG@10": f"{dev['before']:.4f} before, {dev['after']:.4f} after",
         "Trained": made["trained"],
         "Teacher": ", ".join(f"{name}: {value}" for name, value in teacher.items()),

@@ -113,13 +113,7 @@ def _elsewhere(row: Row, place: dict[str, int]) -> str:
 
 
 def check_same_vectors(rows: list[Row], similarity: str, index: IndexView, vectors: dict[str, np.ndarray]) -> None:
-    """
-    Make sure that student, index and training set are about the same vectors.
-
-    :param rows: The labelled rows of the training set.
-    :param similarity: What their `retriever_scores` are.
-    :raises ValueError: If they are not.
-    """
+    """Refuse, with a ValueError, a student, an index and labelled rows that are not about the same vectors."""
     dim = len(next(iter(vectors.values())))
     if dim != index.dim:
         msg = f"The student makes vectors of {dim} dimensions and the index has {index.dim}: it was made for another."

@@ -13,7 +13,7 @@ from haystack_distill.files.precision import bf16_is_fast
 from haystack_distill.losses.retriever import RetrieverLoss
 from haystack_distill.students.token_table import is_table
 from haystack_distill.training.adapters import adapted
-from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
+from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer, shared_batches
 
 FULL_RATE, LORA_RATE, TABLE_RATE = 2e-5, 2e-4, 1e-3
 """Peak learning rates: where all weights of layers move, where adapters do, where the rows of a token table do."""
@@ -21,13 +21,7 @@ FULL_RATE, LORA_RATE, TABLE_RATE = 2e-5, 2e-4, 1e-3
 
 @dataclass(frozen=True)
 class RetrieverTraining:
-    """
-    How a retriever is trained. None stands for what suits the student.
-
-    :param batch_size: Queries a step, over all processes.
-    :param learning_rate: Peak rate, after a warm-up over a tenth of the steps, falling linearly to 0.
-    :param lora_rank: 0 moves all weights; above 0 only LoRA adapters of this rank, which are merged at the end.
-    """
+    """How a retriever is trained: the settings that `RetrieverDistiller` explains. None is what suits the student."""
 
     epochs: int = 4
     batch_size: int = 32
@@ -78,13 +72,9 @@ def _arguments(
     table = is_table(student)
     return SentenceTransformerTrainingArguments(
         **common_arguments(student, checkpoints, settings.seed, progress),
+        **shared_batches(settings.batch_size),
         num_train_epochs=settings.epochs,
-        # Each process takes its part of the same batch: more processes give the same optimisation, sooner.
-        per_device_train_batch_size=settings.batch_size,
-        accelerator_config={"split_batches": True},
         dataloader_drop_last=True,
-        ddp_find_unused_parameters=False,
-        ddp_static_graph=True,  # poolers that nobody asks for have no gradient
         learning_rate=settings.learning_rate
         or (TABLE_RATE if table else LORA_RATE if settings.lora_rank else FULL_RATE),
         warmup_steps=0.1,

@@ -35,7 +35,6 @@ class System:
     """
     A query encoder under test, or a whole retrieval.
 
-    :param name: Its name in tables and pictures.
     :param encode: Texts -> vectors, `[texts, dim]`; of a whole retrieval what it finds.
     :param layers: How many layers it has, 0 for a token table.
     :param training_seconds: What it cost to train; None if it was not trained here.
@@ -49,11 +48,7 @@ class System:
 
 @dataclass(frozen=True)
 class Measured:
-    """
-    What was measured of a system.
-
-    :param encode_ms: Median milliseconds to encode one query.
-    """
+    """What was measured of a system; `encode_ms` is the median of milliseconds to encode one query."""
 
     system: System
     quality: Quality
@@ -99,11 +94,7 @@ def teacher_system(teacher: BiEncoder) -> System:
 
 
 def run_of(system: System, index: IndexView, queries: dict[str, str], qrels: Qrels) -> Run:
-    """
-    What a system finds for the judged queries.
-
-    :returns: The run; a query that is a document of the index is not in its own (see `own_rows`).
-    """
+    """What a system finds for the judged queries; a query that is a document of the index does not find itself."""
     vectors = np.asarray(system.encode([queries[query_id] for query_id in qrels]))
     return search(index, list(qrels), vectors, own=own_rows(index, queries, qrels))
 
@@ -123,11 +114,7 @@ def measure_all(systems: list[System], index: IndexView, queries: dict[str, str]
 def measure_move(
     before: System, after: System, index: IndexView, moved: IndexView, queries: dict[str, str], qrels: Qrels
 ) -> dict[str, Measured]:
-    """
-    Measure a retriever and what became of it, each against its own index; latencies in turn.
-
-    :param moved: The index of the second: the same where documents did not move.
-    """
+    """Measure a retriever in its index, and what became of it in its own, perhaps the same one; latencies in turn."""
     measured = measure_all([before, after], moved, queries, qrels)
     if moved is not index:
         run = run_of(before, index, queries, qrels)
@@ -140,12 +127,7 @@ def _one_at_a_time(system: System) -> Callable[[str], np.ndarray]:
 
 
 def metrics(measured: dict[str, Measured], seed: int = 0, reference: str = "teacher") -> dict[str, Any]:
-    """
-    Figures of all systems; of the student (the last one) its share, speed-up and significance against the reference.
-
-    :param reference: What the student is compared with: its teacher, or the retriever as it was.
-    :returns: The content of `metrics.json`, see docs/metrics.md.
-    """
+    """The content of `metrics.json`, see docs/metrics.md; the last system is compared with the reference."""
     before, student = measured[reference], list(measured.values())[-1]
     compared = student.against(before, seed)
     return {

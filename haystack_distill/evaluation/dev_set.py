@@ -48,12 +48,7 @@ def judged_by_teacher(teacher: BiEncoder, index: IndexView, queries: dict[str, s
 
 
 def make_dev_set(index: IndexView, queries: dict[str, str], qrels: Qrels, found: Qrels) -> DevSet:
-    """
-    Keep what an export will be judged on.
-
-    :param qrels: Judgments; queries without any are left out.
-    :param found: What the teacher finds for each query.
-    """
+    """Keep what an export is judged on: queries with judgments, judged documents, and what the teacher `found`."""
     judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
     keep = {document for run in (found, qrels) for query_id in judged for document in run[query_id]}
     rows = [row for row, document in enumerate(index.ids) if document in keep]
@@ -65,7 +60,6 @@ def dev_set_of_texts(texts: list[str], encoder: BiEncoder) -> DevSet:
     """
     Make a dev set for an encoder that no alignment left one for: sentences are queries for the texts they stand in.
 
-    :param texts: Documents as they are in an index; 2,000 are enough.
     :raises ValueError: If the texts hold too few sentences.
     """
     some = texts[:: max(1, len(texts) // MOST_TEXTS)][:MOST_TEXTS]
@@ -93,11 +87,7 @@ def write_dev_set(model: Path, dev: DevSet) -> None:
 
 
 def read_dev_set(model: Path) -> DevSet:
-    """
-    Read the dev set in the folder of a student.
-
-    :raises FileNotFoundError: If the student has none.
-    """
+    """Read the dev set in the folder of a student; a FileNotFoundError if it has none."""
     file = model / FOLDER / "dev.json"
     if not file.is_file():
         msg = (

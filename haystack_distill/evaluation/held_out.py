@@ -86,22 +86,14 @@ def _keys(words: tuple[str, ...]) -> tuple[set[tuple[int, int]], set[tuple[int, 
 
 
 def unseen(train: Iterable[str], judged: Iterable[str]) -> list[str]:
-    """
-    Leave out queries to train on that are judged as well, so that no figure is about a query that was learnt.
-
-    :param judged: Queries to select on or to measure with; see `Asked` for what counts as the same.
-    """
+    """Leave out queries to train on that a judged one asks too (see `Asked`): no figure is about what was learnt."""
     asked = Asked(judged)
     return [text for text in train if text not in asked]
 
 
 @dataclass(frozen=True)
 class Dev:
-    """
-    Queries to select on.
-
-    :param judged: Whether people judged them, or the teacher.
-    """
+    """Queries to select on; `judged` says whether people judged them, or the teacher."""
 
     queries: dict[str, str]
     qrels: Qrels
@@ -113,11 +105,7 @@ class Dev:
         return "judged dev queries" if self.judged else "held-out queries, judged by the teacher's favourite"
 
     def without(self, asked: Asked) -> "Dev":
-        """
-        The queries that are not asked in test.
-
-        :raises ValueError: If none is left.
-        """
+        """The queries that are not asked in test; a ValueError if none is left."""
         queries = {query_id: text for query_id, text in self.queries.items() if text not in asked}
         if not queries:
             raise ValueError(_nothing_left(len(self.queries)))
@@ -233,10 +221,8 @@ def split_index_text(index: IndexView, seed: int) -> IndexText:
 
 def judged_split(path: str, split: str, index: IndexView) -> tuple[dict[str, str], Qrels]:
     """
-    Read the queries and judgments of a split, and make sure that they are about this index.
+    Read the queries of a split, id -> text, and their judgments, and make sure that they are about this index.
 
-    :param split: `train`, `dev` or `test`.
-    :returns: Query id -> text of those that are judged, and the judgments.
     :raises FileNotFoundError: If the folder is not one in BEIR's form.
     :raises ValueError: If the split is missing or judges documents that the index lacks.
     """
@@ -250,12 +236,7 @@ def judged_split(path: str, split: str, index: IndexView) -> tuple[dict[str, str
 
 
 def splits_of(judged: str | None, index: IndexView) -> tuple[Dev | None, tuple[dict[str, str], Qrels] | None]:
-    """
-    The judged queries to select on and to prove on.
-
-    :returns: Its dev and its test split, each as far as it is there.
-    :raises FileNotFoundError: If there is neither.
-    """
+    """The judged dev and test split, each as far as it is there; a FileNotFoundError if neither is."""
     if judged is None:
         return None, None
     there = {split for split in ("dev", "test") if (Path(judged) / "qrels" / f"{split}.tsv").is_file()}

@@ -7,12 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Measure:
-    """
-    A measure between 0 and 1, higher is better.
-
-    :param key: Its name in `metrics.json`.
-    :param definition: Its name in the library ir_measures.
-    """
+    """A measure between 0 and 1, higher is better: its key in `metrics.json`, and its definition for ir_measures."""
 
     key: str
     heading: str
@@ -32,22 +27,13 @@ HEADINGS = (MAIN.heading, "95 %", *(measure.heading for measure in MEASURES[1:])
 
 
 def cells(values: Mapping[str, Any], interval: tuple[float, float]) -> list[str]:
-    """
-    Write the figures of a system for a table with the columns `HEADINGS`.
-
-    :param values: Measure -> value; other keys are passed over.
-    :param interval: The 95 % interval of the main measure.
-    """
+    """The figures of a system, measure -> value, with the interval of the main one, for the columns `HEADINGS`."""
     main, *others = (f"{values[measure.key]:.3f}" for measure in MEASURES)
     return [main, f"{interval[0]:.3f} to {interval[1]:.3f}", *others]
 
 
 def headline(figures: Mapping[str, Any], reference: str = "teacher") -> str:
-    """
-    Say in one sentence what the last system of a `metrics.json` kept and gained, and how sure that is.
-
-    :param figures: The content of `metrics.json`.
-    """
+    """Say in one sentence what the last system of a `metrics.json` kept and gained, and how sure that is."""
     share, low, high = (figures[key] for key in (f"share_of_{reference}", "share_low", "share_high"))
     if share is None:
         return f"The {reference} finds nothing that is relevant, so there is no share of its {MAIN.heading}."

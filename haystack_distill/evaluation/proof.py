@@ -32,10 +32,8 @@ PROBES = 8
 @dataclass(frozen=True)
 class Evidence:
     """
-    Systems that were measured on the same queries, the student last.
+    Systems measured on the same queries, the student last; the index has the texts that are judged or found.
 
-    :param index: Holds the texts of the documents that are judged or found.
-    :param reference: The system that the student is compared with.
     :param title: Of the report; empty takes that of a query encoder.
     :param curve: Weight of the second of two retrievers -> the main measure.
     """
@@ -62,13 +60,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Card:
-    """
-    What a model card says beside facts and figures.
-
-    :param tag: What kind of model it is, for a hub.
-    :param said: What it is and does: one sentence an item.
-    :param code: How it is used, in Python.
-    """
+    """What a model card says beside facts and figures: `tag` is for a hub, `said` are sentences, `code` is Python."""
 
     title: str
     tag: str
@@ -106,7 +98,6 @@ def prove(output: Path, measure: Callable[[], Result]) -> dict[str, Any]:
     Measure what a job made and write it all into a new folder; of several processes the first one does it for all.
 
     :returns: The content of `metrics.json`.
-    :raises FileExistsError: If the folder is there already.
     :raises ValueError: If a model that is loaded again makes other vectors.
     """
     if not process_number():
@@ -123,10 +114,9 @@ def read_figures(folder: Path) -> dict[str, Any]:
 
 def finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     """
-    What a run left that was killed after its output appeared; None if the output is still to be made.
+    The `metrics.json` of a run that was killed after its output appeared; None if the output is still to be made.
 
     :param run: What the run depends on, see `claim`.
-    :returns: The content of `metrics.json`.
     :raises FileExistsError: If the output is of another run.
     """
     if output.exists():
@@ -156,6 +146,12 @@ def index_facts(index: IndexView, embedded_again: np.ndarray | None = None) -> d
     }
 
 
+def recommendation_fact(figures: dict[str, Any]) -> str:
+    """What is to be done with a retriever that was trained."""
+    used = figures["recommended"] == "student"
+    return "use it" if used else "stay with the untouched one: it is no better on dev"
+
+
 def left_out_fact(left_out: dict[str, int]) -> str:
     """How many queries were left out because dev or test asks the same."""
     counts = ", ".join(f"{count} of {name.replace('_', ' ')}" for name, count in left_out.items() if count)
@@ -166,9 +162,7 @@ def save_model(folder: Path, model: SentenceTransformer, texts: list[str], prove
     """
     Save an encoder with its provenance, and make sure that what is loaded is what was measured.
 
-    Some architectures rebuild layers by their number.
-
-    :raises ValueError: If the vectors of the loaded encoder differ.
+    Some architectures rebuild layers by their number: a ValueError says so.
     """
     model.save(str(folder), create_model_card=False)
     loaded = SentenceTransformer(str(folder), device=str(model.device), local_files_only=True)

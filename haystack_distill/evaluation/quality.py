@@ -50,10 +50,9 @@ class Quality:
 
     def interval(self, values: np.ndarray, seed: int, of: np.ndarray | None = None) -> dict[str, float]:
         """
-        The mean of some figures of the queries, or its ratio to that of others, with a 95 % bootstrap interval.
+        The mean of some figures of the queries, or its ratio to the mean of others (`of`), with its 95 % interval.
 
-        :param of: What their mean is divided by: the mean of these; None leaves it as it is.
-        :returns: `value`, `low` and `high`.
+        :returns: `value`, `low` and `high`, by a bootstrap.
         """
         tops, bottoms = self.sums(values), self.sums(np.ones(len(values)) if of is None else of)
         value = float(_ratio(tops, bottoms))
@@ -101,13 +100,7 @@ def search(
     depth: int = DEPTH,
     own: Mapping[str, int] | None = None,
 ) -> Run:
-    """
-    Rank the documents of an index exactly, by inner product.
-
-    :param query_vectors: `[queries, dim]`.
-    :param depth: How many documents to return for each query.
-    :param own: Query id -> the row of a document that it must not find: see `own_rows`.
-    """
+    """Rank documents exactly, by inner product; a query does not find the row of the index that is its `own`."""
     documents = np.asarray(index.ranking_vectors)
     depth = min(depth, len(index))
     run: Run = {}
@@ -148,11 +141,7 @@ def ranking(scores: Mapping[str, float]) -> list[str]:
 
 
 def measure(run: Run, qrels: Qrels) -> Quality:
-    """
-    Compare a run with judgments; a query without a result counts as 0.
-
-    :raises ValueError: If nothing is judged.
-    """
+    """Compare a run with judgments; a query without a result counts as 0. A ValueError if nothing is judged."""
     if not qrels:
         msg = "There are no judgments to evaluate on: give qrels for the queries."
         raise ValueError(msg)

@@ -24,15 +24,7 @@ def evaluate_students(
     output: Path,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """
-    Compare saved students with their teacher and write the figures and a report into a new folder.
-
-    :param teacher_name: Its folder or hub name, for the report.
-    :param students: Name -> folder; `metrics.json` compares the last one with the teacher.
-    :returns: The content of `metrics.json`.
-    :raises FileNotFoundError: If a folder is missing.
-    :raises ValueError: If a student's vectors have other dimensions than the index, or judgments don't fit it.
-    """
+    """What `RetrievalEvaluator` does: saved students, name -> folder, beside their teacher in a new folder."""
     with running(output):
         texts, qrels = judged_split(queries, split, index)
         teacher.check_belongs_to(index)

@@ -20,12 +20,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Serving:
-    """
-    An index with the encoders that belong to it: what a pointer points at.
-
-    :param query_model: Embeds queries: folder or hub name.
-    :param document_store: The serialised store: `type` and `init_parameters`.
-    """
+    """What a pointer points at: folder or hub name of the encoders of an index, and the serialised store."""
 
     query_model: str
     document_model: str
@@ -33,11 +28,7 @@ class Serving:
 
 
 def read_pointer(file: str | Path) -> Serving | None:
-    """
-    Read which index serves; None if there is no such file yet.
-
-    :raises ValueError: If the file is no pointer.
-    """
+    """Read which index serves; None if there is no such file yet, a ValueError if it is no pointer."""
     path = Path(file)
     if not path.is_file():
         return None
@@ -53,13 +44,7 @@ def read_pointer(file: str | Path) -> Serving | None:
 
 
 def write_pointer(file: str | Path, serving: Serving, previous: Serving | None = None, **facts: Any) -> None:
-    """
-    Move a pointer in one step.
-
-    :param serving: What is to serve from now on.
-    :param previous: What served before, kept in the file so that a person can go back.
-    :param facts: What else to write down, such as the figures that speak for it.
-    """
+    """Move a pointer in one step. What served before, and facts that speak for the move, stand beside it for people."""
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     before = {"previous": vars(previous)} if previous else {}

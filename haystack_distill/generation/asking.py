@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_when_event_set
@@ -32,13 +32,7 @@ class UnusableReplyError(ValueError):
 
 @dataclass(frozen=True)
 class Said:
-    """
-    What a model said.
-
-    :param model: The model's own name for itself.
-    :param usage: Tokens that were counted, by kind.
-    :param finished: Whether the model ended it, and not the limit of its length.
-    """
+    """What a model said; `finished` says whether the model ended it, and not the limit of its length."""
 
     text: str
     model: str = ""
@@ -50,37 +44,27 @@ Ask = Callable[[list[Message], int], Said]
 """Sends a chat with a seed, and waits for the reply."""
 
 
+@dataclass
 class AskingGenerator:
     """
-    Generates by asking.
+    Generates by asking, as patiently as `GenerativeAugmenter` says.
 
     :param name: The model's name, where replies don't say it.
-    :param tries: How often a text is asked for before its row is set aside.
-    :param timeout: Seconds after which a call counts as stalled.
-    :param per_minute: The most calls a minute; None for no limit.
     :param pause: Seconds before the second try; later pauses grow.
     """
 
-    def __init__(
-        self,
-        ask: Ask,
-        identity: dict[str, Any],
-        name: str,
-        *,
-        at_once: int = 8,
-        tries: int = 4,
-        timeout: float = 120.0,
-        per_minute: float | None = None,
-        pause: float = 1.0,
-    ) -> None:
-        self.ask = ask
-        self.identity = identity
-        self.name = name
-        self.at_once = at_once
-        self.tries = tries
-        self.timeout = timeout
-        self.pause = pause
-        self._pace = _Pace(per_minute)
+    ask: Ask
+    identity: dict[str, Any]
+    name: str
+    _: KW_ONLY
+    at_once: int = 8
+    tries: int = 4
+    timeout: float = 120.0
+    per_minute: float | None = None
+    pause: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._pace = _Pace(self.per_minute)
         self._stopped = threading.Event()
 
     def work(self, requests: Sequence[Request], done: AbstractSet[str]) -> Iterator[list[Reply]]:
@@ -125,7 +109,12 @@ class AskingGenerator:
             except MISTAKES:
                 raise
             except Exception as error:  # whatever a client raises
-                _raise_if_fatal(error, self.name)
+                if _status(error) in FATAL:
+                    msg = (
+                        f"{self.name} refuses all requests ({error}): check its address, model name and key. Nothing "
+                        "is lost."
+                    )
+                    raise ConnectionError(msg) from error
                 reasons.append(f"{type(error).__name__}: {error}")
                 failed = failed or not _about_the_row(error)
                 continue
@@ -212,11 +201,7 @@ class _Pace:
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """
-    How long a server asked to be left alone.
-
-    :returns: Seconds; None if it did not say.
-    """
+    """How many seconds a server asked to be left alone; None if it did not say."""
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     value = headers.get("retry-after")
     if value is None:
@@ -248,9 +233,3 @@ def _about_the_row(error: Exception) -> bool:
     return isinstance(error, UnusableReplyError) or (
         status is not None and 400 <= status < 500 and not _may_pass(error)
     )
-
-
-def _raise_if_fatal(error: Exception, name: str) -> None:
-    if _status(error) in FATAL:
-        msg = f"{name} refuses all requests ({error}): check its address, model name and key. Nothing is lost."
-        raise ConnectionError(msg) from error

@@ -20,11 +20,7 @@ _PREAMBLE = re.compile(r"^(?:sure|certainly|of course|here (?:is|are|'s)|here’
 
 
 def neutral(text: str) -> str:
-    """
-    Take from a text what could end its place in a prompt; a reader still sees what stood there.
-
-    :returns: The text with control tokens broken up, and no line that poses as a turn.
-    """
+    """A text that can't end its place in a prompt: control tokens are broken up, and no line poses as a turn."""
     return ROLE.sub(lambda line: f"{line[1]}{line[2]} -", broken(text, KNOWN))
 
 

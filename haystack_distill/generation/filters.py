@@ -150,12 +150,7 @@ def likeliest(share: float, score: Callable[[list[Candidate]], Sequence[float | 
 
 
 def found_again(search: Callable[[Sequence[str]], Sequence[Sequence[str]]], depth: int = 1) -> Filter:
-    """
-    Promptagator's round trip: a question stays if the search for it finds its source among the first documents.
-
-    :param search: Questions -> ids of documents, the best first.
-    :param depth: How many count; 1 in the paper.
-    """
+    """Promptagator's round trip: a question stays if it finds its source among the first documents (1 in the paper)."""
 
     def kept(candidates: list[Candidate]) -> list[bool]:
         ranked = search([candidate.text for candidate in candidates])
@@ -172,11 +167,7 @@ def found_again(search: Callable[[Sequence[str]], Sequence[Sequence[str]]], dept
 
 
 def apply(filters: Filters, candidates: list[Candidate]) -> tuple[list[Candidate], list[tuple[Candidate, str]]]:
-    """
-    Filter.
-
-    :returns: Those that stay, and those that go, each with the filter that sent it away.
-    """
+    """Divide texts into those that stay, and those that go, each with the filter that sent it away."""
     rejected: list[tuple[Candidate, str]] = []
     for name, keep in filters.items():
         flags = keep(candidates)
@@ -187,10 +178,7 @@ def apply(filters: Filters, candidates: list[Candidate]) -> tuple[list[Candidate
 
 def not_too_common(candidates: list[Candidate]) -> list[bool]:
     """Drop texts that were written for many sources: they suit all of them, and so teach nothing."""
-    sources: dict[str, set[str]] = defaultdict(set)
-    for candidate in candidates:
-        sources[normal(candidate.text)].add(candidate.source_id)
-    return [len(sources[normal(candidate.text)]) <= MOST_OFTEN for candidate in candidates]
+    return [count <= MOST_OFTEN for count in _sources_of(candidates)]
 
 
 def distinct_in_source(candidates: list[Candidate]) -> list[bool]:
@@ -207,16 +195,9 @@ def distinct_in_source(candidates: list[Candidate]) -> list[bool]:
 
 
 def distinct_questions(candidates: list[Candidate]) -> list[bool]:
-    """
-    As `distinct_in_source`, and a question that was written for several sources goes altogether.
-
-    Each of these sources would be a wrong negative of the others.
-    """
-    sources: dict[str, set[str]] = defaultdict(set)
-    for candidate in candidates:
-        sources[normal(candidate.text)].add(candidate.source_id)
-    once = [len(sources[normal(candidate.text)]) == 1 for candidate in candidates]
-    return [alone and first for alone, first in zip(once, distinct_in_source(candidates), strict=True)]
+    """As `distinct_in_source`; one written for several sources goes altogether: each would be a wrong negative."""
+    pairs = zip(_sources_of(candidates), distinct_in_source(candidates), strict=True)
+    return [count == 1 and first for count, first in pairs]
 
 
 def normal(text: str) -> str:
@@ -260,6 +241,14 @@ def counts(rejected: list[tuple[Candidate, str]], filters: Filters) -> dict[str,
 
 def _each(keep: Callable[[Candidate], bool]) -> Filter:
     return lambda candidates: [keep(candidate) for candidate in candidates]
+
+
+def _sources_of(candidates: list[Candidate]) -> list[int]:
+    """For how many sources each text was written."""
+    sources: dict[str, set[str]] = defaultdict(set)
+    for candidate in candidates:
+        sources[normal(candidate.text)].add(candidate.source_id)
+    return [len(sources[normal(candidate.text)]) for candidate in candidates]
 
 
 def _trigrams(text: str) -> set[str]:

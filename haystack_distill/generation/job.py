@@ -99,14 +99,10 @@ def augment(
 
 
 def generated(job: Job, generator: Generator, file: Path, *, progress: bool = True) -> dict[str, Reply]:
-    """
-    Generate, or go on with it.
-
-    :returns: Request id -> reply, in the order of the requests. What could not be asked is not in the journal, so that
-        the next start asks again.
-    """
+    """Generate, or go on with it: request id -> reply. The journal lacks what failed, so that it is asked again."""
     journal = Journal(file)
-    replies = {row["id"]: _reply(row) for row in journal.rows}
+    rows = ({**row, "texts": tuple(Text(**text) for text in row["texts"])} for row in journal.rows)
+    replies = {row["id"]: Reply(**row) for row in rows}
     failed: dict[str, Reply] = {}
     with progress_bar("Generating", len(job.requests), len(replies), shown=progress) as show:
         for piece in generator.work(job.requests, frozenset(replies)):
@@ -145,10 +141,6 @@ def _run(job: Job, generator: Generator) -> dict[str, Any]:
         "texts": max((len(request.seeds) for request in job.requests), default=0),
         "generator": generator.identity,
     }
-
-
-def _reply(row: dict[str, Any]) -> Reply:
-    return Reply(**{**row, "texts": tuple(Text(**text) for text in row["texts"])})
 
 
 def _summary(

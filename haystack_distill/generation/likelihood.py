@@ -9,10 +9,8 @@ TEXTS_AT_ONCE = 16
 
 def likelihoods(teacher: Teacher, candidates: list[Candidate], mode: str) -> list[float]:
     """
-    Mean log-likelihoods of texts given what they were written for.
+    Mean log-likelihoods of texts given what they were written for; minus infinity for what can't be scored.
 
-    :param teacher: One with the signal `question` for questions, `response` for replies.
-    :returns: One for each; minus infinity for what can't be scored.
     :raises ValueError: If the teacher's signal does not suit the mode.
     """
     wanted = {"questions": "question", "responses": "response"}.get(mode)

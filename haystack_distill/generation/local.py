@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from haystack_distill.generation.requests import Message, Reply, Request, Text
-from haystack_distill.teachers.causal import SHARED, CausalReader
+from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.control_tokens import broken, control_tokens
 
 
@@ -228,9 +228,7 @@ class LocalGenerator:
     def _shared(self, prompts: list[list[int]]) -> int:
         """How many tokens all prompts begin with; at least two are left to each."""
         most = min(len(ids) for ids in prompts) - 2
-        first = prompts[0]
-        shared = next((place for place in range(most) if any(ids[place] != first[place] for ids in prompts)), most)
-        return shared if self._reads_ahead and shared >= SHARED and len(prompts) > 1 else 0
+        return self.reader.shared_beginning(prompts, most) if self._reads_ahead else 0
 
 
 class SeededSampling(LogitsProcessor):

@@ -24,12 +24,7 @@ PASSAGES = 3
 
 
 def questions(documents: dict[str, str], order: Order) -> tuple[Job, Write]:
-    """
-    Ask for questions that documents answer, to be written as a BEIR folder.
-
-    :param documents: Id -> text; empty ones are left out and counted.
-    :raises ValueError: If no document has a text.
-    """
+    """Ask for questions about documents (id -> text), for a BEIR folder; a ValueError if no document has a text."""
     sources = {key: (text,) for key, text in documents.items() if text.strip()}
     if not sources:
         msg = "There is no document with a text to write questions for."
@@ -41,12 +36,7 @@ def questions(documents: dict[str, str], order: Order) -> tuple[Job, Write]:
 
 
 def read_documents(source: str | Path) -> dict[str, str]:
-    """
-    Documents to write questions for.
-
-    :param source: A BEIR folder (its queries are not looked at), a `.jsonl` file like its corpus, or a training set.
-    :raises FileNotFoundError: If there are none.
-    """
+    """Documents to write questions for: of a BEIR folder, a `.jsonl` file like its corpus, or a training set."""
     path = Path(source)
     if (path / MANIFEST).is_file():
         return {
@@ -120,9 +110,7 @@ def _unanswered(path: Path, split: str) -> tuple[list[Any], dict[str, tuple[str,
 def write_answers(
     folder: Path, source: str | Path, split: str, rows: list[Any], kept: Iterable[Candidate], prompt_hash: str
 ) -> None:
-    """
-    Write the same questions with their answers: a training set, or `queries.jsonl` with what else its folder holds.
-    """
+    """Write the same questions with their answers: a training set, or `queries.jsonl` with what else a folder holds."""
     written: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in kept:
         written[candidate.source_id].append(candidate)

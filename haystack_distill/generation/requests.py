@@ -48,11 +48,7 @@ class Request:
         return [*self.head, *opening, *said]
 
     def shortened(self) -> "Request | None":
-        """
-        The same without its oldest turn, or with half of its passage.
-
-        :returns: None if there is nothing to leave out.
-        """
+        """The same without its oldest turn, or with half of its passage; None if there is nothing to leave out."""
         if len(self.turns) > 1:
             return replace(self, turns=self.turns[1:], cut=self.cut + 1)
         words = self.turns[0].split(" ")
@@ -68,12 +64,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Text:
-    """
-    A text as it was generated.
-
-    :param loglik: The mean log-likelihood of its tokens, where the generator tells it.
-    :param finished: Whether the generator ended it, and not the limit of its length.
-    """
+    """A text as it was generated; `finished` says whether the generator ended it, and not the limit of its length."""
 
     text: str
     seed: int
@@ -109,17 +100,10 @@ class Generator(Protocol):
         """What the texts depend on, besides the requests."""
 
     def work(self, requests: Sequence[Request], done: AbstractSet[str]) -> Iterator[list[Reply]]:
-        """
-        Answer requests in any order.
-
-        :param done: Ids of those that have been answered before.
-        :returns: Replies that should be kept at once.
-        """
+        """Answer requests whose ids are not in `done`, in any order, in pieces that should be kept at once."""
 
 
 def seed_for(seed: int, request_id: str, number: int, attempt: int = 0) -> int:
-    """
-    The seed of one text: it depends on nothing but what is named here, so that order, batch and kills don't matter.
-    """
+    """The seed of one text: it depends on nothing but what is named here, not on order, batch and kills."""
     content = f"{seed}\0{request_id}\0{number}\0{attempt}".encode()
     return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") >> 1

@@ -1,22 +1,16 @@
 """What generators are asked to write, as data: instructions, examples, and how they become requests."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from haystack_distill.files.runs import fingerprint
 from haystack_distill.generation.cleaning import neutral
 from haystack_distill.generation.requests import Message, Request, seed_for
 
 
 @dataclass(frozen=True)
 class Example:
-    """
-    What a good text looks like: the N shots of a prompt.
-
-    :param source: A passage, or what is replied to.
-    :param question: What `text` answers, where answers are asked for.
-    """
+    """One of the N shots of a prompt: a source, a good text and, where answers are asked for, the question."""
 
     source: str
     text: str
@@ -45,8 +39,7 @@ class WritingPrompt:
 
     def fingerprint(self, examples: Sequence[Example] = ()) -> str:
         """A hash of what a model reads: the prompt and its examples."""
-        content = json.dumps([asdict(self), [asdict(example) for example in examples]], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return fingerprint([asdict(self), [asdict(example) for example in examples]], 16)
 
     def request(
         self,
@@ -58,15 +51,12 @@ class WritingPrompt:
         question: str | None = None,
         examples: Sequence[Example] = (),
     ) -> Request:
-        """
-        Ask for texts.
-
-        :param turns: A passage, or the turns of a dialogue, oldest first; they are neutralised.
-        """
-        before, after = (self._around(part, question) for part in self.text.split("{text}"))
+        """Ask for texts about a passage, or the turns of a dialogue, oldest first; they are neutralised."""
+        before, after = self._around(question)
         head = [Message("system", self.system)] if self.system else []
         for example in examples:
-            head += [Message("user", self._filled(example)), Message("assistant", example.text)]
+            first, last = self._around(example.question)
+            head += [Message("user", f"{first}{example.source}{last}"), Message("assistant", example.text)]
         return Request(
             id=request_id,
             turns=tuple(neutral(turn) for turn in turns),
@@ -77,12 +67,9 @@ class WritingPrompt:
             cue=self.cue,
         )
 
-    def _filled(self, example: Example) -> str:
-        before, after = (self._around(part, example.question) for part in self.text.split("{text}"))
-        return f"{before}{example.source}{after}"
-
-    def _around(self, part: str, question: str | None) -> str:
-        return part.replace("{question}", neutral(question or ""))
+    def _around(self, question: str | None) -> list[str]:
+        """What stands before and after the text."""
+        return [part.replace("{question}", neutral(question or "")) for part in self.text.split("{text}")]
 
 
 QUESTIONS = WritingPrompt(

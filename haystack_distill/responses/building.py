@@ -18,18 +18,7 @@ def write_responses(
     mined: int = MINED_EACH,
     device: str | None = None,
 ) -> TrainingSet:
-    """
-    Make a training set of contexts and their responses, ready for a teacher or, as it is, for `dialogues` and `data`.
-
-    :param source: See `read_responses`.
-    :param miner: An encoder that finds responses of other contexts, which the recipe `strong` needs.
-    :param mined: How many responses it finds for each context.
-    :param device: Where the miner runs; None takes the fastest device.
-    :returns: The training set; the one that is there already if it was made of the same.
-    :raises FileNotFoundError: If the source is missing.
-    :raises FileExistsError: If the output exists and was made of another source.
-    :raises ValueError: If the source holds neither responses nor dialogues.
-    """
+    """Make a training set of contexts and their responses, or take the one there; see `ResponseSetBuilder`."""
     made_of = _fingerprint(source, history)
     if miner is not None:
         made_of += f" mined {mined} by {miner}"

@@ -35,11 +35,7 @@ def ranks_among(
 
 
 def rivals_of(texts: Sequence[str], candidates: int = CANDIDATES, seed: int = 0) -> Iterator[np.ndarray]:
-    """
-    The responses among which each human response is ranked, as places in `texts`; see `ranks_among`.
-
-    :raises ValueError: If there is no other response.
-    """
+    """For each human response the places in `texts` that it is ranked among; a ValueError if there is no other one."""
     names = np.unique(np.asarray(texts, dtype=object).astype(str), return_inverse=True)[1]
     if names.max(initial=0) == 0:
         msg = "Responses are ranked among others, and there is no other: give at least two different ones."
@@ -51,12 +47,7 @@ def rivals_of(texts: Sequence[str], candidates: int = CANDIDATES, seed: int = 0)
 
 
 class ResponseEvaluator(SentenceEvaluator):
-    """
-    The share of contexts whose human response comes first among a hundred candidates (hits@1, as G2R selects models).
-
-    :param contexts: Contexts, as they are given to the student.
-    :param candidates: How many candidates there are, the human response included.
-    """
+    """The share of contexts whose human response comes first of a hundred candidates (hits@1, which G2R selects by)."""
 
     def __init__(
         self, contexts: Sequence[str], responses: Sequence[str], candidates: int = CANDIDATES, seed: int = 0

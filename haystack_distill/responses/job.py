@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill.data.dialogues import format_context
 from haystack_distill.data.training_set import Row, TrainingSet
 from haystack_distill.evaluation.held_out import hold_out, tenth
-from haystack_distill.evaluation.proof import UNTOUCHED, Card, Result, finished, prove
+from haystack_distill.evaluation.proof import UNTOUCHED, Card, Result, finished, prove, recommendation_fact
 from haystack_distill.evaluation.quality import compare
 from haystack_distill.files.runs import claim, fingerprint, running
 from haystack_distill.files.sampling import sample
@@ -25,11 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Material:
-    """
-    What a retriever is trained and selected on.
-
-    :param dev: (context, human reply) of dialogues that are not trained on, as they are given to the retriever.
-    """
+    """Rows to train on, and (context, human reply) of other dialogues, as the retriever gets them, to select on."""
 
     rows: list[Row]
     dev: list[tuple[str, str]]
@@ -45,22 +41,7 @@ def distill_responses(
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """
-    Train one encoder for contexts and responses, and write it with its proof into a new folder.
-
-    A killed run goes on from its last checkpoint when it is started again with the same settings.
-
-    :param training_set: A training set of responses, labelled by a teacher where the recipe needs that.
-    :param model: The encoder to start from: folder or hub name.
-    :param dev: Dialogues (`.jsonl`) to select on; None holds some of the training set's dialogues out.
-    :param device: Where training runs; None is the fastest at hand.
-    :returns: The content of `metrics.json`, see docs/metrics.md.
-    :raises BlockingIOError: If another process works on the same output.
-    :raises FileNotFoundError: If a path is missing.
-    :raises FileExistsError: If the output exists.
-    :raises ValueError: If there is too little to train or select on, scores are missing, or an unfinished run in the
-        same place had other settings.
-    """
+    """What `ResponseDistiller` does: one encoder for contexts and responses, with its proof, in a new folder."""
     with running(output) as workspace:
         opened = TrainingSet.open(training_set)
         material = read_material(opened, settings, dev)
@@ -116,8 +97,6 @@ def read_material(training_set: TrainingSet, settings: G2RSettings, dev: str | P
 
     No dialogue is in both, unless those given to select on are trained on as well.
 
-    :param settings: The recipe says which rows serve: those with scores, or all.
-    :param dev: Dialogues to select on; None holds some out.
     :raises ValueError: If too little is left, or there are no human replies to select on.
     """
     rows = list(training_set.labelled() if settings.recipe in NEED_SCORES else training_set)
@@ -168,9 +147,7 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
     made = figures["provenance"]
     teacher = made["training_set"]["teacher"] or {}
     return {
-        "Recommendation": "use it"
-        if figures["recommended"] == "student"
-        else "stay with the untouched one: it is no better on dev",
+        "Recommendation": recommendation_fact(figures),
         "Dev hits@1": f"{figures[f'{METRIC}_before']:.4f} before, {figures[METRIC]:.4f} after",
         "Trained": made["model"],
         "Recipe": made["settings"]["recipe"],

@@ -26,11 +26,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class SystemResponses:
-    """
-    What a system responded.
-
-    :param contexts: Context id -> its turns, oldest first.
-    """
+    """What a system responded: context id -> turns, oldest first, and context id -> response."""
 
     name: str
     contexts: dict[str, list[str]]

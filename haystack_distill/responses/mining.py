@@ -21,24 +21,15 @@ SEED = 0
 def with_mined(
     rows: Iterable[Row], miner: str, count: int, history: int, *, device: str | None = None
 ) -> Iterator[Row]:
-    """
-    Give each context mined responses beside its own, marked `MINED`; scores are the miner's cosines.
-
-    :param miner: The encoder, folder or hub name. One that was trained on the dialogues confuses fewer of them.
-    :param count: How many responses each context gets; fewer where other contexts have not so many.
-    :param device: Where the miner runs; None takes the fastest device.
-    """
+    """Give each context mined responses beside its own, marked `MINED`; scores are the miner's cosines."""
     rows = list(rows)
     model = SentenceTransformer(miner, device=device)
     responses = response_set(rows)
     ids, texts = list(responses), list(responses.values())
     place = {key: number for number, key in enumerate(ids)}
-    vectors = model.encode(texts, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=len(texts) > 999)
-    contexts = model.encode(
-        [query_text(row.query, history) for row in rows],
-        normalize_embeddings=True,
-        convert_to_tensor=True,
-        show_progress_bar=len(rows) > 999,
+    vectors, contexts = (
+        model.encode(some, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=len(some) > 999)
+        for some in (texts, [query_text(row.query, history) for row in rows])
     )
     most = max(len(row.documents) for row in rows)
     for row, context, hits in zip(

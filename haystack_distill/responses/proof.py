@@ -25,12 +25,7 @@ def evidence_of(
     seconds: float,
     seed: int,
 ) -> tuple[Evidence, dict[str, Any]]:
-    """
-    Measure a retriever and what became of it on the same contexts, with the same candidates.
-
-    :param dev: (context, human reply), as they are given to the retriever.
-    :returns: The evidence, and the index that the student is for.
-    """
+    """Measure a retriever and what became of it on (context, human reply); also, for which index the student is."""
     contexts, replies = (list(texts) for texts in zip(*dev, strict=True))
     ids = [str(row) for row in range(len(dev))]
     queries = dict(zip(ids, contexts, strict=True))
@@ -51,11 +46,7 @@ def evidence_of(
 
 
 def quality_of(ranks: np.ndarray, qrels: Qrels) -> Quality:
-    """
-    The measures of replies, each from how many candidates score at least as high as the human reply.
-
-    :param ranks: See `ranks_among`.
-    """
+    """The measures of replies, each from how many candidates are at least as near as the human one (`ranks_among`)."""
     near = ranks < DEPTH
     per_query = {
         "ndcg@10": np.where(near, 1 / np.log2(ranks + 2), 0.0),

@@ -8,7 +8,6 @@ response: `HUMAN`, `GENERATED`, or `MINED` if it was given to another context an
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,7 @@ MINED_EACH = 4
 
 @dataclass(frozen=True)
 class Responses:
-    """
-    A context and the responses to it.
-
-    :param id: The dialogue's id and the place of the response in it.
-    :param context: The turns before the response, oldest first.
-    :param human: Whether a person gave each of them.
-    """
+    """A context, its turns oldest first, and the responses to it; `human` says whether a person gave each."""
 
     id: str
     context: list[str]
@@ -59,9 +52,6 @@ def read_responses(source: str | Path, history: int = HISTORY) -> list[Responses
     :raises ValueError: If a line holds neither.
     """
     file = Path(source)
-    if not file.is_file():
-        msg = f"{file} is missing: responses or dialogues are read from a .jsonl file."
-        raise FileNotFoundError(msg)
     if not _is_responses(file):
         dialogues = read_dialogues(file)
         return [
@@ -101,7 +91,8 @@ def response_id(text: str) -> str:
 
 def _is_responses(file: Path) -> bool:
     try:
-        return any("responses" in row for _, row in islice(read_json_lines(file, "dialogues or responses"), 1))
+        first = next(read_json_lines(file, "responses or dialogues are read from a .jsonl file"), None)
+        return first is not None and "responses" in first[1]
     except ValueError:
         return False  # reading dialogues says what is wrong with it
 

@@ -11,7 +11,6 @@ class Threshold:
     """
     A threshold and what it does on the dialogues that it was chosen on.
 
-    :param score: Responses with at least this score are given.
     :param precision: The share of given responses that are good.
     :param coverage: The share of all dialogues that are given a response; the generator answers the others.
     """

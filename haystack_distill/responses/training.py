@@ -35,19 +35,9 @@ MARGIN_WEIGHT = 0.02
 @dataclass(frozen=True)
 class G2RSettings:
     """
-    How a retriever is trained on responses.
+    How a retriever is trained on responses: the settings that `ResponseDistiller` explains.
 
-    :param recipe: `dialogues` (human responses alone, in-batch negatives), `data` (every response is a positive: G2R's
-        loss with alpha 0), `model` (with the teacher's scores, as published), or `strong` (human responses with
-        in-batch negatives, and the teacher's margins between mined responses at a temperature set by entropy).
-    :param alpha: Weight of the distillation in `model`.
-    :param temperature: Divides the teacher's scores in `model`; None sets it by entropy, as `strong` always does.
-    :param negatives: Random responses a step, in `data` and `model`.
-    :param max_candidates: The most responses of a context, drawn at random, in `data` and `model`; the authors' 10.
-    :param history: The most turns of a context.
     :param max_dev: The most contexts to select on, drawn over all dialogues that are not trained on.
-    :param epochs: Passes over the contexts; the best on dev is kept.
-    :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
     """
 
     recipe: str = "model"
@@ -73,11 +63,7 @@ class G2RSettings:
 
 
 def make_rows(rows: list[Row], student: SentenceTransformer, settings: G2RSettings) -> tuple[Dataset, Any]:
-    """
-    What the trainer is given: rows and the loss for them.
-
-    :raises ValueError: If no row has a human response, or none has mined responses where they are needed.
-    """
+    """Rows and their loss; a ValueError if no row has a human response, or mined ones where they are needed."""
     if settings.recipe == "dialogues":
         contrastive = MultipleNegativesRankingLoss(student, scale=SCALE, similarity_fct=cos_sim)
         return _pairs(rows, settings), contrastive

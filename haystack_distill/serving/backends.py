@@ -175,11 +175,7 @@ EXPORTS = [name for backend in BACKENDS.values() for name in backend.names if na
 
 
 def export_name(backend: str, precision: str) -> str:
-    """
-    Name a way to serve, and the folder of its export beside the model, as in `onnx-int8`.
-
-    :raises ValueError: If there is no such backend or precision.
-    """
+    """Name a way to serve, and the folder of its export, as in `onnx-int8`; a ValueError if there is no such way."""
     if backend not in BACKENDS or precision not in BACKENDS[backend].precisions:
         known = ", ".join(name for row in BACKENDS.values() for name in row.names)
         msg = f"There is no backend {backend!r} with precision {precision!r}: choose one of {known}."
@@ -188,11 +184,7 @@ def export_name(backend: str, precision: str) -> str:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """
-    Take a name such as `onnx-int8` apart, into backend and precision.
-
-    :raises ValueError: If it is not a name of this form.
-    """
+    """Take a name such as `onnx-int8` apart, into backend and precision; a ValueError if it names none."""
     backend, _, precision = name.partition("-")
     export_name(backend, precision)
     return backend, precision

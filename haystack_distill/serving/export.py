@@ -18,17 +18,9 @@ from haystack_distill.data.similarity import cosines
 from haystack_distill.evaluation.dev_set import DevSet
 from haystack_distill.files.folders import published
 from haystack_distill.files.layout import PROVENANCE
-from haystack_distill.serving.backends import BACKENDS, EXPORTS, Backend, export_name, split_name
+from haystack_distill.serving.backends import BACKENDS, EXPORTS, export_name, split_name
 from haystack_distill.serving.encoder import WINDOW, Encoder
-from haystack_distill.serving.exports import (
-    CHECK,
-    GRAPH,
-    TOKENIZER,
-    WEIGHTS,
-    Export,
-    digest,
-    write_manifest,
-)
+from haystack_distill.serving.exports import CHECK, GRAPH, TOKENIZER, WEIGHTS, Export, digest, write_manifest
 from haystack_distill.serving.graph import graph_encoder
 from haystack_distill.serving.token_table import is_table
 from haystack_distill.serving.torch_encoder import torch_encoder
@@ -93,7 +85,7 @@ def export(model: str | Path, backend: str, precision: str, dev: DevSet) -> Path
             dev.texts[:CHECK_QUERIES],
             cosine=1.0,
             share=1.0,
-            made_with=_versions(row),
+            made_with={**{name: metadata.version(name) for name in (*row.makers, "torch")}, "opset": OPSET},
         )
         if row.open_graph is not None:
             _write_graph(student, place)
@@ -174,7 +166,3 @@ def _write_graph(student: SentenceTransformer, place: Path) -> None:
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length=student.get_max_seq_length() or WINDOW)
     tokenizer.save(str(place / TOKENIZER))
-
-
-def _versions(backend: Backend) -> dict[str, Any]:
-    return {**{name: metadata.version(name) for name in (*backend.makers, "torch")}, "opset": OPSET}

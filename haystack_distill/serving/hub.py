@@ -10,7 +10,6 @@ def local_folder(model: str) -> str:
     """
     Find the folder of a model; one that is not on this machine is downloaded, as sentence-transformers would.
 
-    :param model: A folder, or a name on the hub; a name without an organisation is one of sentence-transformers.
     :raises FileNotFoundError: If there is no such folder, and the hub has no such model or can't be reached.
     """
     if Path(model).exists():

@@ -25,17 +25,7 @@ ROUNDS = 5
 def open_encoder(
     model: str | Path, backend: str = "auto", precision: str | None = None, threads: int = 1, device: str | None = None
 ) -> Encoder:
-    """
-    Load a student for serving.
-
-    :param model: The folder of the student, or that of one of its exports alone.
-    :param backend: A name of `BACKENDS`, or `auto`. A token table has a backend of its own and ignores this.
-    :param precision: None takes fp32 for a named backend and leaves it open for `auto`.
-    :param device: Where torch runs; None is the fastest at hand. Other backends run on the CPU.
-    :raises FileNotFoundError: If the folder or the export is missing.
-    :raises ValueError: If the folder holds no encoder, a setting does not fit, or the export is damaged or outdated.
-    :raises ImportError: If the backend's package is missing.
-    """
+    """Load a student for serving, see `KaleQueryEncoder`; torch runs on the fastest device where none is named."""
     folder = Path(model)
     if backend != "auto" or precision is not None:
         export_name("torch" if backend == "auto" else backend, precision or "fp32")

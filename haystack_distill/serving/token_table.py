@@ -36,11 +36,7 @@ def _changes_vectors(model: Path) -> bool:
 
 
 def table_encoder(model: Path) -> Encoder:
-    """
-    Load a token table: a folder that `KaleAligner` made with `layers: 0`, or another that `is_table`.
-
-    :raises ValueError: If it holds values that are no numbers.
-    """
+    """Load a token table, see `is_table`; a ValueError if it holds values that are no numbers."""
     folders = module_folders(model)
     file = folders[STATIC] / WEIGHTS
     rows = load_file(file)["embedding.weight"].astype(np.float32)

@@ -14,12 +14,7 @@ from haystack_distill.students.prompt import prompt_for
 
 
 def torch_encoder(model: Path, precision: str = "fp32", device: str | None = None) -> Encoder:
-    """
-    Load a student with sentence-transformers.
-
-    :param precision: `fp32`, or `int8`: linear layers are quantised as they are loaded, per channel.
-    :raises ValueError: If int8 is asked for on another device than the CPU.
-    """
+    """Load a student with sentence-transformers; for int8 its linear layers are quantised, per channel, on the CPU."""
     student = SentenceTransformer(str(model), device="cpu" if precision == "int8" else device, local_files_only=True)
     student.eval()
     if precision == "int8":

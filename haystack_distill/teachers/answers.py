@@ -8,20 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 
 from haystack_distill.files.precision import bf16_is_fast
-from haystack_distill.teachers.causal import CausalReader
-from haystack_distill.teachers.fusion_in_decoder import Fused, FusionReader
-from haystack_distill.teachers.prompt_encoding import Encoded
+from haystack_distill.teachers.causal import CausalReader, padded
+from haystack_distill.teachers.fusion_in_decoder import FusionReader
 from haystack_distill.training.adapters import with_adapters
-from haystack_distill.training.trainer import TrainingSummary, train_or_go_on
+from haystack_distill.training.trainer import Progress, TrainingSummary, common_arguments, history_of, train_or_go_on
 
 MASKED = -100
 """The label of a token that no loss is computed on."""
@@ -35,15 +28,7 @@ FULL_RATE, LORA_RATE = 5e-5, 2e-4
 
 @dataclass(frozen=True)
 class AnswerSettings:
-    """
-    How a reader is trained.
-
-    :param epochs: Passes over the questions at most; training ends early when the held-out loss stops falling.
-    :param batch_size: Prompts a step on one device; for Fusion-in-Decoder, questions with all their passages.
-    :param gradient_accumulation: Steps whose gradients are added up before the weights move.
-    :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
-    :param lora_rank: 0 moves all weights; above 0 only LoRA adapters of this rank, which are merged at the end.
-    """
+    """How a reader is trained: the settings that `ReaderFineTuner` explains."""
 
     epochs: int = 3
     batch_size: int = 8
@@ -76,36 +61,21 @@ def train_reader(
     fused = isinstance(reader, FusionReader)
     trainer = (_FusionTrainer if fused else Trainer)(
         model=model,
-        args=_arguments(reader.model.device, checkpoints, settings, progress),
+        args=_arguments(reader.model, checkpoints, settings, progress),
         train_dataset=_rows(reader, prompts),
         eval_dataset=_rows(reader, held_out),
         data_collator=_FusedCollator(reader) if isinstance(reader, FusionReader) else _pad_causal,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)],
     )
-    trainer.remove_callback(PrinterCallback)
-    if progress:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(_Progress)
+    Progress("loss", "held-out loss").shown_in(trainer)
     start = time.perf_counter()
     train_or_go_on(trainer, checkpoints)
     # The trainer leaves its bf16 context around `forward`; what is measured and saved must run as it will be loaded.
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     reader.model = model.merge_and_unload() if settings.lora_rank else model
     reader.model.eval()
-    history = [
-        {"epoch": float(entry["epoch"]), "held_out_loss": float(entry["eval_loss"])}
-        for entry in trainer.state.log_history
-        if "eval_loss" in entry
-    ]
+    history = history_of(trainer, "loss", "held_out_loss")
     return TrainingSummary(time.perf_counter() - start, settings.epochs, history)
-
-
-class _Progress(ProgressCallback):
-    """The trainer's bar with its ETA, and one line an evaluation instead of every figure that was logged."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.training_bar is not None and logs and "eval_loss" in logs:
-            self.training_bar.write(f"epoch {logs['epoch']:g}: held-out loss {logs['eval_loss']:.4f}")
 
 
 class _FusionTrainer(Trainer):
@@ -135,10 +105,8 @@ class _FusionTrainer(Trainer):
 
 
 def _rows(reader: CausalReader | FusionReader, prompts: Sequence[Any]) -> Any:
-    return _fused_rows(prompts) if isinstance(reader, FusionReader) else _causal_rows(prompts)
-
-
-def _causal_rows(prompts: Sequence[Encoded]) -> list[dict[str, Any]]:
+    if isinstance(reader, FusionReader):
+        return [{"passages": [part.ids for part in prompt.inputs], "target": list(prompt.target)} for prompt in prompts]
     rows = []
     for prompt in prompts:
         labels = [MASKED] * len(prompt.ids)
@@ -148,16 +116,10 @@ def _causal_rows(prompts: Sequence[Encoded]) -> list[dict[str, Any]]:
     return rows
 
 
-def _fused_rows(prompts: Sequence[Fused]) -> list[dict[str, Any]]:
-    return [
-        {"passages": [encoded.ids for encoded in prompt.inputs], "target": list(prompt.target)} for prompt in prompts
-    ]
-
-
 def _pad_causal(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
     """Prompts are padded at their end, as they are scored."""
-    ids, mask = _padded([row["input_ids"] for row in rows], 0)
-    labels, _ = _padded([row["labels"] for row in rows], MASKED)
+    ids, mask = padded([row["input_ids"] for row in rows], 0)
+    labels, _ = padded([row["labels"] for row in rows], MASKED)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
@@ -175,49 +137,30 @@ class _FusedCollator:
         :returns: `passages` and `mask` `[all passages, tokens]`, `counts` (how many passages each question has),
             `decoder` and `labels` `[questions, opening and answer tokens]`.
         """
-        passages, mask = _padded([ids for row in rows for ids in row["passages"]], self._pad)
+        passages, mask = padded([ids for row in rows for ids in row["passages"]], self._pad)
         given = [MASKED] * (len(self._opening) - 1)
-        labels, _ = _padded([[*given, *row["target"]] for row in rows], MASKED)
-        decoder, _ = _padded([[*self._opening, *row["target"][:-1]] for row in rows], self._pad)
+        labels, _ = padded([[*given, *row["target"]] for row in rows], MASKED)
+        decoder, _ = padded([[*self._opening, *row["target"][:-1]] for row in rows], self._pad)
         counts = [len(row["passages"]) for row in rows]
         return {"passages": passages, "mask": mask, "counts": counts, "decoder": decoder, "labels": labels}
 
 
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
-    longest = max(len(row) for row in rows)
-    padded = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
-    lengths = torch.tensor([len(row) for row in rows])
-    return padded, (torch.arange(longest) < lengths[:, None]).long()
-
-
-def _arguments(device: torch.device, checkpoints: Path, settings: AnswerSettings, progress: bool) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(checkpoints),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        learning_rate=settings.learning_rate or (LORA_RATE if settings.lora_rank else FULL_RATE),
-        lr_scheduler_type="linear",
-        warmup_steps=0.05,
-        weight_decay=0.01,
-        optim="adamw_torch_fused",
-        bf16=bf16_is_fast(device),
-        use_cpu=device.type == "cpu",
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        restore_callback_states_from_checkpoint=True,  # how long it has been patient
-        prediction_loss_only=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        logging_steps=50,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        disable_tqdm=not progress,
-        dataloader_pin_memory=False,
-        report_to="none",
-    )
+def _arguments(
+    model: PreTrainedModel, checkpoints: Path, settings: AnswerSettings, progress: bool
+) -> TrainingArguments:
+    shared = common_arguments(model, checkpoints, settings.seed, progress, "loss")
+    own: dict[str, Any] = {
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation,
+        "learning_rate": settings.learning_rate or (LORA_RATE if settings.lora_rank else FULL_RATE),
+        "warmup_steps": 0.05,
+        "weight_decay": 0.01,
+        "bf16": bf16_is_fast(model.device),
+        "greater_is_better": False,
+        "prediction_loss_only": True,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+    }
+    return TrainingArguments(**{**shared, **own})

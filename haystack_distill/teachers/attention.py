@@ -9,8 +9,7 @@ transformers hands to every attention function. Soft-capped scores (Gemma 2) and
 can't compute, are computed here in blocks of rows, in memory that grows with the length and not its square.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,11 +68,12 @@ _active: ContextVar[Capture | None] = ContextVar("capture", default=None)
 
 def read_attention(model: PreTrainedModel, capture: Capture, **inputs: Any) -> Capture:
     """Run a model and read attention on the way."""
-    with _reading(capture), torch.inference_mode():
-        try:
+    token = _active.set(capture)
+    try:
+        with torch.inference_mode(), suppress(_LastLayerRead):
             model(**inputs)
-        except _LastLayerRead:
-            pass
+    finally:
+        _active.reset(token)
     return capture
 
 
@@ -92,15 +92,6 @@ def make_readable(model: PreTrainedModel) -> PreTrainedModel:
         raise ValueError(msg)
     model.set_attn_implementation(NAME)
     return model
-
-
-@contextmanager
-def _reading(capture: Capture) -> Iterator[None]:
-    token = _active.set(capture)
-    try:
-        yield
-    finally:
-        _active.reset(token)
 
 
 def _attention(

@@ -151,11 +151,7 @@ class CausalReader:
         return max(layers or [number for number, kind in enumerate(kinds) if kind.endswith("attention")])
 
     def readable(self) -> None:
-        """
-        Prepare the model for reading its attention.
-
-        :raises ValueError: If that is not possible.
-        """
+        """Prepare the model for reading its attention; a ValueError if that is not possible."""
         if self.model.config._attn_implementation != "haystack_distill":
             make_readable(self.model)
 
@@ -170,11 +166,7 @@ class CausalReader:
         return capture.stacked().cpu().numpy()
 
     def _padded(self, rows: Sequence[Any], fill: int) -> Tensor:
-        longest = max(len(row) for row in rows)
-        padded = np.full((len(rows), longest), fill, dtype=np.int64)
-        for number, row in enumerate(rows):
-            padded[number, : len(row)] = row
-        return torch.from_numpy(padded).to(self.model.device)
+        return padded(rows, fill, self.model.device)[0]
 
     def _batch(self, prompts: list[Encoded]) -> list[np.ndarray]:
         # The token before the first target token predicts it, so it stays with its prompt.
@@ -219,7 +211,7 @@ class CausalReader:
         self, rows: list[list[int]], most: int, read: Callable[[list[int]], DynamicCache]
     ) -> tuple[int, dict[str, Any]]:
         """How many tokens are read once for all rows, `most` at most, and the model's inputs for what follows them."""
-        start = self._shared_beginning(rows, most)
+        start = self.shared_beginning(rows, most)
         inputs: dict[str, Any] = {"input_ids": self._padded([row[start:] for row in rows], 0), "use_cache": False}
         if start:
             cache = read(rows[0][:start])
@@ -227,7 +219,7 @@ class CausalReader:
             inputs |= self.kept(cache)
         return start, inputs
 
-    def _shared_beginning(self, rows: list[list[int]], most: int) -> int:
+    def shared_beginning(self, rows: list[list[int]], most: int) -> int:
         """How many tokens all rows begin with, `most` at most; 0 where that is not worth a forward pass of its own."""
         if len(rows) < 2 or not self._caches:
             return 0
@@ -236,11 +228,7 @@ class CausalReader:
 
 
 def sharing(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """
-    Families of rows that share at least half of their tokens, at their beginning.
-
-    :returns: The numbers of the rows of each family, in their order; every row is in one.
-    """
+    """Put each row, by its number, into a family of rows that share at least half of their tokens, at the beginning."""
     order = sorted(range(len(rows)), key=lambda number: list(rows[number]))
     families: list[list[int]] = []
     for number in order:
@@ -261,23 +249,25 @@ def shared_tokens(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def by_length(rows: Sequence[Sequence[int]], numbers: Sequence[int], size: int) -> Iterator[list[int]]:
-    """
-    Put rows of similar length together: padding is computed like text.
-
-    :returns: The numbers of the rows of each batch, the longest first, so that a lack of memory shows at once.
-    """
+    """Batches of rows of similar length, since padding costs time; the longest first: a lack of memory shows early."""
     order = sorted(numbers, key=lambda number: -len(rows[number]))
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
 
+def padded(rows: Sequence[Any], fill: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Rows of numbers padded at their end, and the mask of what is theirs: both `[rows, longest]`."""
+    tensors = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
+    tokens = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill)
+    lengths = torch.tensor([len(row) for row in rows])
+    return tokens.to(device), (torch.arange(tokens.shape[1]) < lengths[:, None]).long().to(device)
+
+
 def log_likelihood(logits: Tensor, targets: Tensor) -> Tensor:
     """
-    Log-likelihoods of tokens.
+    Log-likelihoods of tokens, `[tokens]`, float32, in blocks: a vocabulary in float32 is large.
 
     :param logits: `[tokens, vocabulary]`.
-    :param targets: `[tokens]`.
-    :returns: `[tokens]`, float32, in blocks: a vocabulary in float32 is large.
     """
     blocks = zip(logits.split(VOCABULARY_ROWS), targets.split(VOCABULARY_ROWS), strict=True)
     return torch.cat(

@@ -56,13 +56,7 @@ class FineTuningSettings:
 
 @dataclass
 class Lessons:
-    """
-    What a reader is trained on.
-
-    :param held_out: Those of questions that it is not trained on.
-    :param questions: How many questions each of both has.
-    :param left_out: Why rows are not used -> how many.
-    """
+    """Prompts to train on and held-out ones, how many questions each has, and why rows are not used -> how many."""
 
     train: list[Any]
     held_out: list[Any]
@@ -86,75 +80,54 @@ def fine_tune_reader(
     progress: bool = True,
 ) -> dict[str, Any]:
     """
-    Teach a reader the answers of a training set and write it to a new folder that `load_reader` reads.
+    What `ReaderFineTuner` does: teach a reader answers, and write it to a new folder that `load_reader` reads.
 
-    A run that was killed goes on from its last checkpoint when it is started again with the same settings.
-
-    :param training_set: A training set with answers; teacher scores are not needed.
-    :param model: The reader: folder, hub name or GGUF file.
     :returns: The content of `fine_tuning.json`: `held_out` (`before` and `after`: mean log-likelihood of the answers'
         tokens), `better`, `rows`, `history`, `training_seconds`, and what was asked for.
-    :raises FileExistsError: If the output is there already.
-    :raises FileNotFoundError: If the training set is missing.
-    :raises ImportError: If LoRA is asked for and peft is not installed.
-    :raises ValueError: If no question can be used, the model can't be trained, or an unfinished run had other settings.
     """
+    settings = settings or FineTuningSettings()
     with running(output) as workspace:
-        return _fine_tuned(training_set, model, output, settings or FineTuningSettings(), workspace, device, progress)
-
-
-def _fine_tuned(
-    training_set: str | Path,
-    model: str,
-    output: str | Path,
-    settings: FineTuningSettings,
-    workspace: Path,
-    device: str | None,
-    progress: bool,
-) -> dict[str, Any]:
-    check_lora(settings.training.lora_rank)
-    rows = TrainingSet.open(training_set)
-    reader = load_reader(model, dtype="float32", device=device, batch_size=settings.training.batch_size)
-    check_trainable(reader.model, model)
-    lessons = lessons_of(reader, list(rows), settings, str(training_set))
-    checkpoints = workspace / "checkpoints"
-    run = {"model": model, "settings": asdict(settings), "lessons": lessons.fingerprint}
-    claim(workspace, run, checkpoints.glob("*"))
-    before = mean_log_likelihood(reader, lessons.held_out)
-    summary = train_reader(reader, lessons.train, lessons.held_out, checkpoints, settings.training, progress=progress)
-    after = mean_log_likelihood(reader, lessons.held_out)
-    if after <= before:
-        logger.warning(
-            "Held-out answers did not become likelier (%.4f before, %.4f after, a token): label with %s as before.",
-            before,
-            after,
-            model,
+        check_lora(settings.training.lora_rank)
+        rows = TrainingSet.open(training_set)
+        reader = load_reader(model, dtype="float32", device=device, batch_size=settings.training.batch_size)
+        check_trainable(reader.model, model)
+        lessons = lessons_of(reader, list(rows), settings, str(training_set))
+        checkpoints = workspace / "checkpoints"
+        run = {"model": model, "settings": asdict(settings), "lessons": lessons.fingerprint}
+        claim(workspace, run, checkpoints.glob("*"))
+        before = mean_log_likelihood(reader, lessons.held_out)
+        summary = train_reader(
+            reader, lessons.train, lessons.held_out, checkpoints, settings.training, progress=progress
         )
-    figures = {
-        "model": model,
-        "training_set": str(training_set),
-        "settings": json.loads(json.dumps(asdict(settings))),
-        "held_out": {"before": before, "after": after, "questions": lessons.questions[1]},
-        "better": after > before,
-        "rows": {"trained_on": lessons.questions[0], "prompts": len(lessons.train), **lessons.left_out},
-        "history": summary.history,
-        "training_seconds": summary.seconds,
-        "versions": versions(),
-    }
-    with published(output) as folder:
-        reader.model.save_pretrained(folder)
-        reader.tokenizer.save_pretrained(folder)
-        _check_saved(folder, reader, lessons.held_out)
-        write_json(folder / PROVENANCE, figures)
-    return figures
+        after = mean_log_likelihood(reader, lessons.held_out)
+        if after <= before:
+            logger.warning(
+                "Held-out answers did not become likelier (%.4f before, %.4f after, a token): label with %s as before.",
+                before,
+                after,
+                model,
+            )
+        figures = {
+            "model": model,
+            "training_set": str(training_set),
+            "settings": json.loads(json.dumps(asdict(settings))),
+            "held_out": {"before": before, "after": after, "questions": lessons.questions[1]},
+            "better": after > before,
+            "rows": {"trained_on": lessons.questions[0], "prompts": len(lessons.train), **lessons.left_out},
+            "history": summary.history,
+            "training_seconds": summary.seconds,
+            "versions": versions(),
+        }
+        with published(output) as folder:
+            reader.model.save_pretrained(folder)
+            reader.tokenizer.save_pretrained(folder)
+            _check_saved(folder, reader, lessons.held_out)
+            write_json(folder / PROVENANCE, figures)
+        return figures
 
 
 def check_trainable(model: PreTrainedModel, name: str) -> None:
-    """
-    Refuse weights that are packed into few bits. Those of a GGUF file are not: `load_reader` unpacks them.
-
-    :raises ValueError: If the weights are packed.
-    """
+    """Refuse, with a ValueError, weights that are packed into few bits; those of a GGUF file are unpacked by then."""
     packed = getattr(model.config, "quantization_config", None)
     if packed is not None:
         kind = packed.get("quant_method") if isinstance(packed, dict) else getattr(packed, "quant_method", None)

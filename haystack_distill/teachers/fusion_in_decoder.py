@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from haystack_distill.teachers.attention import Capture, make_readable, read_attention
-from haystack_distill.teachers.causal import by_length, log_likelihood, only_rows
+from haystack_distill.teachers.causal import by_length, log_likelihood, only_rows, padded
 from haystack_distill.teachers.prompt_encoding import MAX_PASSAGE_TOKENS, Encoded, PromptEncoder
 from haystack_distill.teachers.prompts import Prompt, UnscorableError
 from haystack_distill.teachers.signals import FUSION
@@ -29,11 +29,7 @@ CROSS_ATTENTION = ("EncDecAttention", "encoder_attn")
 
 @dataclass(frozen=True)
 class Fused:
-    """
-    What encoder and decoder read.
-
-    :param target: The tokens that the decoder is asked for; none where only the first step is wanted.
-    """
+    """What encoder and decoder read; `target` are the tokens asked of the decoder, none for its first step alone."""
 
     inputs: tuple[Encoded, ...]
     target: tuple[int, ...]
@@ -85,11 +81,7 @@ class FusionReader:
         return len(self._cross)
 
     def readable(self) -> None:
-        """
-        Prepare the model for reading its attention.
-
-        :raises ValueError: If it is not of a known family.
-        """
+        """Prepare the model for reading its attention; a ValueError if it is not of a known family."""
         if not self._cross:
             msg = (
                 f"The cross-attention of {type(self.model).__name__} is not known: attention is read out of the T5 and "
@@ -109,12 +101,7 @@ class FusionReader:
         target_is_passage: bool = False,
         ended: bool = False,
     ) -> Fused:
-        """
-        Fill and tokenise one encoder input a passage, and the decoder's text. See `PromptEncoder.encode`.
-
-        :param passages: None where the prompt has no place for one.
-        :raises UnscorableError: If a part has no tokens or does not fit.
-        """
+        """Fill and tokenise one encoder input a passage, and the decoder's text. See `PromptEncoder.encode`."""
         each = [[passage] for passage in passages] or [[]]
         inputs = tuple(self._encoder.encode(prompt, question, alone) for alone in each)
         cut = frozenset(number for number, encoded in enumerate(inputs) if encoded.cut)
@@ -183,12 +170,7 @@ class FusionReader:
 
     @staticmethod
     def fuse(joined: Sequence[Tensor]) -> dict[str, Any]:
-        """
-        What the decoder reads of several questions.
-
-        :param joined: For each question the encoder's states of all its passages, one after the other, `[tokens, dim]`.
-        :returns: `encoder_outputs` and `attention_mask` for the model.
-        """
+        """The decoder's inputs, of each question the encoder's states `[tokens, dim]` of all its passages in a row."""
         hidden = nn.utils.rnn.pad_sequence(list(joined), batch_first=True)
         lengths = torch.tensor([len(states) for states in joined], device=hidden.device)
         mask = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
@@ -205,11 +187,7 @@ class FusionReader:
         return np.split(values, np.cumsum(counts)[:-1])
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        longest = max(len(row) for row in rows)
-        pad = self.model.config.pad_token_id or 0
-        padded = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=self.model.device)
-        lengths = torch.tensor([len(row) for row in rows], device=padded.device)
-        return padded, (torch.arange(longest, device=padded.device) < lengths[:, None]).long()
+        return padded(rows, self.model.config.pad_token_id or 0, self.model.device)
 
 
 def decoder_frame(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], int | None]:

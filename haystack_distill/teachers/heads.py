@@ -9,7 +9,6 @@ a poor teacher. Heads are chosen on some tens of questions whose right passage i
 - `qr` (QRHead, arXiv 2506.09944): the mean attention that the right passage gets.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from haystack_distill.files.folders import write_json
+from haystack_distill.files.runs import fingerprint
 
 METHODS = ("core", "qr")
 TEMPERATURE = 1.0
@@ -29,12 +29,7 @@ MIN_EXAMPLES = 8
 
 @dataclass(frozen=True)
 class Heads:
-    """
-    Chosen heads of a model.
-
-    :param scores: `[layers][heads]`, by which they were chosen.
-    :param examples: How many questions they were chosen on.
-    """
+    """Chosen heads of a model, the scores `[layers][heads]` they were chosen by, and on how many examples."""
 
     model: str
     method: str
@@ -50,7 +45,7 @@ class Heads:
     @property
     def fingerprint(self) -> str:
         """Changes with the choice."""
-        return hashlib.sha256(json.dumps(sorted(self.chosen)).encode()).hexdigest()[:16]
+        return fingerprint(sorted(self.chosen), 16)
 
     def pick(self, attention: np.ndarray) -> np.ndarray:
         """`[layers, heads, tokens]`, of the layers in `layers`, becomes `[chosen, tokens]`."""
@@ -58,11 +53,7 @@ class Heads:
         return np.stack([attention[place[layer], head] for layer, head in self.chosen])
 
     def check_belongs_to(self, model: str, layers: int) -> None:
-        """
-        Refuse heads of another model.
-
-        :raises ValueError: If the heads were chosen for another one.
-        """
+        """Refuse, with a ValueError, heads that were chosen for another model."""
         if len(self.scores) != layers or (model and self.model and Path(model).name != Path(self.model).name):
             msg = (
                 f"These heads were chosen for {self.model} ({len(self.scores)} layers), not for {model} ({layers} "
@@ -71,11 +62,7 @@ class Heads:
             raise ValueError(msg)
 
     def save(self, file: str | Path) -> None:
-        """
-        Write the choice as JSON, and beside it a picture of all heads, layer by head.
-
-        :param file: Ends in `.json`; the picture in `.svg`.
-        """
+        """Write the choice as a `.json` file, and beside it, as `.svg`, a picture of all heads, layer by head."""
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(self))
@@ -83,12 +70,7 @@ class Heads:
 
     @classmethod
     def load(cls, file: str | Path) -> "Heads":
-        """
-        Read what `save` wrote.
-
-        :raises FileNotFoundError: If it is missing.
-        :raises ValueError: If it is no such file.
-        """
+        """Read what `save` wrote; a FileNotFoundError if it is missing, a ValueError if it is no such file."""
         path = Path(file)
         if not path.is_file():
             msg = f"The heads {path} are missing: choose them first, with select_heads or `haystack-distill heads`."
@@ -120,12 +102,7 @@ class Heads:
 
 @dataclass(frozen=True)
 class HeadExample:
-    """
-    A question to choose heads on.
-
-    :param attention: `[layers, heads, passages]`: what each passage gets from each head.
-    :param right: The number of the passage that answers it.
-    """
+    """The attention that each passage gets from each head, `[layers, heads, passages]`, and which passage is right."""
 
     attention: np.ndarray
     right: int
@@ -161,9 +138,8 @@ def select_heads(
     if not 1 <= count <= layers * heads:
         msg = f"count={count} heads can't be chosen of {layers * heads}."
         raise ValueError(msg)
-    score = np.mean(
-        [_share(example, temperature) if method == "core" else _mass(example) for example in usable], axis=0
-    )
+    of_right = [example.attention[:, :, example.right] for example in usable]
+    score = np.mean([_share(example, temperature) for example in usable] if method == "core" else of_right, axis=0)
     best = np.argsort(-score, axis=None, kind="stable")[:count]
     chosen = [(int(place) // heads, int(place) % heads) for place in best]
     return Heads(model, method, chosen, score.tolist(), len(usable))
@@ -175,7 +151,3 @@ def _share(example: HeadExample, temperature: float) -> np.ndarray:
     logits = example.attention / np.where(scale > 0, scale, 1) / temperature
     logits = np.exp(logits - logits.max(2, keepdims=True))
     return logits[:, :, example.right] / logits.sum(2)
-
-
-def _mass(example: HeadExample) -> np.ndarray:
-    return example.attention[:, :, example.right]

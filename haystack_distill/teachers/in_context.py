@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from haystack_distill.teachers.causal import CausalReader
+from haystack_distill.teachers.causal import CausalReader, shared_tokens
 from haystack_distill.teachers.heads import HeadExample
 from haystack_distill.teachers.prompt_encoding import Encoded
 from haystack_distill.teachers.prompts import Prompt
@@ -43,8 +43,7 @@ def calibrated_attention(
     asked, empty = _encoded_both(reader, prompt, query, passages)
     attending = asked.spans[(rows, 0)], empty.spans[(rows, 0)]
     most = min(int(places[0]) for places in attending)
-    pairs = zip(asked.ids[:most], empty.ids[:most], strict=True)
-    shared = next((place for place, (first, second) in enumerate(pairs) if first != second), most)
+    shared = min(most, shared_tokens(asked.ids, empty.ids))
     suffixes = [
         (encoded.ids[shared : places[-1] + 1], places - shared)
         for encoded, places in zip((asked, empty), attending, strict=True)

@@ -27,12 +27,7 @@ LOCK = ".labelling.lock"
 
 @dataclass(frozen=True)
 class Label:
-    """
-    What became of a row.
-
-    :param scores: The teacher's scores; None if the row was set aside.
-    :param cut: How many passages were too long to be read whole.
-    """
+    """What became of a row: scores, or why it was set aside; how many passages were too long to be read whole."""
 
     query_id: str
     scores: list[float] | None
@@ -70,8 +65,9 @@ def label(
     with alone(path / LOCK, busy), _explained(path):
         training_set = TrainingSet.open(path)  # again: it may have changed while the lock was waited for
         _claim(training_set, identity)
-        journals = {name: _Journal(path, name) for name in training_set.shards if _unfinished(training_set, name)}
-        left = {name: _pending(training_set, name, journal) for name, journal in journals.items()}
+        unfinished = [name for name in training_set.shards if "labelled" not in training_set.manifest["shards"][name]]
+        journals = {name: _Journal(path, name) for name in unfinished}
+        left = {name: len(_pending(training_set, name, journal)) for name, journal in journals.items()}
         total, done = len(training_set), len(training_set) - sum(left.values())
         with progress_bar("Labelling", total, done, shown=progress) as show:
             for name in [name for name, count in left.items() if count == 0]:
@@ -181,9 +177,8 @@ def _work(training_set: TrainingSet, journals: dict[str, _Journal], size: int) -
     piece: Work = []
     for name, journal in journals.items():
         # Questions about the same documents together: a teacher may read what they share once.
-        for row in sorted(training_set.read_shard(name), key=lambda row: row.document_ids[:1]):
-            if row.teacher_scores is None and row.query_id not in journal.labels:
-                piece.append((name, row))
+        for row in sorted(_pending(training_set, name, journal), key=lambda row: row.document_ids[:1]):
+            piece.append((name, row))
             if len(piece) == size:
                 yield piece
                 piece = []
@@ -191,13 +186,9 @@ def _work(training_set: TrainingSet, journals: dict[str, _Journal], size: int) -
         yield piece
 
 
-def _pending(training_set: TrainingSet, name: str, journal: _Journal) -> int:
+def _pending(training_set: TrainingSet, name: str, journal: _Journal) -> list[Row]:
     rows = training_set.read_shard(name)
-    return sum(row.teacher_scores is None and row.query_id not in journal.labels for row in rows)
-
-
-def _unfinished(training_set: TrainingSet, name: str) -> bool:
-    return "labelled" not in training_set.manifest["shards"][name]
+    return [row for row in rows if row.teacher_scores is None and row.query_id not in journal.labels]
 
 
 def _finish(training_set: TrainingSet, name: str, journal: _Journal) -> None:

@@ -11,11 +11,7 @@ from haystack_distill.teachers.signals import LIKELIHOOD, Likelihood
 
 
 class LikelihoodTeacher(SignalTeacher):
-    """
-    Scores passages by the likelihood of a text; see `SignalTeacher` for the parameters.
-
-    The reader is a `CausalReader`, a `FusionReader` or a `ServerReader`.
-    """
+    """Scores passages by the likelihood of a text; the reader may be of any kind. See `SignalTeacher`."""
 
     reads = LIKELIHOOD
 

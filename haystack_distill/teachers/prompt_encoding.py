@@ -61,13 +61,7 @@ class Encoded:
 
 
 class PromptEncoder:
-    """
-    Fills prompts and tokenises them within a model's window.
-
-    :param window: The most tokens the model reads.
-    :param max_passage_tokens: Longer passages are cut to this.
-    :raises ValueError: If the tokenizer has no offsets.
-    """
+    """Fills prompts and tokenises them within a model's window; a ValueError if the tokenizer has no offsets."""
 
     def __init__(
         self, tokenizer: "PreTrainedTokenizerBase", window: int, max_passage_tokens: int = MAX_PASSAGE_TOKENS

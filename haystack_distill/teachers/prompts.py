@@ -1,10 +1,10 @@
 """Prompts of readers, as data: texts with places for question and passages."""
 
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+
+from haystack_distill.files.runs import fingerprint
 
 if TYPE_CHECKING:  # labelling and reading need no model library
     from transformers import PreTrainedTokenizerBase
@@ -49,12 +49,7 @@ class Prompt:
         return 0 <= self.text.find("{question}") < self.text.find("{passage")
 
     def check_places(self, usual: "Prompt", signal: str) -> None:
-        """
-        Refuse a prompt that lacks a place for what a signal puts into it.
-
-        :param usual: The signal's own prompt, which has the places.
-        :raises ValueError: If a place is missing.
-        """
+        """Refuse, with a ValueError, a prompt that lacks a place for what a signal puts into its usual one."""
         missing = sorted(usual.places - self.places)
         if missing:
             msg = f"The prompt {self.text!r} lacks a place for {{{missing[0]}}}, which the signal {signal!r} needs."
@@ -63,8 +58,7 @@ class Prompt:
     def fingerprint(self, tokenizer: "PreTrainedTokenizerBase | None") -> str:
         """A hash of what a model reads: the prompt, and the tokenizer's chat template."""
         template = getattr(tokenizer, "chat_template", None)
-        content = json.dumps([asdict(self), template], sort_keys=True, default=str)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return fingerprint([asdict(self), template], 16)
 
 
 ANSWER = Prompt("{passage}\n\nAnswer the question with a few words from the text.\nQuestion: {question}", "\nAnswer: ")
@@ -86,11 +80,7 @@ FUSION_QUESTION = Prompt("Write a question that this text answers. context: {pas
 
 
 def fill(prompt: Prompt, question: str | None, passages: list[str]) -> str:
-    """
-    Fill a prompt as plain text.
-
-    :returns: The text, with the cue but without its last space, which goes to what follows.
-    """
+    """Fill a prompt as plain text, with the cue but without its last space, which goes to what follows."""
     items = "".join(
         prompt.item.replace("{number}", str(number)).replace("{passage}", passage)
         for number, passage in enumerate(passages, start=1)

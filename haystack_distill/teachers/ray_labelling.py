@@ -32,12 +32,7 @@ class _Worker:
 
 
 def many_workers(make_teacher: Callable[[], Teacher], num_workers: int) -> Scoring:
-    """
-    Score in several processes, each with a teacher of its own, for `label`.
-
-    :param make_teacher: Loads the teacher; it is pickled for the workers.
-    :raises ImportError: If Ray is not installed.
-    """
+    """Score in processes, for `label`, each with a teacher of its own; an ImportError if Ray is not installed."""
     try:
         import ray
     except ImportError as error:

@@ -38,7 +38,12 @@ def load_reader(
     if batch_size < 1:
         msg = f"batch_size must be at least 1, not {batch_size}."
         raise ValueError(msg)
-    folder, arguments = _where(name, arguments)
+    folder, path = name, Path(name)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            msg = f"The GGUF file {path} is missing."
+            raise ValueError(msg)
+        folder, arguments = str(path.parent), {**arguments, "gguf_file": path.name}
     try:
         config = AutoConfig.from_pretrained(folder, **arguments)
         tokenizer = AutoTokenizer.from_pretrained(folder, **arguments)
@@ -64,16 +69,6 @@ def _check_whole(name: str, missing: list[str], unexpected: list[str]) -> None:
             f"{instead} Save it with `save_pretrained` of the model that transformers loads, under its names."
         )
         raise ValueError(msg)
-
-
-def _where(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    path = Path(name)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            msg = f"The GGUF file {path} is missing."
-            raise ValueError(msg)
-        return str(path.parent), {**arguments, "gguf_file": path.name}
-    return name, arguments
 
 
 def _precision(config: Any, device: torch.device) -> torch.dtype:

@@ -14,12 +14,7 @@ ROWS_AT_ONCE, ROWS_THAT_SHARE = 4, 1000
 
 @dataclass(frozen=True)
 class Candidates:
-    """
-    A question and the passages that are to be scored for it.
-
-    :param query: The question, or the dialogue so far.
-    :param answers: Reference answers; the first is the one that likelihoods are asked of.
-    """
+    """A question (or a dialogue so far), passages to score for it, and answers; likelihoods are asked of the first."""
 
     query: str
     passages: list[str]
@@ -28,12 +23,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Scored:
-    """
-    What a teacher says.
-
-    :param scores: `[passages]`, the higher the better.
-    :param cut: Numbers of the passages that were too long to be read whole.
-    """
+    """Scores of passages, the higher the better, and the numbers of those that were too long to be read whole."""
 
     scores: np.ndarray
     cut: frozenset[int] = frozenset()
@@ -47,19 +37,11 @@ class Teacher(Protocol):
         """What its scores depend on: scores of teachers that differ in this are never mixed."""
 
     def score(self, rows: Sequence[Candidates]) -> list[Scored]:
-        """
-        Score the passages of several questions.
-
-        :raises UnscorableError: If a question can't be scored.
-        """
+        """Score the passages of several questions; an UnscorableError if one of these can't be scored."""
 
 
 def check_candidates(row: Candidates, signal: str, *, answers: bool) -> None:
-    """
-    Refuse what can't be scored, before anything is computed.
-
-    :raises UnscorableError: If the question, a passage or a needed answer is empty or missing.
-    """
+    """Refuse, with an UnscorableError, an empty question or passage, and a needed answer that is missing."""
     if not row.query.strip():
         msg = "The query is empty: there is nothing to score passages for."
         raise UnscorableError(msg)
@@ -79,11 +61,7 @@ def check_candidates(row: Candidates, signal: str, *, answers: bool) -> None:
 
 
 def check_finite(row: Candidates, scores: np.ndarray) -> np.ndarray:
-    """
-    Refuse scores that are no numbers.
-
-    :raises UnscorableError: If one is NaN or infinite.
-    """
+    """Refuse, with an UnscorableError, scores that are NaN or infinite."""
     wrong = np.flatnonzero(~np.isfinite(scores))
     if len(wrong):
         msg = (
@@ -130,12 +108,7 @@ def score_by_row(
 
 
 def in_order(scored: Iterator[tuple[int, Scored | UnscorableError]]) -> list[Scored]:
-    """
-    Wait for all that `score_by_row` gives.
-
-    :returns: The scores of each question, in their order.
-    :raises UnscorableError: If a question can't be scored.
-    """
+    """Wait for all that `score_by_row` gives: scores in their order, or an UnscorableError if a question has none."""
     finished: dict[int, Scored] = {}
     for number, outcome in scored:
         if isinstance(outcome, UnscorableError):

@@ -24,11 +24,7 @@ TRIES = 5
 
 @dataclass(frozen=True)
 class ServerPrompt:
-    """
-    A text and where its target begins.
-
-    :param cut: Numbers of passages that were cut: the server refuses what is too long, so none ever is.
-    """
+    """A text and where its target begins; nothing is ever `cut`, as the server refuses what is too long."""
 
     text: str
     target: int
@@ -40,9 +36,7 @@ class ServerReader:
     A language model behind an OpenAI-compatible server.
 
     :param url: The address of the API, such as `http://localhost:8000/v1`.
-    :param dialect: `echo` or `prompt_logprobs`.
     :param timeout: Seconds to wait for an answer.
-    :raises ValueError: If there is no such dialect.
     """
 
     kind: ClassVar[str] = SERVER

@@ -66,11 +66,7 @@ class SignalTeacher:
         }
 
     def score(self, rows: Sequence[Candidates]) -> list[Scored]:
-        """
-        Score the passages of several questions.
-
-        :raises UnscorableError: If a question can't be scored.
-        """
+        """Score the passages of several questions; an UnscorableError if one of these can't be scored."""
         return in_order(self.score_each(rows))
 
     def score_each(self, rows: Sequence[Candidates]) -> Iterator[tuple[int, Scored | UnscorableError]]:
@@ -92,9 +88,5 @@ class SignalTeacher:
 
 
 def cut_of(numbers: Sequence[Sequence[int]], prompts: Sequence[Any]) -> frozenset[int]:
-    """
-    Which passages of a question were cut.
-
-    :param numbers: Which passages each of the prompts reads.
-    """
+    """Which passages of a question were cut; `numbers` says which of them each prompt reads."""
     return frozenset(held[place] for held, prompt in zip(numbers, prompts, strict=True) for place in prompt.cut)

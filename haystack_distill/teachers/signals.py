@@ -102,11 +102,7 @@ class Signal:
         return self.prompts[CAUSAL] in {default.ANSWER, default.ANSWER_JOINT}
 
     def prompt_for(self, kind: str) -> Prompt:
-        """
-        The prompt of a kind of reader.
-
-        :raises ValueError: If such readers don't have this signal.
-        """
+        """The prompt of a kind of reader; a ValueError if such readers don't have this signal."""
         if kind not in self.prompts:
             others = [one.name for one in SIGNALS.values() if one.reads == self.reads and kind in one.prompts]
             others = others or [one.name for one in SIGNALS.values() if kind in one.prompts]
@@ -119,12 +115,7 @@ class Signal:
 
 
 def signal_named(name: str, reads: str | None = None) -> Signal:
-    """
-    Look a signal up.
-
-    :param reads: `likelihood` or `attention`, where only such a signal will do.
-    :raises ValueError: If there is no such signal.
-    """
+    """Look a signal up; a ValueError if there is none, or it does not read what is wanted (likelihood or attention)."""
     if name not in SIGNALS:
         msg = f"There is no signal {name!r}: choose one of {', '.join(SIGNALS)}."
         raise ValueError(msg)

@@ -11,12 +11,7 @@ POOL = 32
 
 
 class LengthBatchSampler(DefaultBatchSampler):
-    """
-    Shuffle, sort pools of batches by length, and shuffle the batches. The same seed and epoch give the same batches.
-
-    :param dataset: Rows with the column `query`.
-    :param kwargs: What the trainer gives every sampler: label columns, generator and seed.
-    """
+    """Shuffle, sort pools of batches by length, shuffle the batches; the same seed and epoch give the same batches."""
 
     def __init__(self, dataset: Any, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)

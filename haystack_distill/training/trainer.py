@@ -12,11 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -37,17 +33,35 @@ PATIENCE_IN_EVALUATIONS = 4
 """Training ends early when so many evaluations in a row were no better than the best."""
 
 
-class _Progress(ProgressCallback):
-    """The trainer's bar with its ETA, and one line an evaluation instead of every figure that was logged."""
+class Progress(ProgressCallback):
+    """
+    The trainer's bar with its ETA, and one line an evaluation instead of every figure that was logged.
 
-    def __init__(self, metric: str) -> None:
+    :param metric: What the evaluator calls the figure.
+    :param name: What people call it.
+    """
+
+    def __init__(self, metric: str, name: str) -> None:
         super().__init__()
-        self.metric = metric
+        self.key, self.name = f"eval_{metric}", name
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.training_bar is not None and logs and f"eval_{self.metric}" in logs:
-            value = logs[f"eval_{self.metric}"]
-            self.training_bar.write(f"epoch {logs['epoch']:g}: {self.metric.replace('_', ' ')} {value:.4f}")
+        """Write the figure of an evaluation."""
+        if self.training_bar is not None and logs and self.key in logs:
+            self.training_bar.write(f"epoch {logs['epoch']:g}: {self.name.replace('_', ' ')} {logs[self.key]:.4f}")
+
+    def shown_in(self, trainer: Trainer) -> None:
+        """Take the place of what a trainer prints by itself: every logged step where there is no bar."""
+        trainer.remove_callback(PrinterCallback)
+        if not trainer.args.disable_tqdm:
+            trainer.remove_callback(ProgressCallback)
+            trainer.add_callback(self)
+
+
+def history_of(trainer: Trainer, metric: str, name: str) -> list[dict[str, float]]:
+    """One entry an evaluation: `epoch` and the figure of the evaluator, under a name."""
+    entries = [entry for entry in trainer.state.log_history if f"eval_{metric}" in entry]
+    return [{"epoch": float(entry["epoch"]), name: float(entry[f"eval_{metric}"])} for entry in entries]
 
 
 @dataclass
@@ -100,10 +114,7 @@ def run_trainer(
         callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE_IN_EVALUATIONS)],
         **trainer_arguments,
     )
-    trainer.remove_callback(PrinterCallback)  # without a progress bar it would print every logged step
-    if not arguments.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(_Progress(metric))
+    Progress(metric, metric).shown_in(trainer)
     start = time.perf_counter()
     diverged = False
     with _trainable(student):
@@ -118,24 +129,14 @@ def run_trainer(
     # The trainer leaves its bf16 context around `forward`; what is measured and saved must run as it will be loaded.
     trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
     student.eval()
-    history = [
-        {"epoch": float(entry["epoch"]), metric: float(entry[f"eval_{metric}"])}
-        for entry in trainer.state.log_history
-        if f"eval_{metric}" in entry
-    ]
+    history = history_of(trainer, metric, metric)
     return TrainingSummary(time.perf_counter() - start, arguments.num_train_epochs, history, diverged)
 
 
 def common_arguments(
-    student: SentenceTransformer, checkpoints: Path, seed: int, progress: bool, metric: str = METRIC
+    student: SentenceTransformer | PreTrainedModel, checkpoints: Path, seed: int, progress: bool, metric: str = METRIC
 ) -> dict[str, Any]:
-    """
-    Make the arguments that are the same for every job, for `SentenceTransformerTrainingArguments`.
-
-    The schedule is linear, each epoch ends with an evaluation and a checkpoint, and the best one is kept.
-
-    :param metric: What the evaluator calls its main figure.
-    """
+    """Arguments that all jobs share: a linear schedule; each epoch ends with a checkpoint, and the best one is kept."""
     return {
         "output_dir": str(checkpoints),
         "per_device_eval_batch_size": 128,
@@ -156,6 +157,16 @@ def common_arguments(
         "disable_tqdm": not progress,
         "dataloader_pin_memory": False,
         "report_to": "none",
+    }
+
+
+def shared_batches(batch_size: int) -> dict[str, Any]:
+    """Arguments by which processes share each batch: more of them give the same optimisation, and sooner."""
+    return {
+        "per_device_train_batch_size": batch_size,
+        "accelerator_config": {"split_batches": True},
+        "ddp_find_unused_parameters": False,
+        "ddp_static_graph": True,  # poolers have no gradient; the routes of a pair run one after the other
     }
 
 

@@ -256,7 +256,7 @@ def test_the_reader_learns_before_it_labels(store, bert, passages, reader_folder
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rounds": 0}, "rounds=0 and top_k=16 must be at least 1"),
+        ({"rounds": 0}, "rounds must be at least 1, not 0"),
         ({"distiller": {"model": "x"}}, "`distiller` has 'model', which the loop sets itself or has"),
     ],
 )

@@ -192,3 +192,13 @@ def test_a_parameter_must_be_kept_under_its_name():
 
     with pytest.raises(AttributeError, match="lost"):
         Forgetful(1, 2).to_dict()
+
+
+def test_numbers_are_what_they_are_declared_to_be():
+    """YAML 1.1 reads a hand-written 1e-5 as a text; None, and a text that may stand in a number's place, stay."""
+    made = ResponseDistiller(model="m", output="o", learning_rate="1e-5", epochs="2", temperature=None)
+    assert (made.learning_rate, made.epochs, made.temperature) == (1e-5, 2, None)
+    distiller = RetrieverDistiller(document_store=InMemoryDocumentStore(), model="m", output="o")
+    assert (distiller.teacher_temperature, distiller.passages) == ("entropy", None)
+    with pytest.raises(ValueError, match="mined must be at least 1, not 0"):
+        ResponseSetBuilder(output="o", mined="0")

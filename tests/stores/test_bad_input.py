@@ -13,7 +13,8 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import Secret
 
 from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, pages_of, vectors_of
-from haystack_integrations.components.distill.stores.ranking import ranking_of, search_of
+from haystack_integrations.components.distill.stores.known import kind_of
+from haystack_integrations.components.distill.stores.ranking import ranking_of
 from tests.stores.conftest import DIM, free_port, start_chroma, start_postgres
 
 STORES = "haystack_integrations.components.distill.stores"
@@ -173,7 +174,7 @@ class TestContent:
         assert all(np.allclose(vector, expected[key]) for key, vector in read.items())
         assert vectors_of(store, ["d4"]) == {}
         assert np.allclose(vectors_of(store, ["d5", "d4"])["d5"], expected["d5"])
-        ranking = ranking_of(store, search_of(store), np.array([expected["d1"], expected["d2"]]))
+        ranking = ranking_of(store, kind_of(store).search(store), np.array([expected["d1"], expected["d2"]]))
         assert ranking.normalized
 
     def test_documents_without_a_vector_are_counted_skipped_and_named(

@@ -5,8 +5,8 @@ import pytest
 
 from haystack_distill.data.similarity import scores
 from haystack_integrations.components.distill.stores import ranking_of
+from haystack_integrations.components.distill.stores.known import kind_of
 from haystack_integrations.components.distill.stores.opening import verified_similarity
-from haystack_integrations.components.distill.stores.ranking import search_of
 from tests.stores.conftest import ALL
 
 
@@ -30,7 +30,7 @@ def test_the_similarity_is_found_out(ranked, backend, uneven):
     """Only Qdrant tells nothing under cosine: it stores normalised vectors, over which all similarities agree."""
     similarity, store = ranked
     vectors = np.array([one.embedding for one in uneven])
-    ranking = ranking_of(store, search_of(store), vectors[:8])
+    ranking = ranking_of(store, kind_of(store).search(store), vectors[:8])
     assert ranking.similarity == similarity
     assert ranking.shares[similarity] == 1.0
     normalizes = backend.name.startswith("qdrant") and similarity == "cosine"

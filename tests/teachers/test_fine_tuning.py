@@ -84,11 +84,11 @@ def test_the_loss_is_the_likelihood_that_scores(family, reader, monkeypatch):
     prompts = [*lessons.train, *lessons.held_out]
     expected = np.concatenate([values for _, values in loaded.log_likelihoods(prompts)]).mean()
     if family == "llama":
-        batch = training._pad_causal(training._causal_rows(prompts))
+        batch = training._pad_causal(training._rows(loaded, prompts))
         loss = loaded.model(**batch).loss
     else:
-        batch = training._FusedCollator(loaded)(training._fused_rows(prompts))
-        arguments = training._arguments(torch.device("cpu"), Path("unused"), AnswerSettings(), False)
+        batch = training._FusedCollator(loaded)(training._rows(loaded, prompts))
+        arguments = training._arguments(loaded.model, Path("unused"), AnswerSettings(), False)
         trainer = training._FusionTrainer(model=loaded.model, args=arguments, eval_dataset=[])
         loss = trainer.compute_loss(loaded.model, batch)
     assert -loss.item() == pytest.approx(float(expected), rel=1e-4)
@@ -98,7 +98,7 @@ def test_only_the_answer_and_the_end_have_labels(reader):
     loaded = reader("llama")
     row = question(3)
     (prompt,) = lessons_of(loaded, [row, row], FineTuningSettings(), "set").train
-    (made,) = training._causal_rows([prompt])
+    (made,) = training._rows(loaded, [prompt])
     labels = [token for token in made["labels"] if token != MASKED]
     assert loaded.tokenizer.decode(labels[:-1]).strip() == row.answers[0]
     assert labels[-1] == loaded.tokenizer.eos_token_id
@@ -180,7 +180,7 @@ def test_packed_weights_are_refused_and_those_of_a_gguf_file_are_unpacked(tmp_pa
     packed = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf")
     with pytest.raises(ValueError, match=r"weights of reader are quantised \(gguf\).*full-precision"):
         check_trainable(packed, "reader")
-    _, arguments = readers._where(str(tmp_path / "tiny.gguf"), {})
+    arguments = {"gguf_file": "tiny.gguf"}
     model = AutoModelForCausalLM.from_pretrained(tmp_path, **arguments, **readers._unpacked(arguments))
     check_trainable(model, "reader")
     model.save_pretrained(tmp_path / "saved")

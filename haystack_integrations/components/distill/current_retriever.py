@@ -47,9 +47,7 @@ class CurrentRetriever(Serialisable):
         :param retriever: The embedding retriever of the document store, by its whole import path.
         :param top_k: How many documents to return; None leaves it to the retriever.
         """
-        self.pointer = pointer
-        self.retriever = retriever
-        self.top_k = top_k
+        self.keep_parameters(locals())
         self._opened: DistilledRetriever | None = None
         self._serving: Serving | None = None
         self._before: tuple[Serving, DistilledRetriever] | None = None

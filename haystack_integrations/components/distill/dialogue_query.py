@@ -35,8 +35,7 @@ class DialogueQuery(Serialisable):
         """
         if history is not None:
             check_history(int(history))
-        self.model = model
-        self.history = None if history is None else int(history)
+        self.keep_parameters(locals())
         self._turns: int | None = self.history
 
     def warm_up(self) -> None:

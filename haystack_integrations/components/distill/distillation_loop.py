@@ -85,28 +85,15 @@ class DistillationLoop(Serialisable):
         :raises ValueError: If rounds or top_k is below 1, `distiller` has a parameter that the loop sets itself, or a
             reader is to be fine-tuned that labels nothing.
         """
-        if min(int(rounds), int(top_k)) < 1:
-            msg = f"rounds={rounds} and top_k={top_k} must be at least 1."
-            raise ValueError(msg)
-        taken = sorted(BY_LOOP & set(distiller or {}))
+        self.keep_parameters(locals(), positive=("rounds", "top_k"))
+        self.distiller = distiller or {}
+        taken = sorted(BY_LOOP & set(self.distiller))
         if taken:
             msg = f"`distiller` has {taken[0]!r}, which the loop sets itself or has no use for: leave it out."
             raise ValueError(msg)
         if reader_fine_tuner is not None and scorer is None:
             msg = "`reader_fine_tuner` needs a `scorer`: without one the judgments of the queries are the teacher."
             raise ValueError(msg)
-        self.retriever = retriever
-        self.model = model
-        self.scorer = scorer
-        self.output = output
-        self.rounds = int(rounds)
-        self.first_retriever = first_retriever
-        self.reader_fine_tuner = reader_fine_tuner
-        self.top_k = int(top_k)
-        self.split = split
-        self.distiller = distiller or {}
-        self.device = device
-        self.progress_bar = progress_bar
 
     @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str, rounds=list[dict[str, Any]])
     def run(self, queries: str, judged: str | None = None) -> dict[str, Any]:
@@ -163,18 +150,9 @@ class DistillationLoop(Serialisable):
             raise ValueError(msg)
         first = RetrieverDistiller(document_store=store, model=self.model, output=self.output, **self.distiller)
         first.settings()  # a setting that does not fit is found out before anything is labelled
-        return first.embedder, RoundSettings(
-            store=store,
-            retriever=self.retriever,
-            first_retriever=self.first_retriever,
-            scorer=self.scorer,
-            reader_fine_tuner=self.reader_fine_tuner,
-            top_k=self.top_k,
-            split=self.split,
-            distiller={**self.distiller, **first.embedder.of_saved()},
-            device=self.device,
-            progress=self.progress_bar,
-        )
+        settings = {**self.parameters_of(RoundSettings), "store": store}
+        settings["distiller"] = {**self.distiller, **first.embedder.of_saved()}
+        return first.embedder, RoundSettings(**settings)
 
     def _claim(self, queries: str, judged: str | None) -> None:
         """Bind the output to this run: more rounds may be added, and neither place nor bars change a result."""

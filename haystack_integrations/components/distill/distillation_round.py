@@ -25,12 +25,7 @@ from haystack_integrations.components.distill.training_set_builder import Traini
 
 @dataclass(frozen=True)
 class RoundSettings:
-    """
-    What every round is told: init parameters of `DistillationLoop`, which explains them.
-
-    :param store: The index.
-    :param distiller: Init parameters of `RetrieverDistiller` for models that were saved by an earlier round.
-    """
+    """What every round is told: the store, and init parameters of `DistillationLoop`, which explains them."""
 
     store: Any
     retriever: Any
@@ -39,20 +34,14 @@ class RoundSettings:
     reader_fine_tuner: Any
     top_k: int
     split: str
-    distiller: dict[str, Any]
+    distiller: dict[str, Any]  # of `RetrieverDistiller`, for models that an earlier round saved
     device: ComponentDevice | None
-    progress: bool
+    progress_bar: bool
 
 
 @dataclass(frozen=True)
 class Done:
-    """
-    A finished round.
-
-    :param model: The folder of the model.
-    :param metrics: The content of its `metrics.json`.
-    :param row: What the loop says of it.
-    """
+    """A finished round: the folder of its model, the content of its `metrics.json`, and what the loop says of it."""
 
     model: str
     metrics: dict[str, Any]
@@ -60,12 +49,7 @@ class Done:
 
 
 class Round:
-    """
-    A round.
-
-    :param folder: That of the loop.
-    :param number: 0 is the retriever as it was.
-    """
+    """A round, in its folder below that of the loop; number 0 is the retriever as it was."""
 
     def __init__(self, settings: RoundSettings, folder: Path, number: int) -> None:
         self.settings = settings
@@ -86,11 +70,7 @@ class Round:
         return str(model)
 
     def run(self, current: str, queries: str, judged: str | None) -> Done:
-        """
-        Retrieve, label and train; `queries` and `judged` are those of `DistillationLoop.run`.
-
-        :param current: The folder of the query encoder so far.
-        """
+        """Retrieve, label and train, beginning with the encoder in the folder `current`; see `DistillationLoop.run`."""
         model, summary = self.folder / "model", self.folder / "labels.json"
         if not (model / METRICS).is_file() or workspace_of(model).exists():  # killed before it was made, or after
             self.folder.mkdir(exist_ok=True)
@@ -116,17 +96,19 @@ class Round:
 
     def _training_set(self, current: str, queries: str) -> str:
         first = self.settings.first_retriever if self.number == 1 else None
-        retriever = first or DistilledRetriever(
-            retriever=self._searching(current), query_encoder=KaleQueryEncoder(model=current, backend="torch")
-        )
+        if first is None:
+            index = self._index(current)
+            search = self.settings.retriever if index is self.settings.store else InMemoryEmbeddingRetriever(index)
+            encoder = KaleQueryEncoder(model=current, backend="torch")
+            first = DistilledRetriever(retriever=search, query_encoder=encoder)
         builder = TrainingSetBuilder(
-            retriever=retriever,
+            retriever=first,
             top_k=self.settings.top_k,
             split=self.settings.split,
             output=str(self.folder / "training_set"),
             similarity=self.settings.distiller.get("similarity"),
             judgments=self.settings.scorer is None,
-            progress_bar=self.settings.progress,
+            progress_bar=self.settings.progress_bar,
         )
         return builder.run(queries=queries)["training_set"]
 
@@ -144,7 +126,7 @@ class Round:
             if not Path(reader).is_dir():
                 _changed(self.settings.reader_fine_tuner, output=reader).run(training_set=training_set)
             scorer = _changed(scorer, model=reader)
-        labeller = TeacherLabeller(scorer=scorer, progress_bar=self.settings.progress)
+        labeller = TeacherLabeller(scorer=scorer, progress_bar=self.settings.progress_bar)
         write_json(summary, labeller.run(training_set=training_set)["summary"])
         labeller.close()  # the reader's memory is needed for training
 
@@ -154,16 +136,12 @@ class Round:
             model=model,
             output=str(output),
             device=self.settings.device,
-            progress_bar=self.settings.progress,
+            progress_bar=self.settings.progress_bar,
             **self.settings.distiller,
         )
 
     def _on_cpu(self) -> bool:
         return ComponentDevice.resolve_device(self.settings.device).to_torch_str() == "cpu"
-
-    def _searching(self, current: str) -> Any:
-        index = self._index(current)
-        return self.settings.retriever if index is self.settings.store else InMemoryEmbeddingRetriever(index)
 
     def _index(self, current: str) -> Any:
         """The store, or in memory what it will hold once its documents are embedded with the current model."""
@@ -180,7 +158,6 @@ class Round:
         from haystack_distill.data.index import stored_vectors
 
         copy = self.folder / f"index-{process_number()}"
-        shutil.rmtree(copy, ignore_errors=True)  # a killed run's copy: the store may have changed since
         distiller = self._distiller(self.settings.store, current, self.folder)
         view = index_of(self.settings.store, distiller.embedder, copy, max_documents=distiller.max_documents)
         encoder = SentenceTransformer(
@@ -190,7 +167,7 @@ class Round:
             self.folder / "document_vectors.npy",
             [current, view.fingerprint],
             lambda: np.asarray(
-                encoder.encode_document(view.texts, batch_size=32, show_progress_bar=self.settings.progress),
+                encoder.encode_document(view.texts, batch_size=32, show_progress_bar=self.settings.progress_bar),
                 dtype=np.float32,
             ),
         )

@@ -41,12 +41,7 @@ class DistilledRetriever(Serialisable):
         :param query_encoder: A `KaleQueryEncoder`, or any other text embedder.
         :param top_k: How many documents to return; None leaves it to the retriever.
         """
-        if top_k is not None and top_k < 1:
-            msg = f"top_k must be at least 1, not {top_k}."
-            raise ValueError(msg)
-        self.retriever = retriever
-        self.query_encoder = query_encoder
-        self.top_k = top_k
+        self.keep_parameters(locals(), positive=("top_k",))
         self._guard = SimilarityGuard()
 
     def warm_up(self) -> None:

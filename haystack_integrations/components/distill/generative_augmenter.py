@@ -105,6 +105,7 @@ class GenerativeAugmenter(Serialisable):
         :raises ValueError: If there is no such mode, not exactly one of `generator` and `model`, or a number is too
             small.
         """
+        self.keep_parameters(locals(), positive=("n", "concurrency", "tries", "batch_size", "round_trip_depth"))
         if mode not in MODES:
             msg = f"There is no mode {mode!r}: {', '.join(MODES)}."
             raise ValueError(msg)
@@ -114,40 +115,11 @@ class GenerativeAugmenter(Serialisable):
         if sampling and model is None:
             msg = "sampling is for a local model: a chat generator takes its own generation_kwargs."
             raise ValueError(msg)
-        if min(int(n), int(concurrency), int(tries), int(batch_size), int(round_trip_depth)) < 1:
-            msg = "n, concurrency, tries, batch_size and round_trip_depth must be at least 1."
-            raise ValueError(msg)
-        if float(timeout) <= 0 or (requests_per_minute is not None and float(requests_per_minute) <= 0):
+        if self.timeout <= 0 or (requests_per_minute is not None and self.requests_per_minute <= 0):
             msg = "timeout and requests_per_minute must be above 0."
             raise ValueError(msg)
-        self.output = output
-        self.mode = mode
-        self.generator = generator
-        self.model = model
-        self.n = int(n)
-        self.seed = int(seed)
-        self.seeded = seeded
-        self.prompt = prompt
-        self.examples = examples
-        self.history = int(history)
-        self.sampling = sampling
-        self.words = words
-        self.without = without
-        self.check = deserialize_callable(check) if isinstance(check, str) else check
-        self.keep_likeliest = None if keep_likeliest is None else float(keep_likeliest)
-        self.likelihood_scorer = likelihood_scorer
-        self.retriever = retriever
-        self.text_embedder = text_embedder
-        self.round_trip_depth = int(round_trip_depth)
-        self.split = split
-        self.concurrency = int(concurrency)
-        self.tries = int(tries)
-        self.timeout = float(timeout)
-        self.requests_per_minute = None if requests_per_minute is None else float(requests_per_minute)
-        self.batch_size = int(batch_size)
-        self.dtype = dtype
-        self.device = device
-        self.progress_bar = progress_bar
+        if isinstance(check, str):
+            self.check = deserialize_callable(check)
 
     @component.output_types(output=str, summary=dict[str, Any])
     def run(self, source: str | None = None, documents: list[Document] | None = None) -> dict[str, Any]:

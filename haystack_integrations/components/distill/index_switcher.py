@@ -84,16 +84,9 @@ class IndexSwitcher(Serialisable):
         :raises ValueError: If the new index can't outlive this process or is the old one, if opening a store would
             empty it, or if the query encoder that serves would lack a setting.
         """
-        self.embedder = EmbedderSettings.of(
-            teacher,
-            query_prefix=query_prefix,
-            document_prefix=document_prefix,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            meta_fields_to_embed=meta_fields_to_embed or [],
-            embedding_separator=embedding_separator,
-            similarity=similarity,
-        )
+        self.keep_parameters(locals())
+        self.meta_fields_to_embed = meta_fields_to_embed or []
+        self.embedder = EmbedderSettings.of(teacher, **self.parameters_of(EmbedderSettings))
         refuse_what_does_not_last(new_document_store)
         for store in (document_store, new_document_store):
             refuse_to_recreate(store)
@@ -109,23 +102,6 @@ class IndexSwitcher(Serialisable):
                 "`new_document_store` is the index that serves: name another index, collection or path for the new one."
             )
             raise ValueError(msg)
-        self.document_store = document_store
-        self.teacher = teacher
-        self.new_document_store = new_document_store
-        self.model = model
-        self.pointer = pointer
-        self.query_model = query_model
-        self.split = split
-        self.max_loss = float(max_loss)
-        self.query_prefix = query_prefix
-        self.document_prefix = document_prefix
-        self.normalize_embeddings = normalize_embeddings
-        self.truncate_dim = truncate_dim
-        self.meta_fields_to_embed = meta_fields_to_embed or []
-        self.embedding_separator = embedding_separator
-        self.similarity = similarity
-        self.device = device
-        self.progress_bar = progress_bar
 
     @component.output_types(switched=bool, metrics=dict[str, Any], pointer=str)
     def run(self, queries: str) -> dict[str, Any]:
@@ -144,16 +120,4 @@ class IndexSwitcher(Serialisable):
         # Takes seconds to import, which a pipeline that is only loaded need not wait for.
         from haystack_integrations.components.distill.parts.reindexing import Switch, reindex
 
-        switch = Switch(
-            self.document_store,
-            self.embedder,
-            self.new_document_store,
-            self.model,
-            self.pointer,
-            self.query_model,
-            self.split,
-            self.max_loss,
-            self.device,
-            self.progress_bar,
-        )
-        return reindex(switch, queries)
+        return reindex(Switch(**self.parameters_of(Switch), embedder=self.embedder), queries)

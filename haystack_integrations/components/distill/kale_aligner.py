@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,45 +106,11 @@ class KaleAligner(Serialisable):
             `openvino-fp32`, `openvino-int8` or `torch-int8`. None that loses 1 % of the dev nDCG@10 is written.
         :param progress_bar: Whether to show progress on stderr.
         """
-        self.document_store = document_store
-        self.teacher = teacher
-        self.output = output
-        self.layers = int(layers)
-        self.keep = keep
-        self.loss = loss
-        # YAML 1.1 reads a hand-written 1e-5 as a string.
-        self.temperature = float(temperature)
-        self.folded = folded
-        self.index_text = index_text
-        self.passage_weight = float(passage_weight)
-        self.max_texts = int(max_texts)
-        self.epochs = None if epochs is None else int(epochs)
-        self.batch_size = int(batch_size)
-        self.learning_rate = None if learning_rate is None else float(learning_rate)
-        self.embedding_learning_rate = None if embedding_learning_rate is None else float(embedding_learning_rate)
-        self.seed = int(seed)
-        self.loaded: Any = None  # the teacher, set by whoever has it in memory already
-        self.embedder = EmbedderSettings.of(
-            teacher,
-            query_prefix=query_prefix,
-            document_prefix=document_prefix,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            meta_fields_to_embed=meta_fields_to_embed or [],
-            embedding_separator=embedding_separator,
-            similarity=similarity,
-        )
-        self.query_prefix = query_prefix
-        self.document_prefix = document_prefix
-        self.normalize_embeddings = normalize_embeddings
-        self.truncate_dim = truncate_dim
+        self.keep_parameters(locals())
         self.meta_fields_to_embed = meta_fields_to_embed or []
-        self.embedding_separator = embedding_separator
-        self.similarity = similarity
-        self.max_documents = int(max_documents)
-        self.device = device
         self.export = export or []
-        self.progress_bar = progress_bar
+        self.embedder = EmbedderSettings.of(teacher, **self.parameters_of(EmbedderSettings))
+        self.loaded: Any = None  # the teacher, set by whoever has it in memory already
 
     @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str)
     def run(self, queries: str | None = None, test: str | None = None) -> dict[str, Any]:
@@ -178,10 +143,8 @@ class KaleAligner(Serialisable):
         settings = self._settings()
         output = Path(self.output)
         with running(output) as workspace:
-            copy = workspace / "index"
-            shutil.rmtree(copy, ignore_errors=True)  # a killed run's copy: the store may have changed since
             judged = judged_documents(queries, test)
-            index = index_of(self.document_store, self.embedder, copy, judged, self.max_documents)
+            index = index_of(self.document_store, self.embedder, workspace / "index", judged, self.max_documents)
             teacher = self.loaded or teacher_of(self.embedder, self.device)
             metrics = align_and_prove(
                 index,
@@ -203,16 +166,7 @@ class KaleAligner(Serialisable):
         from haystack_distill.align.job import DEFAULT_LOSS, KaleSettings
         from haystack_distill.align.training import TrainingSettings
 
-        return KaleSettings(
-            layers=self.layers,
-            keep=tuple(self.keep) if isinstance(self.keep, list) else self.keep,
-            temperature=self.temperature,
-            folded=self.folded,
-            index_text=self.index_text,
-            passage_weight=self.passage_weight,
-            max_texts=self.max_texts,
-            training=TrainingSettings(
-                self.epochs, self.batch_size, self.learning_rate, self.embedding_learning_rate, self.seed
-            ),
-            loss=self.loss or DEFAULT_LOSS,
-        )
+        given = self.parameters_of(KaleSettings)
+        given["keep"] = tuple(self.keep) if isinstance(self.keep, list) else self.keep
+        given["loss"] = self.loss or DEFAULT_LOSS
+        return KaleSettings(**given, training=TrainingSettings(**self.parameters_of(TrainingSettings)))

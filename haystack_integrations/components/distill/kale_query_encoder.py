@@ -59,12 +59,8 @@ class KaleQueryEncoder(Serialisable):
         :param threads: Threads a query, of onnx and openvino.
         :param cache_size: How many vectors of repeated queries to keep; 0 keeps none.
         """
+        self.keep_parameters(locals())
         self.model = str(model)
-        self.device = device
-        self.backend = backend
-        self.precision = precision
-        self.threads = int(threads)
-        self.cache_size = int(cache_size)
         self._encoder: Encoder | None = None
         self._process = 0
         self._lock = Lock()

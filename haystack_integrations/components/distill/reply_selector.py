@@ -39,8 +39,7 @@ class ReplySelector(Serialisable):
         if (generator is None) != (threshold is None):
             msg = "A fallback needs both a generator and a threshold: give both, or neither."
             raise ValueError(msg)
-        self.generator = generator
-        self.threshold = None if threshold is None else float(threshold)
+        self.keep_parameters(locals())
 
     def warm_up(self) -> None:
         """Warm up the generator."""

@@ -58,30 +58,16 @@ class ResponseDistiller(Serialisable):
         :param alpha: Weight of the teacher's scores in `model`.
         :param temperature: Divides the teacher's scores in `model`; None sets it by entropy, as `strong` always does.
         :param negatives: Random responses a step, in `data` and `model`; the published 512 is for a GPU.
-        :param max_candidates: The most responses of a context, in `data` and `model`.
+        :param max_candidates: The most responses of a context, drawn at random, in `data` and `model`; the authors' 10.
         :param history: The most turns of a context; `DialogueQuery` reads it from the model's folder.
         :param epochs: Passes over the contexts; the best on dev is kept.
         :param batch_size: Contexts a step.
-        :param learning_rate: Peak learning rate.
+        :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
         :param seed: The seed of order and sampling.
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
         """
-        self.model = model
-        self.output = output
-        self.recipe = recipe
-        self.alpha = float(alpha)
-        self.temperature = None if temperature is None else float(temperature)
-        self.negatives = int(negatives)
-        self.max_candidates = int(max_candidates)
-        self.history = int(history)
-        self.epochs = int(epochs)
-        self.batch_size = int(batch_size)
-        # YAML 1.1 reads a hand-written 5e-5 as a string.
-        self.learning_rate = float(learning_rate)
-        self.seed = int(seed)
-        self.device = device
-        self.progress_bar = progress_bar
+        self.keep_parameters(locals())
 
     @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str)
     def run(self, training_set: str, dev: str | None = None) -> dict[str, Any]:
@@ -100,30 +86,15 @@ class ResponseDistiller(Serialisable):
         # Training libraries take seconds to import: a pipeline that only reads this module does not need them.
         from haystack_distill.files.layout import REPORT
         from haystack_distill.responses.job import distill_responses
+        from haystack_distill.responses.training import G2RSettings
 
         metrics = distill_responses(
             training_set,
             self.model,
             self.output,
-            self._settings(),
+            G2RSettings(**self.parameters_of(G2RSettings)),
             dev=dev,
             device=ComponentDevice.resolve_device(self.device).to_torch_str(),
             progress=self.progress_bar,
         )
         return {"model_path": self.output, "metrics": metrics, "report_path": str(Path(self.output) / REPORT)}
-
-    def _settings(self) -> Any:
-        from haystack_distill.responses.training import G2RSettings
-
-        return G2RSettings(
-            recipe=self.recipe,
-            alpha=self.alpha,
-            temperature=self.temperature,
-            negatives=self.negatives,
-            max_candidates=self.max_candidates,
-            history=self.history,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-        )

@@ -43,15 +43,7 @@ class ResponseSetBuilder(Serialisable):
         :param device: Where that encoder runs; None takes the default device.
         :raises ValueError: If history or mined is below 1.
         """
-        for name, value in (("history", history), ("mined", mined)):
-            if int(value) < 1:
-                msg = f"{name} must be at least 1, not {value}."
-                raise ValueError(msg)
-        self.output = output
-        self.history = int(history)
-        self.miner = miner
-        self.mined = int(mined)
-        self.device = device
+        self.keep_parameters(locals(), positive=("history", "mined"))
 
     @component.output_types(training_set=str, contexts=int)
     def run(self, responses: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
-import shutil
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from haystack import component
@@ -81,31 +80,10 @@ class RetrievalEvaluator(Serialisable):
         if not students or not RESERVED.isdisjoint(students):
             msg = f"Name at least one student, and none of them {', '.join(sorted(RESERVED))}: metrics.json uses these."
             raise ValueError(msg)
-        self.document_store = document_store
-        self.teacher = teacher
-        self.students = students
-        self.output = output
-        self.split = split
         self.loaded: Any = None  # the teacher, set by whoever has it in memory already
-        self.embedder = EmbedderSettings.of(
-            teacher,
-            query_prefix=query_prefix,
-            document_prefix=document_prefix,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            meta_fields_to_embed=meta_fields_to_embed or [],
-            embedding_separator=embedding_separator,
-            similarity=similarity,
-        )
-        self.query_prefix = query_prefix
-        self.document_prefix = document_prefix
-        self.normalize_embeddings = normalize_embeddings
-        self.truncate_dim = truncate_dim
+        self.keep_parameters(locals())
         self.meta_fields_to_embed = meta_fields_to_embed or []
-        self.embedding_separator = embedding_separator
-        self.similarity = similarity
-        self.device = device
-        self.seed = int(seed)
+        self.embedder = EmbedderSettings.of(teacher, **self.parameters_of(EmbedderSettings))
 
     @component.output_types(metrics=dict[str, Any], report_path=str)
     def run(self, queries: str) -> dict[str, Any]:
@@ -124,13 +102,10 @@ class RetrievalEvaluator(Serialisable):
         from haystack_distill.files.layout import REPORT
 
         refuse_existing(self.output)
-        copy = Path(tempfile.mkdtemp(prefix="haystack-distill-"))
-        try:
-            index = index_of(self.document_store, self.embedder, copy / "index")
+        with TemporaryDirectory(prefix="haystack-distill-", ignore_cleanup_errors=True) as copy:
+            index = index_of(self.document_store, self.embedder, Path(copy) / "index")
             teacher = self.loaded or teacher_of(self.embedder, self.device)
             metrics = evaluate_students(
                 index, teacher, self.embedder.model, self.students, queries, self.split, Path(self.output), self.seed
             )
-        finally:
-            shutil.rmtree(copy, ignore_errors=True)
         return {"metrics": metrics, "report_path": str(Path(self.output) / REPORT)}

@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ class RetrieverDistiller(Serialisable):
         :param passages: Candidates of each query that are used; None uses all.
         :param epochs: How often all queries are seen; the best epoch on dev is kept.
         :param batch_size: Queries a step, over all processes.
-        :param learning_rate: Peak rate; None takes what suits the student.
+        :param learning_rate: Peak rate, falling linearly to 0; None takes what suits the student.
         :param lora_rank: Above 0 trains LoRA adapters of this rank (extra `lora`), merged at the end; not with
             `asymmetric`.
         :param seed: The seed of order and sampling.
@@ -103,44 +102,11 @@ class RetrieverDistiller(Serialisable):
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
         """
-        self.document_store = document_store
-        self.model = model
-        self.output = output
-        self.update = update
-        self.asymmetric = asymmetric
-        self.loss = loss
-        # YAML 1.1 reads a hand-written 1e-5 as a string.
-        self.teacher_temperature = (
-            teacher_temperature if teacher_temperature == "entropy" else float(teacher_temperature)
-        )
-        self.target_entropy = float(target_entropy)
-        self.student_temperature = float(student_temperature)
-        self.passages = None if passages is None else int(passages)
-        self.epochs = int(epochs)
-        self.batch_size = int(batch_size)
-        self.learning_rate = None if learning_rate is None else float(learning_rate)
-        self.lora_rank = int(lora_rank)
-        self.seed = int(seed)
-        self.embedder = EmbedderSettings.of(
-            model,
-            query_prefix=query_prefix,
-            document_prefix=document_prefix,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            meta_fields_to_embed=meta_fields_to_embed or [],
-            embedding_separator=embedding_separator,
-            similarity=similarity,
-        )
-        self.query_prefix = query_prefix
-        self.document_prefix = document_prefix
-        self.normalize_embeddings = normalize_embeddings
-        self.truncate_dim = truncate_dim
+        self.keep_parameters(locals())
         self.meta_fields_to_embed = meta_fields_to_embed or []
-        self.embedding_separator = embedding_separator
-        self.similarity = similarity
-        self.max_documents = int(max_documents)
-        self.device = device
-        self.progress_bar = progress_bar
+        self.embedder = EmbedderSettings.of(model, **self.parameters_of(EmbedderSettings))
+        if teacher_temperature != "entropy":
+            self.teacher_temperature = float(teacher_temperature)
 
     @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str)
     def run(self, training_set: str, judged: str | None = None) -> dict[str, Any]:
@@ -173,7 +139,6 @@ class RetrieverDistiller(Serialisable):
         output, name = Path(self.output), self.embedder.model
         with running(output) as workspace:
             copy = workspace / f"index-{process_number()}"
-            shutil.rmtree(copy, ignore_errors=True)  # a killed run's copy: the store may have changed since
             held = candidates | set(judged_documents(judged))
             index = index_of(self.document_store, self.embedder, copy, held, self.max_documents)
             encoder: BiEncoder = teacher_of(self.embedder, self.device)
@@ -183,12 +148,7 @@ class RetrieverDistiller(Serialisable):
         return {"model_path": self.output, "metrics": metrics, "report_path": str(output / REPORT)}
 
     def settings(self) -> Any:
-        """
-        What the engine is told.
-
-        :returns: A `haystack_distill.distill.job.DistillationSettings`, or `AsymmetricSettings` for two depths.
-        :raises ValueError: If a setting is wrong.
-        """
+        """What the engine is told; a ValueError if a setting is wrong, before anything is loaded."""
         from haystack_distill.distill.job import DistillationSettings
         from haystack_distill.distill.pair import AsymmetricSettings
         from haystack_distill.distill.pair_training import AsymmetricTraining
@@ -205,12 +165,7 @@ class RetrieverDistiller(Serialisable):
             rate: Any = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
             pair = AsymmetricTraining(epochs=self.epochs, batch_size=self.batch_size, seed=self.seed, **rate)
             return AsymmetricSettings(**{name: int(value) for name, value in self.asymmetric.items()}, training=pair)
-        return DistillationSettings(
-            update=self.update,
-            teacher_temperature=self.teacher_temperature,
-            target_entropy=self.target_entropy,
-            student_temperature=self.student_temperature,
-            passages=self.passages,
-            training=RetrieverTraining(self.epochs, self.batch_size, self.learning_rate, self.lora_rank, self.seed),
-            **({"loss": self.loss} if self.loss else {}),
-        )
+        given = self.parameters_of(DistillationSettings)
+        if not self.loss:
+            del given["loss"]
+        return DistillationSettings(**given, training=RetrieverTraining(**self.parameters_of(RetrieverTraining)))

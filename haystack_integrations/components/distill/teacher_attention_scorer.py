@@ -59,10 +59,7 @@ class TeacherAttentionScorer(TeacherScorer):
         :param dtype: `float32` or `bfloat16`; None keeps a 16-bit model in bfloat16 where the device multiplies it.
         :param device: Where the model runs; None takes the default device.
         """
-        # Not by super(): Haystack makes the class anew, and super() would look for the one that was written here.
-        TeacherScorer.__init__(self, model, signal, prompt, top_k, batch_size, max_passage_tokens, dtype, device)
-        self.heads = heads
-        self.permutations = int(permutations)
+        self.keep_parameters(locals())
 
     def _load(self) -> Teacher:
         from haystack_distill.teachers.attention_signals import AttentionTeacher

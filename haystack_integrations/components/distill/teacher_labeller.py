@@ -41,14 +41,7 @@ class TeacherLabeller(Serialisable):
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If a number is below 1.
         """
-        for name, value in (("rows_at_once", rows_at_once), ("num_workers", num_workers)):
-            if value is not None and int(value) < 1:
-                msg = f"{name}={value} must be at least 1."
-                raise ValueError(msg)
-        self.scorer = scorer
-        self.rows_at_once = None if rows_at_once is None else int(rows_at_once)
-        self.num_workers = int(num_workers)
-        self.progress_bar = progress_bar
+        self.keep_parameters(locals(), positive=("rows_at_once", "num_workers"))
 
     @component.output_types(training_set=str, summary=dict[str, Any])
     def run(self, training_set: str) -> dict[str, Any]:
@@ -65,7 +58,7 @@ class TeacherLabeller(Serialisable):
         from haystack_distill.teachers.labelling import label, one_after_the_other
         from haystack_distill.teachers.scores import ROWS_AT_ONCE
 
-        teacher = self._own_teacher()
+        teacher = _teacher_of(self.scorer)
         scoring = one_after_the_other(teacher)
         if self.num_workers > 1:
             from haystack_distill.teachers.ray_labelling import many_workers
@@ -74,9 +67,6 @@ class TeacherLabeller(Serialisable):
         rows = self.rows_at_once or int(getattr(teacher, "rows_at_once", ROWS_AT_ONCE))
         summary = label(training_set, teacher.identity, scoring, rows_at_once=rows, progress=self.progress_bar)
         return {"training_set": training_set, "summary": summary}
-
-    def _own_teacher(self) -> Any:
-        return self.scorer.teacher() if hasattr(self.scorer, "teacher") else RankerTeacher(self.scorer)
 
     def close(self) -> None:
         """Let go of the scorer's model."""
@@ -98,11 +88,7 @@ class RankerTeacher:
         return {"ranker": component_to_dict(self.ranker, "ranker")}
 
     def score(self, rows: Any) -> list[Any]:
-        """
-        Score passages by the ranker's `Document.score`.
-
-        :raises UnscorableError: If a row can't be scored.
-        """
+        """Score passages by the ranker's `Document.score`; an UnscorableError if a row can't be scored."""
         import numpy as np
 
         from haystack_distill.teachers.prompts import UnscorableError
@@ -127,5 +113,8 @@ class RankerTeacher:
 
 def _teacher(scorer: dict[str, Any]) -> Any:
     """Load a teacher from its component's dictionary, in whichever process."""
-    restored = component_from_dict(import_class_by_name(scorer["type"]), scorer, "scorer")
-    return restored.teacher() if hasattr(restored, "teacher") else RankerTeacher(restored)
+    return _teacher_of(component_from_dict(import_class_by_name(scorer["type"]), scorer, "scorer"))
+
+
+def _teacher_of(scorer: Any) -> Any:
+    return scorer.teacher() if hasattr(scorer, "teacher") else RankerTeacher(scorer)

@@ -1,5 +1,3 @@
-from typing import Any
-
 from haystack import component
 from haystack.utils import ComponentDevice, Secret
 
@@ -62,26 +60,21 @@ class TeacherLikelihoodScorer(TeacherScorer):
         :param dtype: `float32` or `bfloat16`; None keeps a 16-bit model in bfloat16 where the device multiplies it.
         :param device: Where the model runs; None takes the default device.
         """
-        # Not by super(): Haystack makes the class anew, and super() would look for the one that was written here.
-        TeacherScorer.__init__(self, model, signal, prompt, top_k, batch_size, max_passage_tokens, dtype, device)
-        self.api_base_url = api_base_url
-        self.api_key = api_key
-        self.api_dialect = api_dialect
+        self.keep_parameters(locals())
 
     def _load(self) -> Teacher:
         from haystack_distill.teachers.likelihood import LikelihoodTeacher
-
-        return LikelihoodTeacher(self._reader(), self.signal, prompt_of(self.prompt), name=self.model)
-
-    def _reader(self) -> Any:
-        if not self.api_base_url:
-            return self._load_reader()
         from haystack_distill.teachers.server import ServerReader
 
-        return ServerReader(
-            self.api_base_url,
-            self.model,
-            api_key=self.api_key.resolve_value() if self.api_key else None,
-            dialect=self.api_dialect,
-            batch_size=self.batch_size,
+        reader = (
+            ServerReader(
+                self.api_base_url,
+                self.model,
+                api_key=self.api_key.resolve_value() if self.api_key else None,
+                dialect=self.api_dialect,
+                batch_size=self.batch_size,
+            )
+            if self.api_base_url
+            else self._load_reader()
         )
+        return LikelihoodTeacher(reader, self.signal, prompt_of(self.prompt), name=self.model)

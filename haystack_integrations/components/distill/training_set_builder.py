@@ -58,18 +58,7 @@ class TrainingSetBuilder(Serialisable):
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If top_k or shard_rows is below 1.
         """
-        if min(int(top_k), int(shard_rows)) < 1:
-            msg = f"top_k={top_k} and shard_rows={shard_rows} must be at least 1."
-            raise ValueError(msg)
-        self.retriever = retriever
-        self.output = output
-        self.text_embedder = text_embedder
-        self.top_k = int(top_k)
-        self.split = split
-        self.similarity = similarity
-        self.judgments = judgments
-        self.shard_rows = int(shard_rows)
-        self.progress_bar = progress_bar
+        self.keep_parameters(locals(), positive=("top_k", "shard_rows"))
 
     @component.output_types(training_set=str, rows=int)
     def run(self, queries: str) -> dict[str, Any]:
@@ -96,9 +85,8 @@ class TrainingSetBuilder(Serialisable):
         search = CandidateSearch(
             self.retriever, self.text_embedder, self.top_k, self.similarity, judgments=self.judgments
         )
-        found_with = {"retriever": without_names(component_to_dict(self.retriever, "retriever")), "top_k": self.top_k}
-        if self.text_embedder:
-            found_with["text_embedder"] = without_names(component_to_dict(self.text_embedder, "text_embedder"))
+        parts = {"retriever": self.retriever} | ({"text_embedder": self.text_embedder} if self.text_embedder else {})
+        found_with = {name: without_names(component_to_dict(part, name)) for name, part in parts.items()}
         built = build(
             asked,
             search.candidates,
@@ -106,18 +94,12 @@ class TrainingSetBuilder(Serialisable):
             source=queries,
             retriever=search.name,
             similarity=search.similarity,
-            settings=self._found_with(),
+            settings=found_with | {"top_k": self.top_k} | ({"judgments": True} if self.judgments else {}),
             shard_rows=self.shard_rows,
             teacher={"model": "judgments"} if self.judgments else None,
             progress=self.progress_bar,
         )
         return {"training_set": self.output, "rows": len(built)}
-
-    def _found_with(self) -> dict[str, Any]:
-        """What candidates depend on."""
-        parts = {"retriever": self.retriever} | ({"text_embedder": self.text_embedder} if self.text_embedder else {})
-        settings = {name: without_names(component_to_dict(part, name)) for name, part in parts.items()}
-        return settings | {"top_k": self.top_k} | ({"judgments": True} if self.judgments else {})
 
     def warm_up(self) -> None:
         """Warm up retriever and embedder."""

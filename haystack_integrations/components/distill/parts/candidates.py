@@ -13,9 +13,7 @@ from haystack_integrations.components.distill.stores import similarity_of, store
 
 class CandidateSearch:
     """
-    Asks a retriever for candidates and scores them.
-
-    Its arguments are the init parameters of `TrainingSetBuilder`, which explains them.
+    Asks a retriever for candidates and scores them; `TrainingSetBuilder` explains the arguments.
 
     :raises ValueError: If an embedding retriever comes without its embedder, or judged documents can't be had.
     """
@@ -31,12 +29,14 @@ class CandidateSearch:
         self.embedder: Any = encoder if holds_both else embedder
         self.top_k = top_k
         self.name = type(retriever).__name__
-        takes_vectors = "query_embedding" in self.retriever.__haystack_input__._sockets_dict
+        takes = self.retriever.__haystack_input__._sockets_dict
+        takes_vectors = "query_embedding" in takes
         if takes_vectors and self.embedder is None:
             msg = f"{self.name} searches with vectors: give its text_embedder, the query encoder of the index."
             raise ValueError(msg)
         if not takes_vectors:
             self.embedder = None
+        self._options = {"top_k": top_k} if "top_k" in takes else {}
         self.documents = store_of(self.retriever)
         self.store = self.documents if self.embedder is not None else None
         self.judgments = judgments
@@ -46,11 +46,7 @@ class CandidateSearch:
         self.similarity = RECIPROCAL_RANK if self.store is None else similarity or similarity_of(self.store)
 
     def candidates(self, questions: list[Question]) -> list[Row]:
-        """
-        Search for each question; questions for which nothing is found are left out.
-
-        :raises ValueError: If a document comes twice, or a stored vector is missing.
-        """
+        """Search; questions that find nothing are left out. A ValueError if a document comes twice or has no vector."""
         found, vectors = [], []
         for question in questions:
             documents, vector = self._search(question.text)
@@ -73,8 +69,9 @@ class CandidateSearch:
             relevant = [key for key, grade in question.judged.items() if grade > 0 and key not in there]
             lacking.append(relevant[: self.top_k])
         wanted = sorted({key for keys in lacking for key in keys})
-        documents_by_id = {document.id: document for document in _by_id(self.documents, wanted)}
-        stored = {key: document for key, document in documents_by_id.items() if (document.content or "").strip()}
+        by_id = {"field": "id", "operator": "in", "value": wanted}
+        held = self.documents.filter_documents(filters=by_id) if wanted else []
+        stored = {document.id: document for document in held if (document.content or "").strip()}
         added = [[stored[key] for key in keys if key in stored] for keys in lacking]
         return [[*documents[: self.top_k - len(more)], *more] for documents, more in zip(found, added, strict=True)]
 
@@ -83,12 +80,9 @@ class CandidateSearch:
             if hasattr(part, "warm_up"):
                 part.warm_up()
         if self.embedder is None:
-            return self.retriever.run(query=query, **self._top_k())["documents"], None
+            return self.retriever.run(query=query, **self._options)["documents"], None
         vector = self.embedder.run(text=query)["embedding"]
-        return self.retriever.run(query_embedding=vector, **self._top_k())["documents"], vector
-
-    def _top_k(self) -> dict[str, int]:
-        return {"top_k": self.top_k} if "top_k" in self.retriever.__haystack_input__._sockets_dict else {}
+        return self.retriever.run(query_embedding=vector, **self._options)["documents"], vector
 
     def _stored(self, documents: list[Document]) -> dict[str, Any]:
         """The vectors of documents, asked of the store at once where the retriever did not return them."""
@@ -124,11 +118,3 @@ class CandidateSearch:
             teacher_scores=[float(label) for label in labels or []] if self.judgments else None,
             labels=labels,
         )
-
-
-def _by_id(store: Any, ids: list[str]) -> list[Document]:
-    """Documents of a store, which is asked only if there is something to ask for."""
-    if not ids:
-        return []
-    documents: list[Document] = store.filter_documents(filters={"field": "id", "operator": "in", "value": ids})
-    return documents

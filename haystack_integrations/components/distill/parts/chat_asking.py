@@ -11,13 +11,7 @@ _SAY = {"system": ChatMessage.from_system, "user": ChatMessage.from_user, "assis
 
 
 def ask_with(generator: Any, *, seeded: bool) -> Ask:
-    """
-    Ask a chat generator.
-
-    :param generator: A component with `run(messages)`, warmed up.
-    :param seeded: Whether it takes a seed in its `generation_kwargs`.
-    :returns: What `AskingGenerator` asks with.
-    """
+    """Ask a chat generator that is warmed up; `seeded` says whether it takes a seed in its `generation_kwargs`."""
 
     def ask(messages: list[Message], seed: int) -> Said:
         chat = [_SAY[role](text) for role, text in messages]

@@ -61,11 +61,7 @@ def reembed(
 
 
 def open_store(serving: Serving) -> Any:
-    """
-    Open the document store that a pointer names.
-
-    :raises ValueError: If opening it would empty it.
-    """
+    """Open the document store that a pointer names; a ValueError if opening it would empty it."""
     store_class: Any = import_class_by_name(serving.document_store["type"])
     store = store_class.from_dict(serving.document_store)
     refuse_to_recreate(store)
@@ -73,12 +69,7 @@ def open_store(serving: Serving) -> Any:
 
 
 def serving_now(pointer: str) -> Serving:
-    """
-    Read what a pointer points at.
-
-    :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: If it is no pointer.
-    """
+    """Read what a pointer points at; a FileNotFoundError if there is none, a ValueError if it is no pointer."""
     serving = read_pointer(pointer)
     if serving is None:
         msg = f"The pointer {pointer} is missing: IndexSwitcher writes it, or `haystack-distill reindex`."
@@ -87,11 +78,7 @@ def serving_now(pointer: str) -> Serving:
 
 
 def refuse_what_does_not_last(store: Any) -> None:
-    """
-    Refuse a store that is gone with this process: a pointer to it would serve nothing.
-
-    :raises ValueError: If it keeps its documents in memory only.
-    """
+    """Refuse, with a ValueError, a store that is gone with this process: a pointer to it would serve nothing."""
     way_out = kind_of(store).memory_only(store)
     if way_out:
         msg = (

@@ -1,8 +1,7 @@
 """What `IndexSwitcher` does: check, make the new index or what is left of it, judge it, move the pointer."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ class Switch:
     split: str
     max_loss: float
     device: ComponentDevice | None
-    progress: bool
+    progress_bar: bool
 
 
 @dataclass(frozen=True)
@@ -46,24 +45,18 @@ class _Side:
 
 
 def reindex(settings: Switch, queries: str) -> dict[str, Any]:
-    """
-    Make a new index and let it take over if it is not worse.
-
-    :param settings: What is to be replaced by what.
-    :returns: `switched`, `metrics` and `pointer`.
-    :raises BlockingIOError: If another run works on the same pointer.
-    :raises DocumentStoreError: If a store can't be read to its end.
-    :raises FileNotFoundError: If the queries are missing.
-    :raises ValueError: See `IndexSwitcher.run`.
-    """
-    old, new, now = _serving_old(settings), _serving_new(settings), read_pointer(settings.pointer)
+    """Make a new index and let it take over if it is not worse; see `IndexSwitcher.run`."""
+    encoder, new, now = settings.embedder.model, _serving_new(settings), read_pointer(settings.pointer)
+    old = Serving(settings.query_model or encoder, encoder, settings.document_store.to_dict())
     workspace = Path(settings.pointer).with_name(f".{Path(settings.pointer).name}.run")
     if now == new:
         shutil.rmtree(workspace, ignore_errors=True)
         return {"switched": True, "metrics": {}, "pointer": settings.pointer}
     _check_serves(settings.pointer, now, old)
     lock = workspace.with_suffix(".lock")
-    with alone(lock, f"Another run works on {workspace}: wait for it."), _copies_in(workspace) as copies:
+    with alone(lock, f"Another run works on {workspace}: wait for it."), ExitStack() as at_the_end:
+        copies = workspace / "copies"
+        at_the_end.callback(shutil.rmtree, copies, ignore_errors=True)
         run = {"new_index": vars(new), "source": vars(old), "fields": settings.embedder.meta_fields_to_embed}
         _claim(workspace, run, settings.new_document_store)
         before, texts, qrels = _old_side(settings, copies / "old", queries)
@@ -77,11 +70,6 @@ def reindex(settings: Switch, queries: str) -> dict[str, Any]:
             write_pointer(settings.pointer, new, old, metrics=metrics)
             shutil.rmtree(workspace, ignore_errors=True)
     return {"switched": metrics["not_worse"], "metrics": metrics, "pointer": settings.pointer}
-
-
-def _serving_old(settings: Switch) -> Serving:
-    encoder = settings.embedder.model
-    return Serving(settings.query_model or encoder, encoder, settings.document_store.to_dict())
 
 
 def _serving_new(settings: Switch) -> Serving:
@@ -99,17 +87,6 @@ def _check_serves(pointer: str, now: Serving | None, old: Serving) -> None:
             "names, so that the new index is compared with what is really in use."
         )
         raise ValueError(msg)
-
-
-@contextmanager
-def _copies_in(workspace: Path) -> Iterator[Path]:
-    """Give a folder for copies of both indexes, without what a killed run left there, and remove it afterwards."""
-    copies = workspace / "copies"
-    shutil.rmtree(copies, ignore_errors=True)
-    try:
-        yield copies
-    finally:
-        shutil.rmtree(copies, ignore_errors=True)
 
 
 def _claim(workspace: Path, run: dict[str, Any], store: Any) -> None:
@@ -154,7 +131,7 @@ def _new_side(settings: Switch, copy: Path, new: Serving, old: IndexView) -> _Si
         document,
         as_before.meta_fields_to_embed,
         as_before.embedding_separator,
-        progress=settings.progress,
+        progress=settings.progress_bar,
     )
     index = index_of(settings.new_document_store, replace(as_before, similarity=None), copy)
     document.check_belongs_to(index)

@@ -1,8 +1,11 @@
-"""Components as dictionaries, by Haystack's own functions."""
+"""Components as dictionaries, by Haystack's own functions, and what they are made with."""
 
 import inspect
+from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any, TypeVar
+from dataclasses import fields
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from haystack import default_from_dict, default_to_dict
 from haystack.core.component import Component
@@ -16,6 +19,31 @@ T = TypeVar("T", bound="Serialisable")
 
 class Serialisable:
     """A component that keeps each of its init parameters under the parameter's name."""
+
+    if TYPE_CHECKING:  # for what `keep_parameters` sets
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def keep_parameters(self, given: dict[str, Any], *, positive: Iterable[str] = ()) -> None:
+        """
+        Keep what `__init__` was given; a number as what it is declared to be, for YAML 1.1 reads 1e-5 as a text.
+
+        :param given: `locals()`, at the beginning of `__init__`.
+        :param positive: Parameters that must be at least 1, unless they are None.
+        :raises ValueError: If one of these is lower.
+        """
+        for name, parameter in inspect.signature(self.__init__).parameters.items():  # type: ignore[misc]
+            setattr(self, name, _as_declared(given[name], parameter.annotation))
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                msg = f"{name} must be at least 1, not {value}."
+                raise ValueError(msg)
+
+    def parameters_of(self, settings: type) -> dict[str, Any]:
+        """The init parameters that are also fields of a dataclass, such as the settings of a job."""
+        names = {field.name for field in fields(settings)} & set(inspect.signature(self.__init__).parameters)  # type: ignore[misc]
+        return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """Serialise this component: its type and its init parameters."""
@@ -44,6 +72,13 @@ def _restored(value: Any) -> Any:
     return {name: component_from_dict(import_class_by_name(one["type"]), one, name) for name, one in value.items()}
 
 
+def _as_declared(value: Any, declared: Any) -> Any:
+    """A number as the int or float that is declared, unless a text may stand in its place."""
+    kinds = get_args(declared) if isinstance(declared, UnionType) else (declared,)
+    number = next((kind for kind in kinds if kind in {int, float}), None)
+    return value if number is None or value is None or str in kinds else number(value)
+
+
 def _plain(value: Any, name: str) -> Any:
     """What `default_to_dict` leaves as it is: a component may lack `to_dict`, and functions have names."""
     if isinstance(value, Component):
@@ -54,11 +89,7 @@ def _plain(value: Any, name: str) -> Any:
 
 
 def without_names(content: Any) -> Any:
-    """
-    A serialised component without the random names of stores, which would keep a killed run from going on.
-
-    :param content: What `to_dict` returned, or a part of it.
-    """
+    """What `to_dict` gives, without random names of stores, which would keep a killed run from going on."""
     if isinstance(content, list):
         return [without_names(item) for item in content]
     if not isinstance(content, dict):

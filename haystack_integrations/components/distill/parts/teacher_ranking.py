@@ -1,6 +1,7 @@
 """What the two teacher scorers share: documents in, documents with scores out."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -19,26 +20,9 @@ SCORE, CUT = "teacher_score", "teacher_cut"
 class TeacherScorer(Serialisable):
     """A ranker by a teacher's scores and a labeller of training sets; each kind says in `_load` who its teacher is."""
 
-    def __init__(
-        self,
-        model: str,
-        signal: str,
-        prompt: str | dict[str, str] | None,
-        top_k: int | None,
-        batch_size: int,
-        max_passage_tokens: int,
-        dtype: str | None,
-        device: ComponentDevice | None,
-    ) -> None:
-        """Keep the init parameters that both kinds have, see `TeacherLikelihoodScorer`."""
-        self.model = model
-        self.signal = signal
-        self.prompt = prompt
-        self.top_k = top_k
-        self.batch_size = int(batch_size)
-        self.max_passage_tokens = int(max_passage_tokens)
-        self.dtype = dtype
-        self.device = device
+    def keep_parameters(self, given: dict[str, Any], *, positive: Iterable[str] = ()) -> None:
+        """Keep what `__init__` was given, with no teacher yet."""
+        super().keep_parameters(given, positive=positive)
         self._teacher: Teacher | None = None
         self._lock = Lock()
 
@@ -62,11 +46,7 @@ class TeacherScorer(Serialisable):
         self.teacher()
 
     def teacher(self) -> Teacher:
-        """
-        Load the teacher of the engine, once, whichever thread comes first.
-
-        :returns: What `TeacherLabeller` works with.
-        """
+        """The teacher of the engine, for `TeacherLabeller`; it is loaded once, whichever thread comes first."""
         with self._lock:
             if self._teacher is None:
                 self._teacher = self._load()
@@ -148,11 +128,7 @@ def _rank(
 
 
 def prompt_of(prompt: str | dict[str, str] | None) -> Prompt | None:
-    """
-    Make a prompt of what YAML says: its text, or `text`, `cue` and `item`. None stays None, the signal's own prompt.
-
-    :raises ValueError: If it is no prompt.
-    """
+    """Make a prompt of its text, or of `text`, `cue` and `item`; None stays None. A ValueError for other parts."""
     if prompt is None:
         return None
     try:

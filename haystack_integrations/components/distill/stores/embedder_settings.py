@@ -45,10 +45,12 @@ class EmbedderSettings:
         Take settings as they are given, or from the document embedder of an indexing pipeline.
 
         :param embedder: Folder or hub name of the encoder, or a `SentenceTransformersDocumentEmbedder`.
-        :param settings: The other fields but `loading`.
+        :param settings: The other fields but `loading`; a `model` among them is another one.
         :raises TypeError: If it is another embedder.
         :raises ValueError: If a setting is given that the embedder has, or the embedder has one that can't be read.
         """
+        settings |= {"meta_fields_to_embed": settings.get("meta_fields_to_embed") or []}
+        settings.pop("model", None)
         if isinstance(embedder, str | Path):
             return cls(str(embedder), **settings)
         kind = type(embedder).__name__

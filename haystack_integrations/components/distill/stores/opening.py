@@ -1,6 +1,7 @@
 """From a store and what is known of its embedder to an index and its encoder."""
 
 import logging
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
@@ -13,7 +14,7 @@ from haystack.utils import ComponentDevice
 from haystack_distill.data.index import IndexView, Sample, read_index
 from haystack_integrations.components.distill.stores.embedder_settings import EmbedderSettings
 from haystack_integrations.components.distill.stores.known import kind_of
-from haystack_integrations.components.distill.stores.ranking import ranking_of, search_of, similarity_of
+from haystack_integrations.components.distill.stores.ranking import ranking_of, similarity_of
 from haystack_integrations.components.distill.stores.reading import pages_of
 
 if TYPE_CHECKING:
@@ -33,17 +34,22 @@ def index_of(
     max_documents: int | None = None,
 ) -> IndexView:
     """
-    Copy the index that a store holds.
+    Copy the index that a store holds, anew where a killed run left a copy: the store may have changed since.
 
     :param judged: Ids of documents that a sample must hold.
     :param max_documents: Of a larger index about this many documents are held.
     :raises DocumentStoreError: If the store can't be read to its end.
     :raises ValueError: See `read_index`; and if the store is empty or ranks otherwise than `embedder` says.
     """
+    shutil.rmtree(folder, ignore_errors=True)
     pages = pages_of(store, embedder.meta_fields_to_embed, embedder.embedding_separator)
     first = next((page for page in pages if page), None)
     if first is None:
-        raise ValueError(_empty(store))
+        msg = (
+            f"{type(store).__name__} can't be aligned with: it holds no documents. Run the indexing pipeline first. If "
+            f"it was run: each component of a YAML gets a store of its own, so {kind_of(store).shared_by}."
+        )
+        raise ValueError(msg)
     sample = _sample(store, max_documents, judged)
 
     def found_out(vectors: np.ndarray) -> str:
@@ -56,11 +62,9 @@ def verified_similarity(store: Any, vectors: np.ndarray, given: str | None = Non
     """
     Find out how a store ranks by searching it with vectors that it holds.
 
-    :param vectors: Vectors in the store, `[documents, dim]`.
-    :returns: `cosine`, `dot_product` or `euclidean`.
     :raises ValueError: If the store ranks otherwise than the user says, or by something not known here.
     """
-    search = search_of(store)
+    search = kind_of(store).search(store)
     queries = vectors[:: max(1, len(vectors) // PROBES)][:PROBES]
     ranking = ranking_of(store, search, queries) if search else None
     if ranking is None:
@@ -83,13 +87,6 @@ def _sample(store: Any, most: int | None, judged: Iterable[str]) -> Sample:
         return Sample()
     logger.info("%d of the %d documents are sampled; `max_documents` says how many.", most, count)
     return Sample(most / count, frozenset(judged))
-
-
-def _empty(store: Any) -> str:
-    return (
-        f"{type(store).__name__} can't be aligned with: it holds no documents. Run the indexing pipeline first. If it "
-        f"was run: each component of a YAML gets a store of its own, so {kind_of(store).shared_by}."
-    )
 
 
 def teacher_of(embedder: EmbedderSettings, device: ComponentDevice | None) -> "BiEncoder":

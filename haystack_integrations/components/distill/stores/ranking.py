@@ -1,6 +1,7 @@
 """How a store ranks: what it says, and what its answers to known vectors show."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,7 @@ class UnknownRankingError(ValueError):
 
 @dataclass(frozen=True)
 class Ranking:
-    """
-    How a store ranks, as its answers show.
-
-    :param similarity: `cosine`, `dot_product` or `euclidean`.
-    :param normalized: Whether the vectors that it returned have length 1.
-    :param shares: Similarity -> the share of pairs whose order it explains.
-    """
+    """How a store ranks, as its answers show, and the share of pairs whose order each similarity explains."""
 
     similarity: str
     normalized: bool
@@ -34,11 +29,7 @@ class Ranking:
 
 
 def similarity_of(store: Any) -> str:
-    """
-    Read how a store says it ranks: `cosine`, `dot_product` or `euclidean`.
-
-    :raises ValueError: If the store does not say, or names something else.
-    """
+    """How a store says it ranks, `cosine`, `dot_product` or `euclidean`; a ValueError if it says none of them."""
     kind, name = kind_of(store), type(store).__name__
     word = kind.similarity(store)
     if word is None:
@@ -49,11 +40,6 @@ def similarity_of(store: Any) -> str:
         msg = f"{name} ranks by {word!r}, which is none of {', '.join(SIMILARITIES)}."
         raise ValueError(msg)
     return ours
-
-
-def search_of(store: Any) -> Search | None:
-    """Give the search by vector of a store, or None if it has none that is known here."""
-    return kind_of(store).search(store)
 
 
 def vectors_of(store: Any, document_ids: list[str]) -> Mapping[str, Vector]:
@@ -76,7 +62,10 @@ def ranking_of(store: Any, search: Search, queries: np.ndarray) -> Ranking | Non
     if not answers:
         return None
     shares = shares_in_order(answers)
-    similarity = recognise(shares, _said(store))
+    said = None
+    with suppress(ValueError):
+        said = similarity_of(store)
+    similarity = recognise(shares, said)
     if similarity is None:
         figures = ", ".join(f"{name} explains {share:.0%}" for name, share in shares.items())
         msg = f"{type(store).__name__} ranks by none of {', '.join(SIMILARITIES)} ({figures} of its order)."
@@ -89,10 +78,3 @@ def _answer(store: Any, search: Search, query: np.ndarray) -> Found:
     vectors: dict[str, Any] = {document.id: document.embedding for document in documents}
     vectors |= vectors_of(store, [key for key, vector in vectors.items() if vector is None])
     return query, np.array([vector for vector in vectors.values() if vector is not None], dtype=np.float32)
-
-
-def _said(store: Any) -> str | None:
-    try:
-        return similarity_of(store)
-    except ValueError:
-        return None

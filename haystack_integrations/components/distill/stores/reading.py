@@ -36,11 +36,7 @@ def pages_of(store: Any, meta_fields: Sequence[str] = (), separator: str = "\n")
     """
     Read all documents of a store with their vectors, as `rows_of` does, in the form of an index.
 
-    :param meta_fields: Meta fields that were embedded with the content, as in the document embedder.
-    :param separator: What stands between them, as in the document embedder.
     :returns: Pages of (id, text as it was embedded, vector, and the meta fields it begins with, if any).
-    :raises DocumentStoreError: If the store can't be reached, or loses documents on the way.
-    :raises ValueError: If opening the store would empty it.
     """
     for rows in rows_of(store):
         yield [_entry(row, meta_fields, separator) for row in rows]
@@ -96,11 +92,7 @@ def is_embedded(store: Any) -> bool:
 
 
 def embedded_text(row: Row, meta_fields: Sequence[str], separator: str) -> str:
-    """
-    Build the text that a document embedder embeds of a document.
-
-    :param meta_fields: Meta fields that stand before the content.
-    """
+    """Build the text that a document embedder embeds of a document: meta fields, then the content."""
     fields = [str(row.meta[name]) for name in meta_fields if row.meta.get(name) is not None]
     return separator.join([*fields, row.content or ""])
 
@@ -113,11 +105,7 @@ def _entry(row: Row, meta_fields: Sequence[str], separator: str) -> Any:
 
 
 def refuse_to_recreate(store: Any) -> None:
-    """
-    Refuse a store whose settings delete the index whenever it is opened, as a later process will.
-
-    :raises ValueError: If it has such a setting.
-    """
+    """Refuse, with a ValueError, a store whose settings delete the index whenever it is opened, as it will be later."""
     for name in kind_of(store).emptied_by:
         if getattr(store, name, None) is True:
             msg = (
