@@ -45,12 +45,7 @@ class DistilledHybridRetriever(Serialisable):
         :raises ValueError: If top_k is below 1, there are fewer than two retrievers, or one takes no query text.
         """
         check_named(retrievers)
-        if top_k < 1:
-            msg = f"top_k must be at least 1, not {top_k}."
-            raise ValueError(msg)
-        self.retrievers = retrievers
-        self.fusion = fusion
-        self.top_k = top_k
+        self.keep_parameters(locals(), positive=("top_k",))
         self._fusion: Fusion | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._lock = Lock()

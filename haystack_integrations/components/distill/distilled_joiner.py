@@ -38,9 +38,7 @@ class DistilledJoiner(Serialisable):
         :param top_k: How many documents to return; None returns all.
         :raises ValueError: If top_k is below 1.
         """
-        _check(top_k)
-        self.fusion = fusion
-        self.top_k = top_k
+        self.keep_parameters(locals(), positive=("top_k",))
         self._fusion: Fusion | None = None
         self._lock = Lock()
 
@@ -80,7 +78,9 @@ class DistilledJoiner(Serialisable):
             score.
         """
         top_k = self.top_k if top_k is None else top_k
-        _check(top_k)
+        if top_k is not None and top_k < 1:
+            msg = f"top_k must be at least 1, not {top_k}."
+            raise ValueError(msg)
         fusion, lists = self._opened(), list(documents)
         for document in (document for each in lists for document in each):
             if document.score is None:
@@ -88,9 +88,3 @@ class DistilledJoiner(Serialisable):
                 raise ValueError(msg)
         names = fusion.whose([ranked(each[: fusion.top_k]) for each in lists])
         return {"documents": joined(fusion, dict(zip(names, lists, strict=True)), top_k)}
-
-
-def _check(top_k: int | None) -> None:
-    if top_k is not None and top_k < 1:
-        msg = f"top_k must be at least 1, not {top_k}."
-        raise ValueError(msg)

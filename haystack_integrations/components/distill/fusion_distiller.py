@@ -67,22 +67,10 @@ class FusionDistiller(Serialisable):
         :param split: The split of a BEIR folder or data set whose queries are taken.
         :param seed: The seed of samples.
         :param progress_bar: Whether to show progress on stderr.
-        :raises ValueError: If there are fewer than two retrievers, one takes no query text, or a number is too small.
+        :raises ValueError: If there are fewer than two retrievers, one takes no query text, or a number is below 1.
         """
         check_named(retrievers)
-        for name, value, least in (("questions", questions, 10), ("candidates", candidates, 2), ("top_k", top_k, 2)):
-            if int(value) < least:
-                msg = f"{name}={value} must be at least {least}."
-                raise ValueError(msg)
-        self.retrievers = retrievers
-        self.output = output
-        self.scorer = scorer
-        self.questions = int(questions)
-        self.candidates = int(candidates)
-        self.top_k = int(top_k)
-        self.split = split
-        self.seed = int(seed)
-        self.progress_bar = progress_bar
+        self.keep_parameters(locals(), positive=("questions", "candidates", "top_k"))
 
     @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str)
     def run(self, queries: str, judged: str | None = None) -> dict[str, Any]:
