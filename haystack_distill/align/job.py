@@ -11,6 +11,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill.align.layers import best_layers, make_student, named_layers
+from haystack_distill.align.ridge import Solved, solve_table
 from haystack_distill.align.training import TrainingSettings, texts_within_budget, train
 from haystack_distill.data.beir import Qrels, check_judged
 from haystack_distill.data.index import IndexView, stored_vectors
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_LOSS = {"mse": 1.0, "index_ranking": 2.0}
 
+FITS = ("trained", "ridge")
+"""How a student is fitted: step by step, or, of token tables alone, in closed form."""
+
 
 @dataclass(frozen=True)
 class KaleSettings:
@@ -41,11 +45,13 @@ class KaleSettings:
     :param keep: The numbers of the layers that stay, or `kale` for the paper's; None searches for the best.
     :param temperature: Divides the vectors in the `kale` loss.
     :param folded: Whether dropped lower layers are folded into the token embeddings.
+    :param fit: Of `FITS`; `ridge` solves for a token table (`align.ridge`).
     :param index_text: Whether text of the index is aligned on, besides given queries.
     :param passage_weight: How far the target of a sentence of the index is moved from the teacher's vector to that of
         the passage it stands in: from 0, the teacher alone, to below 1.
     :param max_texts: The most texts to align on.
-    :raises ValueError: If a loss is not known, or a weight or the temperature is out of bounds.
+    :raises ValueError: If a loss or fit is not known, a weight or the temperature is out of bounds, or layers are asked
+        for that can't be had in closed form.
     """
 
     layers: int = 2
@@ -56,6 +62,7 @@ class KaleSettings:
     index_text: bool = True
     passage_weight: float = 0.2
     max_texts: int = 50_000
+    fit: str = "trained"
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
@@ -67,6 +74,12 @@ class KaleSettings:
         if not 0 <= self.passage_weight < 1:
             msg = f"passage_weight must be at least 0 and below 1, not {self.passage_weight}."
             raise ValueError(msg)
+        if self.fit not in FITS:
+            msg = f"fit={self.fit!r} is not one of {', '.join(map(repr, FITS))}."
+            raise ValueError(msg)
+        if self.fit == "ridge" and (self.layers or self.keep is not None):
+            msg = f"fit={self.fit!r} solves for a token table: ask for layers=0 without keep, or leave fit out."
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ class Aligned:
     :param cut_only: The same cut without folding and training.
     :param kept_layers: The numbers of the layers that stayed, empty for a token table.
     :param searched: What the search measured: layers -> dev nDCG@10.
+    :param solved: What the closed form found; None without one.
     :param texts: How many texts it was trained on, by kind.
     :param stays_untrained: Whether training made it worse on dev, so that the student is the untrained one.
     :param dev: What it was selected on, for those who export it.
@@ -86,6 +100,7 @@ class Aligned:
     cut_only: SentenceTransformer
     kept_layers: tuple[int, ...]
     searched: dict[str, float]
+    solved: Solved | None
     texts: dict[str, int]
     training: TrainingSummary
     before: float
@@ -206,7 +221,11 @@ def train_on(
         seed=settings.training.seed,
     )
     untrained = evaluator(student)[METRIC]
-    training = train(student, texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress)
+    solved = solve_table(student, texts, vectors, evaluator) if settings.fit == "ridge" else None
+    if solved:
+        training = TrainingSummary(solved.seconds, 0)
+    else:
+        training = train(student, texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress)
     trained = max((entry["dev_ndcg@10"] for entry in training.history), default=untrained)
     stays_untrained = trained < untrained
     if stays_untrained:
@@ -220,7 +239,7 @@ def train_on(
     dev = make_dev_set(index, material.dev, qrels, first)
     queries = min(material.queries, len(texts))
     counts = {"queries": queries, "index_texts": len(texts) - queries}
-    return Aligned(student, cut_only, kept, searched, counts, training, untrained, stays_untrained, dev)
+    return Aligned(student, cut_only, kept, searched, solved, counts, training, untrained, stays_untrained, dev)
 
 
 def _affordable(material: Material, student: SentenceTransformer, training: TrainingSettings) -> list[str]:

@@ -99,11 +99,16 @@ def _provenance(
         "query_prefix": teacher.query_prefix,
         "trained_on": aligned.texts,
         "layer_search": aligned.searched,
+        "ridge": aligned.solved and {"penalty": aligned.solved.penalty, "dev_ndcg@10": _named(aligned.solved.scores)},
         "settings": asdict(settings),
         "history": aligned.training.history,
         "stays_untrained": aligned.stays_untrained,
         "made_of": fingerprint(material.run),
     }
+
+
+def _named(scores: dict[float, float]) -> dict[str, float]:
+    return {f"{penalty:g}": score for penalty, score in scores.items()}
 
 
 def _facts(figures: dict[str, Any]) -> dict[str, str]:
@@ -121,11 +126,20 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
         f"fingerprint {index['fingerprint'][:16]}",
         "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",
         "Left out, since dev or test asks it": left_out_fact(figures["left_out"]),
-        "Loss": " + ".join(f"{factor:g} x {name}" for name, factor in settings["loss"].items()),
+        "Loss": _loss(made),
         "Targets": f"the teacher's vectors{moved}",
         "Training": f"{figures['training_seconds']:.0f} s, seed {figures['seed']}{untrained}",
         "Judged by": figures["judged_by"],
     }
+
+
+def _loss(made: dict[str, Any]) -> str:
+    """What was minimised, in a few words."""
+    ridge = made["ridge"]
+    if ridge is None:
+        return " + ".join(f"{factor:g} x {name}" for name, factor in made["settings"]["loss"].items())
+    best = ridge["penalty"]
+    return f"ridge regression, {'worse than the untrained table' if best is None else f'penalty {best:g}'}"
 
 
 def _card(figures: dict[str, Any]) -> Card:

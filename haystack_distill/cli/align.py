@@ -25,6 +25,14 @@ def align(
     store: options.Store = None,
     queries: Annotated[bool, options.training(help="Align on the train queries too, or on the index alone.")] = True,
     loss: Annotated[str | None, options.training(help=f"Weights of {', '.join(ALIGNMENT)}: mse=1,cosine=2.")] = None,
+    fit: Annotated[
+        str,
+        options.training(
+            parser=options.one_of("haystack_distill.align.job", "FITS"),
+            metavar="NAME",
+            help="trained, or, of a token table, ridge, which takes seconds.",
+        ),
+    ] = "trained",
     epochs: Annotated[
         int | None,
         options.training(help="Passes over the texts; default: what fits some minutes."),
@@ -59,6 +67,7 @@ def align(
             layers=layers,
             keep=kept,
             loss=weights,
+            fit=fit,
             epochs=epochs,
             seed=seed,
             export=export,

@@ -43,8 +43,11 @@ def average_over(table: SentenceTransformer, teacher: BiEncoder, texts: list[str
     """
     Copy a table, with what the teacher makes of each token on average, if the teacher averages its tokens.
 
+    Tokens that the texts lack keep what tells their rows from all others, at the length that averages have: what rows
+    of single tokens share comes from the special tokens around them, and would drown what a query is about.
+
     :param table: A table from `make_token_table`.
-    :param texts: Text of the index. Tokens that it lacks keep their rows, as all do if the teacher pools otherwise.
+    :param texts: Text of the index. All rows stay as they are if there is none, or if the teacher pools otherwise.
     """
     averaged = copy.deepcopy(table)
     if _averages_tokens(teacher):
@@ -52,7 +55,11 @@ def average_over(table: SentenceTransformer, teacher: BiEncoder, texts: list[str
         rows = static.embedding.weight
         means = token_states(teacher, len(find_stack(teacher.model)), texts, tokens=set())
         seen = means.seen[: len(rows)] > 0
-        rows[seen] = means.states[: len(rows)][seen]
+        if seen.any():
+            states = means.states[: len(rows)][seen]
+            rows -= rows.mean(dim=0)
+            rows *= states.norm(dim=1).mean() / rows.norm(dim=1).mean()
+            rows[seen] = states
     return averaged
 
 

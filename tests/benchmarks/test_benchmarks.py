@@ -19,6 +19,7 @@ from tests.benchmarks.conftest import ASKED
 SERVING = ("serving", "serving_http", "serving_profile")
 BENCHMARKS = (
     "asymmetric",
+    "cascade",
     "cold_start",
     "dkrr",
     "g2r",

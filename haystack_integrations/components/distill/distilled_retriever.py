@@ -5,6 +5,8 @@ from haystack import Document, component
 from haystack.components.embedders.types import TextEmbedder
 from haystack.components.retrievers.types import EmbeddingRetriever
 
+from haystack_distill.data.beir import Qrels
+from haystack_integrations.components.distill.parts.cascade import Cascade
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 from haystack_integrations.components.distill.parts.similarity_guard import SimilarityGuard
 from haystack_integrations.components.distill.stores import is_embedded, store_of
@@ -17,6 +19,11 @@ class DistilledRetriever(Serialisable):
 
     The order of the store is kept, whether its scores are similarities or distances, and the query vector stays inside
     the component: on a pipeline edge it costs milliseconds.
+
+    With `fallbacks` it is a cascade: a query that the encoder finds no good match for is embedded and searched again by
+    the next one, which costs more and knows more, down to the encoder that made the index. What is good enough is
+    calibrated (`calibrate`, `haystack-distill calibrate`). Who answered, and with which best score, is in the meta of
+    each document and in tags for Haystack's tracer. If an encoder fails, what another one found is returned, marked.
 
     ### Usage example
 
@@ -33,32 +40,53 @@ class DistilledRetriever(Serialisable):
     ```
     """
 
-    def __init__(self, *, retriever: EmbeddingRetriever, query_encoder: TextEmbedder, top_k: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        retriever: EmbeddingRetriever,
+        query_encoder: TextEmbedder,
+        top_k: int | None = None,
+        fallbacks: list[TextEmbedder] | None = None,
+        thresholds: str | None = None,
+    ) -> None:
         """
         Put an encoder before a retriever.
 
         :param retriever: The embedding retriever of the document store.
         :param query_encoder: A `KaleQueryEncoder`, or any other text embedder.
         :param top_k: How many documents to return; None leaves it to the retriever.
+        :param fallbacks: Encoders for the same index that are asked, one after another, when those before are not sure:
+            in order of cost, the encoder that made the index, or any text embedder like it, last.
+        :param thresholds: The JSON file that says when an encoder is sure, from `calibrate`; None is `cascade.json` in
+            the folder of `query_encoder`.
         """
         self.keep_parameters(locals(), positive=("top_k",))
+        self._encoders = [query_encoder, *(fallbacks or [])]
+        self._cascade = Cascade(self._encoders, thresholds)
         self._guard = SimilarityGuard()
 
     def warm_up(self) -> None:
         """
-        Warm up encoder and retriever, and make sure, once, that the encoder was made for an index that ranks like this.
+        Warm up encoders and retriever, and make sure, once, that the store ranks as the encoder's index did.
 
         :raises DocumentStoreError: If the store can't be searched now.
-        :raises ValueError: If the store ranks otherwise than the index that the encoder was made for.
+        :raises FileNotFoundError: If a cascade was not calibrated.
+        :raises ValueError: If the store ranks otherwise than the index that the encoder was made for, or a cascade was
+            calibrated with other encoders or has encoders of different indexes.
         """
-        for part in (self.query_encoder, self.retriever):
+        self._warm_up_parts()
+        if self.fallbacks:
+            self._cascade.load()
+
+    def _warm_up_parts(self) -> None:
+        for part in (*self._encoders, self.retriever):
             if hasattr(part, "warm_up"):
                 part.warm_up()
         self._guard.check(self.query_encoder, self.retriever)
 
     def close(self) -> None:
-        """Close encoder and retriever."""
-        for part in (self.query_encoder, self.retriever):
+        """Close encoders and retriever."""
+        for part in (*self._encoders, self.retriever):
             if hasattr(part, "close"):
                 part.close()
 
@@ -77,9 +105,22 @@ class DistilledRetriever(Serialisable):
         """
         self._check(query)
         self.warm_up()
-        embedding = self.query_encoder.run(text=query)["embedding"]
-        result = self.retriever.run(query_embedding=embedding, **self._options(filters, top_k))
-        return {"documents": result["documents"]}
+        options = self._options(filters, top_k)
+        documents, answered, failed = None, 0, []
+        for step, encoder in enumerate(self._encoders):
+            try:
+                embedding = encoder.run(text=query)["embedding"]
+            except Exception as error:
+                if documents is None and step == len(self._encoders) - 1:
+                    raise
+                failed.append(self._cascade.failed(step, error))
+                continue
+            documents, answered = self.retriever.run(query_embedding=embedding, **options)["documents"], step
+            if not self.fallbacks:
+                return {"documents": documents}
+            if self._cascade.suffices(step, documents):
+                break
+        return {"documents": self._cascade.marked(answered, documents or [], failed)}
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -98,15 +139,63 @@ class DistilledRetriever(Serialisable):
         if not hasattr(self.retriever, "run_async") or is_embedded(store_of(self.retriever)):
             # One change of thread is enough for both.
             return await asyncio.to_thread(self.run, query, filters, top_k)
-        if not self._guard.passed:
+        if not (self._guard.passed and (not self.fallbacks or self._cascade.ready)):
             await asyncio.to_thread(self.warm_up)
-        if hasattr(self.query_encoder, "run_async"):
-            embedded = await self.query_encoder.run_async(text=query)
-        else:
-            embedded = await asyncio.to_thread(self.query_encoder.run, text=query)
         options = self._options(filters, top_k)
-        result = await self.retriever.run_async(query_embedding=embedded["embedding"], **options)
-        return {"documents": result["documents"]}
+        documents, answered, failed = None, 0, []
+        for step, encoder in enumerate(self._encoders):
+            try:
+                embedding = await _embedded(encoder, query)
+            except Exception as error:
+                if documents is None and step == len(self._encoders) - 1:
+                    raise
+                failed.append(self._cascade.failed(step, error))
+                continue
+            result = await self.retriever.run_async(query_embedding=embedding, **options)
+            documents, answered = result["documents"], step
+            if not self.fallbacks:
+                return {"documents": documents}
+            if self._cascade.suffices(step, documents):
+                break
+        return {"documents": self._cascade.marked(answered, documents or [], failed)}
+
+    def calibrate(
+        self,
+        queries: dict[str, str],
+        qrels: Qrels | None = None,
+        *,
+        max_loss: float | None = None,
+        max_share: float | None = None,
+    ) -> dict[str, Any]:
+        """
+        Find out when each encoder of the cascade is sure enough, and write it to the file of the thresholds.
+
+        Every encoder is asked every query. The bound holds for queries that are like these, see docs/cascade.md.
+
+        :param queries: Id -> text, of a query log or generated; 30 or more, for small targets several hundred.
+        :param qrels: Judgments. Without any, what the last encoder finds first is what should be found.
+        :param max_loss: Which part of the last encoder's nDCG@10 may be lost at most.
+        :param max_share: Which part of the queries an encoder may send on at most; give this or `max_loss`.
+        :returns: What was written: thresholds, and the share that went on and the part that was lost with them.
+        :raises ValueError: If there is no cascade, its encoders are for different indexes, or queries are too few.
+        """
+        from haystack_distill.evaluation.calibration import Target
+
+        if not self.fallbacks:
+            msg = "There is nothing to calibrate: name the encoders that are asked next as `fallbacks`."
+            raise ValueError(msg)
+        target = Target(max_loss, max_share)
+        self._cascade.check_one_index()
+        self._warm_up_parts()
+        if qrels:
+            queries = {query_id: queries[query_id] for query_id in qrels}
+        found = [[self._first_ten(encoder, text) for text in queries.values()] for encoder in self._encoders]
+        return self._cascade.calibrated(list(queries), found, target, qrels)
+
+    def _first_ten(self, encoder: TextEmbedder, query: str) -> list[Document]:
+        embedding = encoder.run(text=query)["embedding"]
+        documents: list[Document] = self.retriever.run(query_embedding=embedding, top_k=10)["documents"]
+        return documents
 
     @staticmethod
     def _check(query: str) -> None:
@@ -117,3 +206,12 @@ class DistilledRetriever(Serialisable):
     def _options(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
         chosen = self.top_k if top_k is None else top_k
         return {"filters": filters} if chosen is None else {"filters": filters, "top_k": chosen}
+
+
+async def _embedded(encoder: TextEmbedder, query: str) -> list[float]:
+    if hasattr(encoder, "run_async"):
+        result = await encoder.run_async(text=query)
+    else:
+        result = await asyncio.to_thread(encoder.run, text=query)
+    embedding: list[float] = result["embedding"]
+    return embedding

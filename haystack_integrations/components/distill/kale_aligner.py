@@ -54,6 +54,7 @@ class KaleAligner(Serialisable):
         index_text: bool = True,
         passage_weight: float = 0.2,
         max_texts: int = 50_000,
+        fit: str = "trained",
         epochs: int | None = None,
         batch_size: int = 64,
         learning_rate: float | None = None,
@@ -87,6 +88,8 @@ class KaleAligner(Serialisable):
         :param passage_weight: How far the target of a sentence of the index is moved from the teacher's vector to that
             of the passage it stands in: from 0, the teacher alone, to below 1.
         :param max_texts: The most texts to align on.
+        :param fit: `trained`, or, of a token table, `ridge`: the one with the least squared error, in seconds. Then
+            `loss`, `epochs` and rates count for nothing.
         :param epochs: How often all texts are seen; None fits them into some minutes on two cores.
         :param batch_size: Texts a step; a token table takes twice as many.
         :param learning_rate: Peak rate; None takes what suits the student.

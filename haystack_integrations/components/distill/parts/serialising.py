@@ -59,17 +59,23 @@ class Serialisable:
         """
         data = deepcopy(data)  # some components of Haystack change what they are made from
         parameters = data.get("init_parameters", {})
-        data["init_parameters"] = {name: _restored(value) for name, value in parameters.items()}
+        data["init_parameters"] = {name: _restored(value, name) for name, value in parameters.items()}
         return default_from_dict(cls, data)
 
 
-def _restored(value: Any) -> Any:
-    """Named components, which `default_from_dict` leaves as they are."""
-    if not (
-        isinstance(value, dict) and value and all(isinstance(one, dict) and "type" in one for one in value.values())
-    ):
+def _restored(value: Any, name: str) -> Any:
+    """Components in lists and under names, which Haystack leaves as they are."""
+    if isinstance(value, list):
+        return [_item(item, name) for item in value]
+    if isinstance(value, dict) and "type" not in value:
+        return {key: _item(item, key) for key, item in value.items()}
+    return value
+
+
+def _item(value: Any, name: str) -> Any:
+    if not isinstance(value, dict) or not {"type", "init_parameters"} <= value.keys():
         return value
-    return {name: component_from_dict(import_class_by_name(one["type"]), one, name) for name, one in value.items()}
+    return component_from_dict(import_class_by_name(value["type"]), value, name)
 
 
 def _as_declared(value: Any, declared: Any) -> Any:
@@ -81,6 +87,8 @@ def _as_declared(value: Any, declared: Any) -> Any:
 
 def _plain(value: Any, name: str) -> Any:
     """What `default_to_dict` leaves as it is: a component may lack `to_dict`, and functions have names."""
+    if isinstance(value, list):
+        return [_plain(item, name) for item in value]
     if isinstance(value, Component):
         return component_to_dict(value, name)
     if isinstance(value, dict) and any(isinstance(one, Component) for one in value.values()):

@@ -1,0 +1,203 @@
+"""Encoders in order of cost before one index: which of them answers a query, and what is known of that."""
+
+import json
+import logging
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haystack import Document, tracing
+
+from haystack_distill.data.beir import Qrels
+from haystack_distill.files.folders import write_json
+from haystack_distill.files.layout import PROVENANCE
+
+if TYPE_CHECKING:  # it takes a second to import, which no query needs
+    from haystack_distill.evaluation.calibration import Target
+
+logger = logging.getLogger(__name__)
+
+FILE = "cascade.json"
+"""Where thresholds are kept, in the folder of the first encoder."""
+
+ANSWERED_BY, SCORE, FAILED = "answered_by", "answer_score", "answer_failed"
+"""Keys of a document's meta: which encoder found it, its best score for the query, and which encoder had failed."""
+
+WINDOW, ENOUGH = 500, 100
+"""Over how many queries the share that is sent on is watched, and from how many on it tells anything."""
+
+
+class Cascade:
+    """
+    The encoders, where each sends a query on, and how often it did.
+
+    :param encoders: In order of cost.
+    :param file: Where the thresholds are; None is `cascade.json` in the folder of the first encoder.
+    """
+
+    def __init__(self, encoders: Sequence[Any], file: str | None) -> None:
+        self.encoders = encoders
+        self.names = _names(encoders)
+        self.file = Path(file) if file else Path(str(getattr(encoders[0], "model", ""))) / FILE
+        self.answered: Counter[str] = Counter()
+        self._thresholds: list[float] | None = None
+        self._distances = False
+        self._expected = 0.0
+        self._sent: deque[bool] = deque(maxlen=WINDOW)
+        self._warned = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the thresholds are there."""
+        return self._thresholds is not None
+
+    def load(self) -> None:
+        """
+        Read the thresholds, once.
+
+        :raises FileNotFoundError: If there are none.
+        :raises ValueError: If the file is damaged or for other encoders, or encoders are for different indexes.
+        """
+        if self.ready:
+            return
+        self.check_one_index()
+        if not self.file.is_file():
+            msg = (
+                f"{self.file} is missing, and so are the thresholds of this cascade: run `haystack-distill calibrate` "
+                "with its pipeline, or call `calibrate` of the DistilledRetriever."
+            )
+            raise FileNotFoundError(msg)
+        try:
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+            encoders, thresholds = content["encoders"], [float(value) for value in content["values"]]
+            self._distances, self._expected = bool(content["distances"]), float(content["sent"][0])
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            msg = f"{self.file} is damaged ({error!r}): calibrate the cascade again."
+            raise ValueError(msg) from error
+        if encoders != self.names:
+            msg = f"{self.file} was calibrated for {encoders}, and the encoders are {self.names}: calibrate again."
+            raise ValueError(msg)
+        self._thresholds = thresholds
+
+    def calibrated(
+        self, query_ids: list[str], found: list[list[list[Document]]], target: "Target", qrels: Qrels | None
+    ) -> dict[str, Any]:
+        """
+        Choose thresholds and write them; they count from now on.
+
+        :param found: What each encoder found for each query.
+        :returns: The content of the file, and `file`, where it is.
+        """
+        from haystack_distill.evaluation.calibration import calibrate
+
+        distances = _are_distances(found)
+        sign = -1 if distances else 1
+        runs = [
+            {
+                query_id: {document.id: sign * (document.score or 0.0) for document in documents}
+                for query_id, documents in zip(query_ids, lists, strict=True)
+            }
+            for lists in found
+        ]
+        chosen = calibrate(runs, target, qrels)
+        content = {"encoders": self.names, "distances": distances, **asdict(chosen)}
+        write_json(self.file, content)
+        self._thresholds = None
+        self._sent.clear()
+        self._warned = False
+        self.load()
+        return {**content, "file": str(self.file)}
+
+    def check_one_index(self) -> None:
+        """
+        Make sure that no two encoders were made for different indexes, as far as their folders say.
+
+        :raises ValueError: If two were.
+        """
+        made = {name: _fingerprint(encoder) for name, encoder in zip(self.names, self.encoders, strict=True)}
+        known = {name: fingerprint for name, fingerprint in made.items() if fingerprint}
+        if len(set(known.values())) > 1:
+            msg = (
+                f"The encoders {', '.join(known)} were made for different indexes, so their answers can't stand for "
+                "each other: align them with the same documents."
+            )
+            raise ValueError(msg)
+
+    def suffices(self, step: int, documents: list[Document]) -> bool:
+        """Whether what an encoder found is good enough to stop at it; what the first sends on is counted."""
+        assert self._thresholds is not None
+        if step == len(self.names) - 1:
+            return True
+        best = self.confidence(documents)
+        enough = best is not None and best > self._thresholds[step]
+        if step == 0:
+            self._watch(not enough)
+        return enough
+
+    def confidence(self, documents: list[Document]) -> float | None:
+        """The best score, higher where it is better; None if nothing was found."""
+        score = documents[0].score if documents else None
+        return -score if score is not None and self._distances else score
+
+    def failed(self, step: int, error: Exception) -> str:
+        """
+        Warn that an encoder failed, so that another one's answer is given.
+
+        :returns: The name of the encoder.
+        """
+        text = "The query encoder %s failed (%s: %s); the answer of another one of the cascade is given."
+        logger.warning(text, self.names[step], type(error).__name__, error)
+        return self.names[step]
+
+    def marked(self, step: int, documents: list[Document], failed: list[str]) -> list[Document]:
+        """Say of documents, and to Haystack's tracer, who found them."""
+        name, score = self.names[step], self.confidence(documents)
+        self.answered[name] += 1
+        said = {ANSWERED_BY: name, SCORE: score, **({FAILED: failed} if failed else {})}
+        span = tracing.tracer.current_span()
+        if span is not None:
+            span.set_tags({f"haystack_distill.{key}": value for key, value in said.items()})
+        return [replace(document, meta={**document.meta, **said}) for document in documents]
+
+    def _watch(self, sent: bool) -> None:
+        """Warn once when far more queries are sent on than chance explains: by four standard deviations and more."""
+        self._sent.append(sent)
+        count = len(self._sent)
+        usual = count * self._expected
+        if self._warned or count < ENOUGH or sum(self._sent) <= usual + 4 * usual**0.5 + 4:
+            return
+        self._warned = True
+        logger.warning(
+            "Of the last %d queries %s could not answer %.0f %%, and %.0f %% of those that it was calibrated with: "
+            "queries or documents have changed. Align it again with the index as it is, or calibrate the cascade with "
+            "queries of these days.",
+            count,
+            self.names[0],
+            100 * sum(self._sent) / count,
+            100 * self._expected,
+        )
+
+
+def _are_distances(found: list[list[list[Document]]]) -> bool:
+    """Whether a store's scores are smaller where they are better: its first document then has the smallest."""
+    pairs = [(one[0].score or 0.0, one[-1].score or 0.0) for lists in found for one in lists if len(one) > 1]
+    return sum(first < last for first, last in pairs) > sum(first > last for first, last in pairs)
+
+
+def _names(encoders: Sequence[Any]) -> list[str]:
+    """What encoders are called: their folder or model, or their class; with a number where two are called alike."""
+    models = [getattr(encoder, "model", None) or type(encoder).__name__ for encoder in encoders]
+    names = [Path(model).name if isinstance(model, str | Path) else type(model).__name__ for model in models]
+    return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1)]
+
+
+def _fingerprint(encoder: Any) -> str | None:
+    """The index that an encoder was made for, if its folder says so."""
+    model = getattr(encoder, "model", None)
+    file = Path(model) / PROVENANCE if isinstance(model, str | Path) else None
+    if file is None or not file.is_file():
+        return None
+    fingerprint: str | None = json.loads(file.read_text(encoding="utf-8")).get("index", {}).get("fingerprint")
+    return fingerprint
