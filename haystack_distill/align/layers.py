@@ -1,14 +1,15 @@
 """Which layers of the teacher a student keeps, and the student before it is trained."""
 
-import json
 import logging
 from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
+from typing_extensions import TypedDict
 
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
 from haystack_distill.files.folders import write_json
+from haystack_distill.files.shapes import read_json
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import check_depth, check_keep, kale_layers
 from haystack_distill.students.layer_search import LayerSearch, make_layered
@@ -19,6 +20,13 @@ logger = logging.getLogger(__name__)
 
 SEARCH_QUERIES, SEARCH_TEXTS, FOLD_TEXTS = 128, 500, 2000
 """Dev queries and texts with which layers are searched for, and texts over which dropped layers are averaged."""
+
+
+class _Found(TypedDict):
+    """What a search for layers leaves."""
+
+    kept: list[int]
+    searched: dict[str, float]
 
 
 def named_layers(layers: int, keep: tuple[int, ...] | str | None, depth: int) -> tuple[int, ...] | None:
@@ -55,7 +63,7 @@ def best_layers(
     :returns: The layers, and what was measured: layers -> dev nDCG@10.
     """
     if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json(file, _Found, "delete it, and layers are searched again.")
         return tuple(before["kept"]), before["searched"]
     part = evaluator.part(SEARCH_QUERIES)
     tokens = {token for row in teacher.model.tokenizer(part.queries)["input_ids"] for token in row}

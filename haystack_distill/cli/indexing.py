@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
@@ -12,6 +11,7 @@ from haystack.utils.deserialization import deserialize_component_inplace
 from haystack_distill.cli.errors import vectors_of
 from haystack_distill.data.beir import Corpus, read_beir, read_corpus
 from haystack_distill.data.index import stored_vectors
+from haystack_distill.files.shapes import read_yaml
 from haystack_distill.serving.hub import local_folder
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
@@ -91,7 +91,7 @@ def index_for(
     if store is None:
         made = FolderStore(corpus, encoder, model, output, progress, titles=True)
         return {"document_store": made, "meta_fields_to_embed": ["title"], "embedding_separator": " "}
-    described: dict[str, Any] = {"document_store": yaml.safe_load(store.read_text(encoding="utf-8"))}
+    described: dict[str, Any] = {"document_store": read_yaml(store)}
     deserialize_component_inplace(described, "document_store")
     return described
 

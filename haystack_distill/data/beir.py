@@ -5,13 +5,26 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 from weakref import WeakValueDictionary
 
+from pydantic import BeforeValidator
+from typing_extensions import TypedDict
+
 from haystack_distill.files.json_lines import read_json_lines
+from haystack_distill.files.shapes import Id
 
 Qrels = dict[str, dict[str, int]]
 """Relevance judgments: query id -> document id -> grade (above 0)."""
+
+
+class Line(TypedDict):
+    """A line of `corpus.jsonl` or `queries.jsonl`; it may have more."""
+
+    _id: Id
+    text: str
+    title: NotRequired[Annotated[Id, BeforeValidator(lambda title: title or "")]]
+
 
 GRADE = re.compile(r"\s*-?[0-9]{1,9}\s*")
 
@@ -76,7 +89,7 @@ def read_corpus(file: str | Path) -> Corpus:
         return held
     corpus = Corpus({}, {})
     for row in _texts(file):
-        title = str(row.get("title") or "")
+        title = row.get("title", "")
         corpus.documents[row["_id"]] = f"{title} {row['text']}".strip()
         if title.strip():
             corpus.titles[row["_id"]] = title.strip()
@@ -164,14 +177,11 @@ def _columns(file: Path) -> Iterator[tuple[int, list[str]]]:
             raise ValueError(msg) from error
 
 
-def _texts(file: str | Path) -> Iterator[dict[str, Any]]:
-    form = "a JSON object with the keys _id and text"
+def _texts(file: str | Path) -> Iterator[Any]:
+    form = "a JSON object with the keys _id and text, the latter a text"
     seen = set()
-    for number, row in read_json_lines(file, "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv", form):
-        if "_id" not in row or not isinstance(row.get("text"), str):
-            msg = f"{file}, line {number}: expected {form}, the latter a text."
-            raise ValueError(msg)
-        row["_id"] = str(row["_id"])
+    role = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv"
+    for number, row in read_json_lines(file, role, form, Line):
         if row["_id"] in seen:
             msg = f"{file}, line {number}: the _id {row['_id']!r} is there twice; every line needs one of its own."
             raise ValueError(msg)

@@ -6,12 +6,15 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NotRequired
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from haystack_distill.data.similarity import SIMILARITIES, has_length_one
 from haystack_distill.files.folders import published, written
 from haystack_distill.files.runs import fingerprint
+from haystack_distill.files.shapes import checked, read_json, refuse_halves
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +24,27 @@ Page = list[tuple[str, str | None, Vector] | tuple[str, str | None, Vector, str]
 
 Similarity = str | Callable[[np.ndarray], str]
 """`cosine`, `dot_product` or `euclidean`, or a function that tells which once the vectors are read."""
+
+
+class Document(TypedDict):
+    """A line of `documents.jsonl`; not all documents have a title."""
+
+    id: str
+    text: str
+    title: NotRequired[str]
+
+
+class Summary(TypedDict):
+    """What `index.json` holds, see `IndexView`; `held` is the fingerprint of the documents that are held."""
+
+    documents: int
+    similarity: str
+    fingerprint: str
+    held: str
+    without_vector: int
+    without_vector_ids: list[str]
+    sampled_from: int
+
 
 NAMED = 10
 """How many documents without a vector are named."""
@@ -126,14 +150,16 @@ def open_index(folder: str | Path) -> IndexView:
     :raises ValueError: If a part is truncated or changed, or the vectors can't be ranked as the store claims to.
     """
     path = Path(folder)
-    summary = json.loads((path / "index.json").read_text(encoding="utf-8"))
-    with (path / "documents.jsonl").open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+    again = "delete the folder and run again."
+    summary = read_json(path / "index.json", Summary, again)
+    with (path / "documents.jsonl").open("rb") as lines:
+        where = f"{path / 'documents.jsonl'}, line"
+        rows = [checked(line, Document, f"{where} {number}", f": {again}") for number, line in enumerate(lines, 1)]
     ids, texts = [row["id"] for row in rows], [row["text"] for row in rows]
     titles = {row["id"]: row["title"] for row in rows if "title" in row}
     vectors = _map_vectors(path, len(ids))
     marks = _sum_of(_mark(document_id, vector) for document_id, vector in zip(ids, vectors, strict=True))
-    if len(ids) != summary.pop("documents") or marks != summary.pop("held", None):
+    if len(ids) != summary.pop("documents") or marks != summary.pop("held"):
         raise ValueError(_damaged(path))
     summary |= {"without_vector_ids": tuple(summary["without_vector_ids"]), "titles": titles}
     view = IndexView(ids, texts, vectors, **summary)
@@ -154,10 +180,11 @@ def _checked(similarity: str) -> str:
 
 
 def _map_vectors(folder: Path, documents: int) -> np.ndarray:
-    flat = np.memmap(folder / "vectors.f32", dtype=np.float32, mode="r")
-    if flat.size % max(1, documents):
+    file = folder / "vectors.f32"
+    numbers, rest = divmod(file.stat().st_size, np.dtype(np.float32).itemsize)
+    if not documents or not numbers or rest or numbers % documents:
         raise ValueError(_damaged(folder))
-    return flat.reshape(documents, -1)
+    return np.memmap(file, dtype=np.float32, mode="r").reshape(documents, -1)
 
 
 def _damaged(folder: Path) -> str:
@@ -235,14 +262,7 @@ def _check_text(document_id: object, text: str | None) -> None:
         msg = f"The document store returned a document with the id {document_id!r}: ids must be texts."
         raise ValueError(msg)
     for what, value in (("id", document_id), ("text", text or "")):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            msg = (
-                f"The {what} of the document {document_id!r} holds half a character ({value[error.start]!r}, a lone "
-                "surrogate), which UTF-8 can't write: write the document to the store again without it."
-            )
-            raise ValueError(msg) from error
+        refuse_halves(value, f"The {what} of the document {document_id!r}")
 
 
 def _check_vector(document_id: str, vector: np.ndarray, dim: int) -> None:

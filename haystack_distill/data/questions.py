@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from haystack_distill.data.beir import Qrels, read_corpus, read_qrels
+from haystack_distill.data.tables import read_parquet
 from haystack_distill.files.json_lines import read_json_lines
 
 
@@ -91,12 +92,7 @@ def _numbered(file: Path) -> list[tuple[int, dict[str, Any]]]:
 
 def _data_set(path: Path, name: str, split: str) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
-        if not path.is_file():
-            msg = f"{path} is missing."
-            raise FileNotFoundError(msg)
-        from pyarrow import parquet
-
-        return parquet.read_table(path).to_pylist()
+        return read_parquet(path)
     from datasets import load_dataset
 
     try:

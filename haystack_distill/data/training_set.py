@@ -4,18 +4,21 @@ The one data contract: a training set is a folder of Parquet shards and a `train
 One row a query. Shards are written to a temporary name and moved into place, so a folder holds whole shards or none.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 from pyarrow import parquet
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
 
+from haystack_distill.data.tables import read_parquet
 from haystack_distill.files.folders import published, write_json, written
+from haystack_distill.files.shapes import read_json, refuse_halves, shaped
 
 VERSION = 1
 MANIFEST = "training_set.json"
@@ -38,6 +41,33 @@ LISTS = pa.field("lists", pa.map_(pa.string(), pa.list_(pa.struct([("id", pa.str
 """A column that only sets of several retrievers have: retriever -> its whole list, the best first."""
 
 SHARD_ROWS = 1000
+
+
+class Versioned(TypedDict):
+    """A manifest of any version."""
+
+    version: int
+
+
+class Shard(TypedDict):
+    """What a manifest says of a shard, and what labelling found."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    rows: Annotated[int, Field(ge=0)]
+
+
+class Manifest(TypedDict):
+    """What `training_set.json` holds. The names of shards are no paths: a set that came from elsewhere stays in it."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    version: int
+    source: Any
+    retriever: Any
+    similarity: Any
+    teacher: dict[str, Any] | None
+    shards: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], Shard]
 
 
 @dataclass(frozen=True)
@@ -70,6 +100,8 @@ class Row:
 
     def check(self) -> None:
         """Refuse, with a ValueError, columns of unequal length, an id that comes twice, and a score that is none."""
+        for text in (self.query_id, self.query, *self.answers, *self.document_ids, *self.documents):
+            refuse_halves(text, f"What was found for the query {self.query_id!r}")
         columns = ("documents", "retriever_scores", "teacher_scores", "labels")
         for name in columns:
             values = getattr(self, name)
@@ -122,18 +154,15 @@ class TrainingSet:
         if not file.is_file():
             msg = f"{path} is no training set (no {MANIFEST} in it): make one with TrainingSetBuilder."
             raise FileNotFoundError(msg)
-        try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-            version, shards = manifest["version"], list(manifest["shards"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            msg = f"{file} is broken ({error!r}): restore it, or build the training set again."
-            raise ValueError(msg) from error
+        again = "restore it, or build the training set again."
+        version = read_json(file, Versioned, again)["version"]
         if version != VERSION:
             msg = f"{path} is of version {version}, this package reads version {VERSION}: build the set again."
             raise ValueError(msg)
-        missing = [name for name in shards if not (path / name).is_file()]
+        manifest = read_json(file, Manifest, again)
+        missing = [name for name in manifest["shards"] if not (path / name).is_file()]
         if missing:
-            msg = f"{path} lacks its shard {missing[0]} ({len(missing)} of {len(shards)} are missing)."
+            msg = f"{path} lacks its shard {missing[0]} ({len(missing)} of {len(manifest['shards'])} are missing)."
             raise FileNotFoundError(msg)
         return cls(path, manifest)
 
@@ -143,15 +172,22 @@ class TrainingSet:
         return list(self.manifest["shards"])
 
     def read_shard(self, name: str) -> list[Row]:
-        """Read the rows of a shard; a ValueError says which of the contract's columns it lacks."""
-        table = parquet.read_table(self.folder / name)
-        lacking = sorted(set(SCHEMA.names) - set(table.column_names))
-        if lacking:
-            msg = f"The shard {self.folder / name} lacks the column {lacking[0]!r}."
-            raise ValueError(msg)
-        rows = table.select(SCHEMA.names).to_pylist()
-        lists = table.column(LISTS.name).to_pylist() if LISTS.name in table.column_names else [None] * len(rows)
-        return [Row(**row, lists=_as_dicts(each)) for row, each in zip(rows, lists, strict=True)]
+        """
+        Read the rows of a shard.
+
+        :raises ValueError: If it is damaged, lacks a column, or holds a row that breaks the contract.
+        """
+        file = self.folder / name
+        columns = read_parquet(file, SCHEMA, [LISTS])
+        columns = [row | {LISTS.name: _as_dicts(row.get(LISTS.name))} for row in columns]
+        rows = shaped(columns, list[Row], f"The shard {file} is damaged")
+        try:
+            for row in rows:
+                row.check()
+        except ValueError as error:
+            msg = f"The shard {file} is damaged: {error}"
+            raise ValueError(msg) from error
+        return rows
 
     def write_shard(self, name: str, rows: Iterable[Row]) -> None:
         """Write a shard in one step; a row that breaks the contract is a ValueError."""

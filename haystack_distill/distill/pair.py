@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill.data.beir import BeirFolder, Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.training_set import TrainingSet
-from haystack_distill.distill.pair_training import AsymmetricTraining, routed, train_routes
+from haystack_distill.distill.pair_training import AsymmetricTraining, check_batches, routed, train_routes
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator, ReembeddingEvaluator
 from haystack_distill.evaluation.proof import index_facts, save_model
 from haystack_distill.evaluation.quality import Quality, measure, search
@@ -123,7 +123,8 @@ def train_asymmetric(
     :param rows: `query`, `positive` and perhaps `negative`: see `rows_of_training_set` and `rows_of_qrels`.
     :param index: The index: its texts are embedded again, its vectors serve the choice of layers.
     :param dev_queries: Query id -> text, to choose layers and checkpoint on.
-    :raises ValueError: If a depth does not fit, rows lack a column, or the workspace holds a run with other settings.
+    :raises ValueError: If a depth does not fit, rows lack a column, no batch of them can be filled, or the workspace
+        holds a run with other settings.
     """
     _check(teacher, rows, settings)
     checkpoints = workspace / "checkpoints"
@@ -205,6 +206,7 @@ def _check(teacher: BiEncoder, rows: Dataset, settings: AsymmetricSettings) -> N
     if columns[:2] != ["query", "positive"] or columns[2:] not in ([], ["negative"]):
         msg = f"The training rows have the columns {', '.join(columns)}; needed: query, positive and, if any, negative."
         raise ValueError(msg)
+    check_batches(rows, settings.training.batch_size)
     depth = len(find_stack(teacher.model))
     for side in SIDES:
         asked = getattr(settings, f"{side}_layers")

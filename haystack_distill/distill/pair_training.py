@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.modules import Router
-from sentence_transformers.base.sampler import BatchSamplers
+from sentence_transformers.base.sampler import BatchSamplers, NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
@@ -94,6 +95,32 @@ def train_routes(
         else MultipleNegativesRankingLoss(student, **shape)
     )
     return run_trainer(student, rows, loss, evaluator, _arguments(student, rows, checkpoints, settings, progress))
+
+
+def check_batches(rows: Dataset, batch_size: int) -> None:
+    """
+    Make sure that there is a step to train.
+
+    No text comes twice in a batch, and a batch that can't be filled is left out: of many questions about few passages
+    none may be left.
+
+    :raises ValueError: If no batch can be filled.
+    """
+    if len(rows) < batch_size or _fills(rows, batch_size):
+        return
+    fitting = batch_size
+    while fitting > 1 and not _fills(rows, fitting):
+        fitting //= 2
+    msg = (
+        f"batch_size={batch_size} can't be filled: the {len(rows)} training rows are about few passages, and none may "
+        f"come twice in a batch. Set batch_size={fitting}, or give questions about more passages."
+    )
+    raise ValueError(msg)
+
+
+def _fills(rows: Dataset, batch_size: int) -> bool:
+    batches = NoDuplicatesBatchSampler(rows, batch_size, drop_last=True, generator=torch.Generator())
+    return next(iter(batches), None) is not None
 
 
 def _arguments(

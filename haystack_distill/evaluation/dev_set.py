@@ -1,22 +1,34 @@
 """Dev queries and the documents that matter to them, kept beside a student so that its exports can be judged later."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+from typing_extensions import TypedDict
 
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.own_passages import judged_by_place
+from haystack_distill.data.similarity import SIMILARITIES
 from haystack_distill.evaluation.held_out import split_index_text
 from haystack_distill.evaluation.quality import measure, search
 from haystack_distill.files.folders import write_json
+from haystack_distill.files.shapes import read_json, read_tensors
 from haystack_distill.students.bi_encoder import BiEncoder
 
-FOLDER = "dev"
+FOLDER, VECTORS = "dev", "documents.safetensors"
 MOST_TEXTS = 2000
+
+
+class _Content(TypedDict):
+    """What `dev.json` holds."""
+
+    similarity: Literal[SIMILARITIES]  # type: ignore[valid-type]
+    documents: list[str]
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ def write_dev_set(model: Path, dev: DevSet) -> None:
     """Put a dev set into the folder of a student. Vectors are kept in float16."""
     folder = model / FOLDER
     folder.mkdir()
-    save_file({"vectors": dev.index.vectors.astype(np.float16)}, folder / "documents.safetensors")
+    save_file({"vectors": dev.index.vectors.astype(np.float16)}, folder / VECTORS)
     content = {
         "similarity": dev.index.similarity,
         "documents": dev.index.ids,
@@ -87,7 +99,12 @@ def write_dev_set(model: Path, dev: DevSet) -> None:
 
 
 def read_dev_set(model: Path) -> DevSet:
-    """Read the dev set in the folder of a student; a FileNotFoundError if it has none."""
+    """
+    Read the dev set in the folder of a student.
+
+    :raises FileNotFoundError: If the student has none.
+    :raises ValueError: If it is damaged.
+    """
     file = model / FOLDER / "dev.json"
     if not file.is_file():
         msg = (
@@ -95,8 +112,12 @@ def read_dev_set(model: Path) -> DevSet:
             "index with --data FOLDER, or align again."
         )
         raise FileNotFoundError(msg)
-    content = json.loads(file.read_text(encoding="utf-8"))
-    vectors = load_file(model / FOLDER / "documents.safetensors")["vectors"].astype(np.float32)
+    again = "copy the model again, or align again."
+    content = read_json(file, _Content, again)
+    vectors = read_tensors(model / FOLDER / VECTORS, again).get("vectors", np.zeros(0)).astype(np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(content["documents"]):
+        msg = f"{file.parent} is damaged (it has {len(content['documents'])} documents with other vectors): {again}"
+        raise ValueError(msg)
     index = _part(content["documents"], vectors, content["similarity"])
     return DevSet(content["queries"], content["qrels"], index)
 

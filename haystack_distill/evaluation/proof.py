@@ -1,6 +1,5 @@
 """A result folder, the same for every job: models, what was measured of them, and how they came to be."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,15 @@ from haystack_distill.files.folders import published, refuse_existing, write_jso
 from haystack_distill.files.layout import CARD, METRICS, PROVENANCE, REPORT
 from haystack_distill.files.processes import process_number, wait_for_all
 from haystack_distill.files.runs import fingerprint
+from haystack_distill.files.shapes import read_json
 
 UNTOUCHED = "untouched"
 """A retriever as it was before it was trained."""
+
+WHAT_IS_IN_IT = (
+    "This folder holds text of the index: `report.html` shows questions and passages, `dev` and exports keep "
+    "questions, and the records name the folders that it was made of. Look through them before you give it away."
+)
 
 PROBES = 8
 """Texts with which a saved model is compared with the one that was measured."""
@@ -109,7 +114,7 @@ def prove(output: Path, measure: Callable[[], Result]) -> dict[str, Any]:
 def read_figures(folder: Path) -> dict[str, Any]:
     """The content of `metrics.json`; empty where there is none."""
     file = folder / METRICS
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_json(file, dict[str, Any], "delete its folder and run again.") if file.is_file() else {}
 
 
 def finished(output: Path, run: dict[str, Any]) -> dict[str, Any] | None:
@@ -206,4 +211,4 @@ def _card(card: Card, result: Result) -> str:
         table.append(f"| {name} | {' | '.join(shown)} |")
     facts = [f"- {label}: {text}" for label, text in result.facts.items()]
     code = ["", "```python", *card.code, "```"] if card.code else []
-    return "\n".join([*head, *card.said, "", *table, "", *facts, *code]) + "\n"
+    return "\n".join([*head, *card.said, "", *table, "", *facts, *code, "", WHAT_IS_IN_IT]) + "\n"

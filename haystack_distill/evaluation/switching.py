@@ -4,18 +4,24 @@ Which index serves: a pointer file that moves in one step, and only to an index 
 Whoever reads the file sees the old index or the new one, never half of either.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.comparison import System, run_of
 from haystack_distill.evaluation.quality import compare, measure
 from haystack_distill.files.folders import write_json
+from haystack_distill.files.shapes import read_json
 
 VERSION = 1
+
+
+class _Versioned(TypedDict):
+    version: int
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,13 @@ def read_pointer(file: str | Path) -> Serving | None:
     path = Path(file)
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
-            msg = f"{path} is of version {content['version']}, this package reads version {VERSION}."
-            raise ValueError(msg)
-        return Serving(**{name: content[name] for name in Serving.__annotations__})
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        msg = f"{path} does not say which index serves ({error!r}): restore it, or delete it to start anew."
-        raise ValueError(msg) from error
+    again = "it does not say which index serves; restore it, or delete it to start anew."
+    version = read_json(path, _Versioned, again)["version"]
+    if version != VERSION:
+        msg = f"{path} is of version {version}, this package reads version {VERSION}."
+        raise ValueError(msg)
+    serving: Serving = read_json(path, Serving, again)
+    return serving
 
 
 def write_pointer(file: str | Path, serving: Serving, previous: Serving | None = None, **facts: Any) -> None:

@@ -16,15 +16,28 @@ from typing import Any
 
 UNFINISHED = ".unfinished"
 
+ROOM = 2**20
+"""Bytes; a disk with less is full to a library that writes."""
+
+NOT_WRITTEN = ("No space left", "File too large", "disk is full", "PytorchStreamWriter failed", "unexpected pos")
+"""What safetensors, SQLite and torch say of a file that could not be written; none of them raises an OSError."""
+
+LONGEST_NAME = 255
+"""Bytes, in the file systems in use."""
+
 
 def refuse_existing(folder: str | Path) -> Path:
     """
     Make sure that a result would not overwrite an earlier one.
 
-    :raises FileExistsError: If it is there already.
+    :raises FileExistsError: If it is there already, be it a link to nothing.
+    :raises ValueError: If its name is too long for the names that it has until it is whole.
     """
     path = Path(folder)
-    if path.exists():
+    if len(os.fsencode(_neighbour(path).name)) > LONGEST_NAME:
+        msg = f"The name of the output folder {path.name[:40]}... is too long: give it a shorter one."
+        raise ValueError(msg)
+    if os.path.lexists(path):
         msg = (
             f"The output folder {path} exists already: name a new one. Trained models are never overwritten, because "
             "Haystack's embedders keep a loaded model by its path and would go on serving the old one."
@@ -49,8 +62,9 @@ def published(folder: str | Path) -> Iterator[Path]:
     unfinished = _neighbour(final)
     unfinished.mkdir()
     try:
-        yield unfinished
-        _settle(unfinished)
+        with full_disk_named(unfinished):
+            yield unfinished
+            _settle(unfinished)
         refuse_existing(final)
         os.replace(unfinished, final)
     except BaseException:
@@ -60,12 +74,33 @@ def published(folder: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """
+    Say that the disk is full where a library that writes says something else.
+
+    :raises OSError: Instead of what a library raised because it could not write.
+    """
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        if shutil.disk_usage(folder.parent).free > ROOM and not any(sign in said for sign in NOT_WRITTEN):
+            raise
+        full = f"The files in {folder.parent} can't be written, as the disk is full ({said[:200]})"
+        msg = f"{full}: make room and start again."
+        raise OSError(msg) from error
+
+
+@contextmanager
 def written(file: Path) -> Iterator[Path]:
     """
     Give a file to write that takes its final name only when the block ends without an error.
 
     Readers see the file as it was or as it is, and a process that has the old one mapped keeps the old one.
     """
+    _clear_after_kills(file)
     unfinished = _neighbour(file)
     try:
         yield unfinished
@@ -93,7 +128,7 @@ def _clear_after_kills(final: Path) -> None:
     for left in final.parent.iterdir():
         process = left.name.removeprefix(start).removesuffix(UNFINISHED)
         if left.name == f"{start}{process}{UNFINISHED}" and process.isdecimal() and not _runs(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:

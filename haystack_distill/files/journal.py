@@ -5,12 +5,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+from haystack_distill.files.shapes import checked
+
+WAY_OUT = ": delete this line, and what it says is made anew."
+
 
 class Journal:
     """
     Rows that are on the disk as soon as they are appended.
 
     :param file: The file; its rows are read if it is there, and what a killed process left of a last line is cut off.
+    :raises ValueError: If a line before the last one is damaged.
     """
 
     def __init__(self, file: Path) -> None:
@@ -20,10 +25,10 @@ class Journal:
             return
         whole = 0
         content = file.read_bytes()
-        for line in content.splitlines(keepends=True):
+        for number, line in enumerate(content.splitlines(keepends=True), start=1):
             if not line.endswith(b"\n"):
                 break  # the process died, or the disk was full, in the middle of this line
-            self.rows.append(json.loads(line))
+            self.rows.append(checked(line, dict[str, Any], f"{file}, line {number}, is damaged", WAY_OUT))
             whole += len(line)
         if whole < len(content):
             os.truncate(file, whole)

@@ -17,9 +17,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from haystack_distill.files.folders import refuse_existing, write_json
+from haystack_distill.files.folders import full_disk_named, refuse_existing, write_json
 from haystack_distill.files.layout import RUN
 from haystack_distill.files.processes import process_number
+from haystack_distill.files.shapes import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def already_made(output: Path, file: str, made_of: str) -> bool:
     :param file: The JSON file in it that says so, as `made_of`.
     """
     path = output / file
-    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")).get("made_of") != made_of:
+    if not path.is_file() or read_json(path, dict[str, Any], "name another output.").get("made_of") != made_of:
         return False
     logger.info("%s is there already, made of the same.", output)
     shutil.rmtree(workspace_of(output), ignore_errors=True)
@@ -93,7 +94,8 @@ def running(output: str | Path) -> Iterator[Path]:
             _remove(workspace)
             refuse_existing(output)
         try:
-            yield workspace
+            with full_disk_named(workspace):
+                yield workspace
         except BaseException:
             if [path.name for path in workspace.iterdir()] == [LOCK]:  # nothing was begun
                 shutil.rmtree(workspace)
@@ -148,10 +150,12 @@ def claim(workspace: Path, run: dict[str, Any], made: Iterable[Path] | None = No
     workspace.mkdir(parents=True, exist_ok=True)
     file = workspace / RUN
     if file.exists():
-        differs = differing(json.loads(file.read_text(encoding="utf-8")), run)
+        before = read_json(file, dict[str, Any], f"delete the folder {workspace} to start over.")
+        differs = differing(before, run)
         if differs and (made is None or any(made)):
+            named = " and ".join(name if name in run else repr(name) for name in differs)
             msg = (
-                f"An unfinished run in {workspace} had other {' and '.join(differs)}: finish it with the same, delete "
+                f"An unfinished run in {workspace} had other {named}: finish it with the same, delete "
                 "the folder to start over, or name another output."
             )
             raise ValueError(msg)

@@ -10,7 +10,6 @@ print(list(scores))
 ```
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, permutations
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from haystack_distill.files.shapes import read_json, shaped
 from haystack_distill.fusion.scales import SCALES
 
 FILE = "fusion.json"
@@ -151,26 +151,18 @@ class Fusion:
         Read what `FusionDistiller` wrote.
 
         :raises FileNotFoundError: If there is no `fusion.json`.
-        :raises ValueError: If it is broken or of another version.
+        :raises ValueError: If it is damaged or of another version.
         """
         file = Path(folder) / FILE
         if not file.is_file():
             msg = f"{folder} holds no fitted fusion (no {FILE} in it): make one with FusionDistiller."
             raise FileNotFoundError(msg)
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            version = content.pop("version")
-            retrievers = tuple(
-                Retriever(**{**one, "first": tuple(one["first"]), "last": tuple(one["last"])})
-                for one in content.pop("retrievers")
-            )
-            fusion = cls(retrievers=retrievers, **content)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            msg = f"{file} is broken ({error!r}): fit it again."
-            raise ValueError(msg) from error
-        if version != VERSION or fusion.scale not in SCALES:
-            msg = f"{file} is of another version of haystack-distill: fit it again."
+        again = "fit it again."
+        content = read_json(file, dict[str, Any], again)
+        if content.pop("version", None) != VERSION:
+            msg = f"{file} is of another version of haystack-distill: {again}"
             raise ValueError(msg)
+        fusion: Fusion = shaped(content, cls, f"{file} is damaged", f": {again}")
         return fusion
 
 

@@ -16,12 +16,33 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from typing_extensions import TypedDict
 
 from haystack_distill.files.json_lines import read_json_lines
+from haystack_distill.files.shapes import checked
 from haystack_distill.responses.rows import turns_of
 
 MEASURES = ("sensible", "specific", "ssa")
 RESAMPLES = 10_000
+
+
+class _Box(TypedDict):
+    sensible: bool
+    specific: bool
+
+
+class _Verdicts(TypedDict):
+    """What a judge saved: for each context the boxes of its replies, in the order of the page."""
+
+    key: str
+    verdicts: dict[str, list[_Box]]
+
+
+class _Key(TypedDict):
+    """What the page hides: for each context the number of the system of each reply."""
+
+    systems: list[str]
+    orders: dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -144,26 +165,30 @@ def _read_verdicts(file: Path) -> tuple[list[str], dict[str, dict[str, list[floa
     if not file.is_file():
         msg = f"The verdicts {file} are missing: the page saves them as a .json file."
         raise FileNotFoundError(msg)
+    fault, again = f"{file} holds no verdicts of a comparison page", ": save them again from the page."
+    content = checked(file.read_bytes(), _Verdicts, fault, again)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        key = json.loads(base64.b64decode(content["key"]))
-        names, orders = list(key["systems"]), key["orders"]
-        if any(sorted(orders[context]) != list(range(len(names))) for context in content["verdicts"]):
-            msg = "a context does not have every system once"
-            raise ValueError(msg)
-        verdicts = {
-            context: {
-                names[place]: [float(box["sensible"]), float(box["sensible"] and box["specific"])]
-                for place, box in zip(orders[context], boxes, strict=True)
-            }
-            for context, boxes in content["verdicts"].items()
-        }
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        msg = f"{file} holds no verdicts of a comparison page ({error!r}): save them again from the page."
+        hidden = base64.b64decode(content["key"])
+    except ValueError as error:
+        msg = f"{fault} (key: {error}){again}"
         raise ValueError(msg) from error
-    if not verdicts:
+    key = checked(hidden, _Key, fault, again)
+    names, orders, judged = key["systems"], key["orders"], content["verdicts"]
+    if not judged:
         msg = f"{file} holds no verdict yet: judge at least one context."
         raise ValueError(msg)
+    every = list(range(len(names)))
+    for context, boxes in judged.items():
+        if not every or sorted(orders.get(context, [])) != every or len(boxes) != len(every):
+            msg = f"{fault} (a context does not have every system once: {context!r}){again}"
+            raise ValueError(msg)
+    verdicts = {
+        context: {
+            names[place]: [float(box["sensible"]), float(box["sensible"] and box["specific"])]
+            for place, box in zip(orders[context], boxes, strict=True)
+        }
+        for context, boxes in judged.items()
+    }
     return names, verdicts
 
 

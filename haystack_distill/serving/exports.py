@@ -1,14 +1,15 @@
 """Exported encoders: what is in their folder, and the checks before one is served."""
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from haystack_distill.files.folders import write_json
+from haystack_distill.files.shapes import read_json
 from haystack_distill.serving.backends import EXPORTS
 
 FORMAT = 1
@@ -17,6 +18,10 @@ FORMAT = 1
 MANIFEST, GRAPH, TOKENIZER, CHECK = "export.json", "model.onnx", "tokenizer.json", "check.npy"
 WEIGHTS = "model.safetensors"
 """The file in a student's folder, and in its exports, that says what index it was made for."""
+
+
+class _Versioned(TypedDict):
+    format: int
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,11 @@ def read_export(folder: Path) -> Export:
         msg = f"{folder} holds no exported encoder ({MANIFEST} is missing): run `haystack-distill export` on the model."
         raise FileNotFoundError(msg)
     again = f"delete {folder} and run `haystack-distill export` again."
-    try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"{folder / MANIFEST} is damaged ({error}): {again}"
-        raise ValueError(msg) from error
-    if content.get("format") != FORMAT:
-        msg = f"{folder} was exported by another version of haystack-distill (format {content.get('format')}): {again}"
+    version = read_json(folder / MANIFEST, _Versioned, again)["format"]
+    if version != FORMAT:
+        msg = f"{folder} was exported by another version of haystack-distill (format {version}): {again}"
         raise ValueError(msg)
-    export = Export(**content)
+    export: Export = read_json(folder / MANIFEST, Export, again)
     for name, expected in export.files.items():
         file = folder / name
         if not file.is_file() or digest(file) != expected:
@@ -90,7 +91,11 @@ def read_export(folder: Path) -> Export:
 
 def check_vectors(folder: Path) -> np.ndarray:
     """Read the vectors of an export's check queries at full precision, `[queries, dim]`."""
-    vectors: np.ndarray = np.load(folder / CHECK, allow_pickle=False)
+    try:
+        vectors: np.ndarray = np.load(folder / CHECK, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        msg = f"{folder / CHECK} is damaged ({error}): delete {folder} and run `haystack-distill export` again."
+        raise ValueError(msg) from error
     return vectors
 
 

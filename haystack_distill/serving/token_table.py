@@ -1,12 +1,13 @@
 """A token table served with numpy: the sum of some rows."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 from tokenizers import Tokenizer
+from typing_extensions import TypedDict
 
+from haystack_distill.files.shapes import read_json, read_tensors
 from haystack_distill.serving.backends import TABLE
 from haystack_distill.serving.encoder import WINDOW, Encoder
 from haystack_distill.serving.exports import WEIGHTS
@@ -14,10 +15,19 @@ from haystack_distill.students.prompt import prompt_for
 
 STATIC, NORMALIZE = "StaticEmbedding", "Normalize"
 
+AGAIN = "align again, or fetch the model again."
+
+
+class _Module(TypedDict):
+    """An entry of `modules.json`."""
+
+    type: str
+    path: str
+
 
 def module_folders(model: Path) -> dict[str, Path]:
     """Read what a sentence-transformers folder is made of: class name of each module -> its folder."""
-    modules = json.loads((model / "modules.json").read_text(encoding="utf-8"))
+    modules = read_json(model / "modules.json", list[_Module], AGAIN)
     return {module["type"].rpartition(".")[2]: model / module["path"] for module in modules}
 
 
@@ -30,20 +40,33 @@ def is_table(model: Path) -> bool:
 def _changes_vectors(model: Path) -> bool:
     """A prompt before every text, or vectors that are cut: sentence-transformers itself serves such a table."""
     file = model / "config_sentence_transformers.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = read_json(file, dict[str, Any], AGAIN) if file.is_file() else {}
     prompt = prompt_for("query", config.get("prompts") or {}, config.get("default_prompt_name"))
     return bool(prompt or config.get("truncate_dim"))
+
+
+def _tokenizer(file: Path, rows: int) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more particular
+        msg = f"{file} is damaged ({error}): {AGAIN}"
+        raise ValueError(msg) from error
+    if tokenizer.get_vocab_size() > rows:
+        msg = f"{file} is damaged (it has {tokenizer.get_vocab_size()} tokens for {rows} vectors): {AGAIN}"
+        raise ValueError(msg)
+    return tokenizer
 
 
 def table_encoder(model: Path) -> Encoder:
     """Load a token table, see `is_table`; a ValueError if it holds values that are no numbers."""
     folders = module_folders(model)
     file = folders[STATIC] / WEIGHTS
-    rows = load_file(file)["embedding.weight"].astype(np.float32)
-    if not np.isfinite(rows).all():
-        msg = f"{file} is damaged: some of its values are no numbers. Align again, or fetch the model again."
+    rows = read_tensors(file, AGAIN).get("embedding.weight", np.zeros(0)).astype(np.float32)
+    if rows.ndim != 2 or not np.isfinite(rows).all():
+        fault = "some of its values are no numbers" if rows.ndim == 2 else "it holds no table"
+        msg = f"{file} is damaged: {fault}. {AGAIN.capitalize()}"
         raise ValueError(msg)
-    tokenizer = Tokenizer.from_file(str(folders[STATIC] / "tokenizer.json"))
+    tokenizer = _tokenizer(folders[STATIC] / "tokenizer.json", len(rows))
     normalized = NORMALIZE in folders
 
     def mean(tokens: list[int]) -> np.ndarray:

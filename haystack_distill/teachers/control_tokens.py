@@ -7,10 +7,11 @@ if TYPE_CHECKING:  # labelling and reading need no model library
     from transformers import PreTrainedTokenizerBase
 
 KNOWN = re.compile(
-    r"<\|[^<>|\n]{1,40}\|>|<｜[^<>｜\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
+    r"<\|[^<>|\n]{1,40}\|>|<｜[^<>｜\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk|cls|sep)>"
+    r"|<(?:PAD|UNK|CLS|SEP|[A-Z]{3,4}_TOKEN)>"
     r"|</?(?:think|tool_call|tool_response)>"
 )
-"""Of the chat templates in use (ChatML, Llama 2 and 3, Mistral, Gemma, DeepSeek, Phi, Qwen), for unknown tokenizers."""
+"""Of the chat templates in use (ChatML, Llama, Mistral, Gemma, DeepSeek, Phi, Qwen, Command), for other tokenizers."""
 
 _REPLY = "\ue000reply\ue001"
 

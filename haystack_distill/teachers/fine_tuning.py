@@ -22,6 +22,7 @@ from haystack_distill.evaluation.held_out import hold_out, tenth
 from haystack_distill.files.folders import published, write_json
 from haystack_distill.files.layout import versions
 from haystack_distill.files.runs import claim, fingerprint, running
+from haystack_distill.files.shapes import read_json
 from haystack_distill.teachers.answers import AnswerSettings, train_reader
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.fusion_in_decoder import FusionReader
@@ -95,6 +96,9 @@ def fine_tune_reader(
         checkpoints = workspace / "checkpoints"
         run = {"model": model, "settings": asdict(settings), "lessons": lessons.fingerprint}
         claim(workspace, run, checkpoints.glob("*"))
+        made_of = fingerprint(run)
+        if (done := _finished(Path(output), made_of)) is not None:  # killed after its output had appeared
+            return done
         before = mean_log_likelihood(reader, lessons.held_out)
         summary = train_reader(
             reader, lessons.train, lessons.held_out, checkpoints, settings.training, progress=progress
@@ -117,6 +121,7 @@ def fine_tune_reader(
             "history": summary.history,
             "training_seconds": summary.seconds,
             "versions": versions(),
+            "made_of": made_of,
         }
         with published(output) as folder:
             reader.model.save_pretrained(folder)
@@ -124,6 +129,12 @@ def fine_tune_reader(
             _check_saved(folder, reader, lessons.held_out)
             write_json(folder / PROVENANCE, figures)
         return figures
+
+
+def _finished(output: Path, made_of: str) -> dict[str, Any] | None:
+    file = output / PROVENANCE
+    figures: dict[str, Any] = read_json(file, dict[str, Any], "name another output.") if file.is_file() else {}
+    return figures if figures.get("made_of") == made_of else None
 
 
 def check_trainable(model: PreTrainedModel, name: str) -> None:

@@ -9,7 +9,6 @@ a poor teacher. Heads are chosen on some tens of questions whose right passage i
 - `qr` (QRHead, arXiv 2506.09944): the mean attention that the right passage gets.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
@@ -19,6 +18,7 @@ import numpy as np
 
 from haystack_distill.files.folders import write_json
 from haystack_distill.files.runs import fingerprint
+from haystack_distill.files.shapes import read_json
 
 METHODS = ("core", "qr")
 TEMPERATURE = 1.0
@@ -75,12 +75,8 @@ class Heads:
         if not path.is_file():
             msg = f"The heads {path} are missing: choose them first, with select_heads or `haystack-distill heads`."
             raise FileNotFoundError(msg)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**content, "chosen": [(int(layer), int(head)) for layer, head in content["chosen"]]})
-        except (ValueError, TypeError, KeyError) as error:
-            msg = f"{path} does not hold chosen heads ({error}): choose them again."
-            raise ValueError(msg) from error
+        heads: Heads = read_json(path, cls, "it does not hold chosen heads; choose them again.")
+        return heads
 
     def picture(self) -> str:
         """An SVG of the scores of all heads, layer by head, the chosen ones framed."""

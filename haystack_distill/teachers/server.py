@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import httpx
 import numpy as np
 
+from haystack_distill.files.addresses import without_secrets
 from haystack_distill.teachers.control_tokens import KNOWN, broken
 from haystack_distill.teachers.prompts import Prompt, UnscorableError, fill
 from haystack_distill.teachers.signals import SERVER
@@ -56,12 +57,14 @@ class ServerReader:
         if dialect not in DIALECTS:
             msg = f"There is no dialect {dialect!r}: {' or '.join(DIALECTS)}."
             raise ValueError(msg)
-        self.url = url.rstrip("/")
+        self.url = without_secrets(url).rstrip("/")
         self.model = model
         self.dialect = dialect
         self.batch_size = batch_size
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(headers=headers, timeout=timeout)
+        given = httpx.URL(url)  # whose user, password and query are in no message, and no log has the first two
+        user = (given.username, given.password) if given.username else None
+        self._client = httpx.Client(headers=headers, timeout=timeout, auth=user, params=given.params)
 
     def encode(
         self,

@@ -22,6 +22,7 @@ BENCHMARKS = (
     "cascade",
     "cold_start",
     "dkrr",
+    "faults",
     "g2r",
     "kale",
     "kale_limits",

@@ -68,9 +68,9 @@ def test_a_cell_without_end_is_named(folder):
     ("line", "says"),
     [
         ('{"_id": "q", "text": ' + "[" * 100_000, "recursion"),
-        ('{"_id": ' + "9" * 5000 + ', "text": "a"}', "4300 digits"),
-        ('{"_id": "q", "text": "half an emoji \\ud83d"}', "surrogates"),
-        ("[]", "not '\\[\\]'"),
+        ('{"_id": ' + "9" * 5000 + ', "text": "a"}', "number out of range"),
+        ('{"_id": "q", "text": "half an emoji \\ud83d"}', "a lone surrogate"),
+        ("[]", "an object, not \\[\\]"),
         ("\ufeff{}", "BOM"),
     ],
     ids=["deep", "digits", "surrogate", "list", "bom"],

@@ -96,6 +96,7 @@ class TestContract:
             ({"retriever_scores": [1.0, float("nan"), 0.0]}, "retriever_scores of the query 'q0' are not all numbers"),
             ({"teacher_scores": [1.0, float("inf"), 0.0]}, "teacher_scores of the query 'q0' are not all numbers"),
             ({"query_id": "same"}, "query id 'same' comes twice"),
+            ({"documents": ["a", "half \ud83d", "c"]}, "found for the query 'q0' holds half a character"),
         ],
     )
     def test_rows_that_break_it(self, change, message, tmp_path):
@@ -113,11 +114,20 @@ class TestContract:
         with pytest.raises(ValueError, match="version 99, this package reads version 1"):
             TrainingSet.open(unlabelled)
         (unlabelled / MANIFEST).write_text("{")
-        with pytest.raises(ValueError, match="is broken"):
+        with pytest.raises(ValueError, match=r"training_set\.json is damaged .*: restore it"):
             TrainingSet.open(unlabelled)
         (unlabelled / MANIFEST).write_text(json.dumps(manifest))
         (unlabelled / "shard-00001.parquet").unlink()
         with pytest.raises(FileNotFoundError, match=r"lacks its shard shard-00001\.parquet"):
+            TrainingSet.open(unlabelled)
+
+    def test_a_shard_is_no_path_out_of_its_folder(self, unlabelled):
+        """A set may come from elsewhere, and labelling writes to its shards."""
+        (unlabelled.parent / "elsewhere.parquet").write_bytes((unlabelled / "shard-00000.parquet").read_bytes())
+        manifest = json.loads((unlabelled / MANIFEST).read_text())
+        shards = {"../elsewhere.parquet": {"rows": 1}}
+        (unlabelled / MANIFEST).write_text(json.dumps({**manifest, "shards": shards}))
+        with pytest.raises(ValueError, match=r"training_set\.json is damaged \(shards\..*elsewhere"):
             TrainingSet.open(unlabelled)
 
 

@@ -139,6 +139,20 @@ def test_the_dev_measure_embeds_documents_with_their_own_encoder(teacher, make_e
     assert value == pytest.approx(measure(run, data.qrels["dev"]).mean(), abs=1e-6)
 
 
+def test_a_batch_that_can_not_be_filled_is_refused_before_anything_is_computed(teacher, index, data, tmp_path):
+    """Sixty questions about few passages: no batch of 16 without a passage that comes twice, so no step at all."""
+    words = sentences(60, seed=8)
+    pairs = [
+        {"query": text, "positive": f"p{number % 7}", "negative": f"p{number % 5 + 7}"}
+        for number, text in enumerate(words)
+    ]
+    with pytest.raises(ValueError, match=r"batch_size=16 can't be filled: the 60 .* Set batch_size=4, or"):
+        train(teacher, data, index, tmp_path / "work", how=replace(FAST, batch_size=16), rows=Dataset.from_list(pairs))
+    assert not (tmp_path / "work").exists()
+    training.check_batches(Dataset.from_list(pairs), 4)
+    training.check_batches(Dataset.from_list(pairs[:3]), 16)
+
+
 def test_rows_of_teacher_scores(tmp_path):
     """The teacher's first is the positive; the negative is the retriever's highest of the teacher's lower half."""
     common = {"answers": [], "document_ids": list("abcd"), "documents": list("ABCD"), "retriever_scores": [4, 3, 2, 1]}

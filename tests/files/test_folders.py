@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import save_file
 
 from haystack_distill.data.index import stored_vectors
-from haystack_distill.files.folders import published, write_json, written
+from haystack_distill.files.folders import full_disk_named, published, write_json, written
+from haystack_distill.files.runs import running
 
 ELSEWHERE = """
 import sys
@@ -113,6 +117,27 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     assert all(folder.exists() for folder in (names[os.getppid()], *others))
 
 
+def test_what_a_process_left_of_a_file_when_it_was_killed_is_removed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = {pid: tmp_path / f".a.json.{platform.node()}-{pid}.unfinished" for pid in (ended.pid, os.getppid())}
+    for file in left.values():
+        file.write_text("half")
+    write_json(tmp_path / "a.json", {})
+    assert not left[ended.pid].exists()
+    assert left[os.getppid()].exists()
+
+
+def test_an_output_that_could_not_appear_is_refused_before_anything_is_made(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="link exists already"), published(tmp_path / "link"):
+        pytest.fail("it was made")
+    with pytest.raises(ValueError, match="is too long: give it a shorter one"), running(tmp_path / ("a" * 240)):
+        pytest.fail("it was run")
+    with published(tmp_path / ("a" * 100)):
+        pass
+
+
 def test_a_folder_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), published(tmp_path / "models" / "out") as folder:
         (folder / "weights").write_text("half")
@@ -138,3 +163,38 @@ def test_vectors_that_are_made_anew_do_not_change_under_a_process_that_reads_the
     assert second.shape == (2, 8)
     assert stored_vectors(tmp_path / "v.npy", ["b"], lambda: pytest.fail("they are there")).shape == (2, 8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v.npy", "v.sha256"]
+
+
+def torch_writes(file):
+    torch.save(torch.ones(100_000), file)
+
+
+def safetensors_writes(file):
+    save_file({"a": np.ones(100_000, dtype=np.float32)}, file)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits for files")
+@pytest.mark.parametrize("write", [torch_writes, safetensors_writes])
+@pytest.mark.parametrize("around", [published, running])
+def test_a_disk_that_is_full_is_named_whatever_a_library_says(tmp_path, write, around):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OSError, match="the disk is full .*: make room and start again"), around(tmp_path / "out") as to:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        try:
+            write(to / "weights")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_store_on_a_full_disk_is_named_too(tmp_path):
+    with pytest.raises(OSError, match="the disk is full"), full_disk_named(tmp_path / "not there yet"):
+        msg = "database or disk is full"
+        raise sqlite3.OperationalError(msg)
+
+
+def test_another_error_of_a_library_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), published(tmp_path / "out"):
+        msg = "shapes differ"
+        raise RuntimeError(msg)

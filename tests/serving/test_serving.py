@@ -339,6 +339,23 @@ class TestServing:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
 
+    def test_a_fork_while_another_thread_loads(self, table):
+        """The lock that the other thread holds is never given back in the child, which would wait for ever."""
+        code = (
+            "import os, signal, sys\n"
+            "from haystack_distill import KaleQueryEncoder\n"
+            f"encoder = KaleQueryEncoder({str(table)!r})\n"
+            "encoder._lock.acquire()\n"
+            "child = os.fork()\n"
+            "if child == 0:\n"
+            "    signal.alarm(60)\n"
+            "    encoder.run(text='the stone bridge')\n"
+            "    os._exit(0)\n"
+            "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+
     @pytest.mark.parametrize("name", ["onnx-int8", "openvino-fp32"])
     def test_many_threads_at_once(self, real, name):
         backend, precision = name.split("-")
@@ -365,7 +382,7 @@ class TestServing:
     def test_close_lets_go_of_the_model(self, student):
         encoder = KaleQueryEncoder(str(student), backend="onnx")
         encoder.warm_up()
-        loaded = weakref.ref(encoder._encoder.encode)
+        loaded = weakref.ref(encoder._loaded[1].encode)
         encoder.close()
         gc.collect()
         assert loaded() is None
@@ -378,8 +395,8 @@ class TestServing:
         assert encoder.run(text="river")["embedding"] == before
         for query in ("stone", "winter", "market"):
             encoder.run(text=query)
-        assert encoder._encoder.encode.cache_info().currsize == 2
-        assert encoder._encoder.encode.cache_info().hits == 1
+        assert encoder._loaded[1].encode.cache_info().currsize == 2
+        assert encoder._loaded[1].encode.cache_info().hits == 1
 
     def test_yaml_round_trip(self, student):
         pipeline = Pipeline()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from haystack_distill import ReaderFineTuner
 from haystack_distill.data.training_set import Row, write_training_set
+from haystack_distill.files import runs
 from haystack_distill.teachers import answers as training
-from haystack_distill.teachers import readers
+from haystack_distill.teachers import fine_tuning, readers
 from haystack_distill.teachers.answers import MASKED, AnswerSettings
 from haystack_distill.teachers.fine_tuning import (
     FineTuningSettings,
@@ -228,6 +230,22 @@ if slow == "slow":  # gives the test time to kill between two checkpoints
 settings = FineTuningSettings(training=answers.AnswerSettings(epochs=4, learning_rate=3e-3, seed=3))
 fine_tune_reader(rows, model, output, settings, progress=False)
 """
+
+
+def test_a_run_that_was_killed_when_all_was_done_is_ended(training_set, reader_folder, tmp_path, monkeypatch):
+    """Its output is there, and so is its workspace, which nobody would remove."""
+    settings = FineTuningSettings(training=AnswerSettings(epochs=1, batch_size=8))
+    again = partial(fine_tune_reader, training_set, reader_folder("llama"), tmp_path / "new", settings, progress=False)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runs, "_remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        again()
+    assert (tmp_path / "new").is_dir()
+    assert (tmp_path / ".new.run").is_dir()
+    monkeypatch.setattr(fine_tuning, "train_reader", lambda *_, **__: pytest.fail("it was trained again"))
+    assert again() == json.loads((tmp_path / "new" / "fine_tuning.json").read_text())
+    assert not (tmp_path / ".new.run").exists()
+    with pytest.raises(FileExistsError, match="exists already"):
+        again()
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_reader(training_set, reader_folder, tmp_path):

@@ -1,12 +1,21 @@
-import json
 from pathlib import Path
 
 from haystack import component
 from haystack.dataclasses import ChatMessage, ChatRole
+from typing_extensions import TypedDict
 
 from haystack_distill.data.dialogues import HISTORY, check_history, format_context
 from haystack_distill.files.layout import PROVENANCE
+from haystack_distill.files.shapes import read_json
 from haystack_integrations.components.distill.parts.serialising import Serialisable
+
+
+class _Settings(TypedDict):
+    history: int
+
+
+class _Provenance(TypedDict):
+    settings: _Settings
 
 
 @component
@@ -79,8 +88,8 @@ def turns_of(messages: list[ChatMessage]) -> list[str]:
 def _history_of(folder: Path) -> int:
     file = folder / PROVENANCE
     try:
-        return int(json.loads(file.read_text(encoding="utf-8"))["settings"]["history"])
-    except (OSError, KeyError, ValueError) as error:
+        return int(read_json(file, _Provenance, "copy the model again.")["settings"]["history"])
+    except (OSError, ValueError) as error:
         msg = (
             f"{folder} does not say with what history it was trained ({PROVENANCE}: {error!r}): it was not made by "
             "ResponseDistiller. Name the `history` instead of the model."

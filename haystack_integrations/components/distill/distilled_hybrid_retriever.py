@@ -55,7 +55,7 @@ class DistilledHybridRetriever(Serialisable):
         Read the fusion and warm up the retrievers.
 
         :raises FileNotFoundError: If the folder holds no fusion.
-        :raises ValueError: If it is broken, or was fitted for retrievers of other names.
+        :raises ValueError: If it is damaged, or was fitted for retrievers of other names.
         """
         with self._lock:
             if self._fusion is not None:

@@ -47,7 +47,7 @@ class DistilledJoiner(Serialisable):
         Read the fusion.
 
         :raises FileNotFoundError: If the folder holds none.
-        :raises ValueError: If it is broken, or its retrievers' lists can't be told apart by their scores.
+        :raises ValueError: If it is damaged, or its retrievers' lists can't be told apart by their scores.
         """
         self._opened()
 

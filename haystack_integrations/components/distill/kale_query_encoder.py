@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 from haystack import component
 from haystack.utils import ComponentDevice
@@ -11,6 +12,8 @@ from haystack.utils import ComponentDevice
 from haystack_distill.serving.encoder import Encoder, abandon
 from haystack_distill.serving.opening import open_encoder
 from haystack_integrations.components.distill.parts.serialising import Serialisable
+
+_ENCODERS: "WeakSet[KaleQueryEncoder]" = WeakSet()
 
 
 @component
@@ -61,9 +64,9 @@ class KaleQueryEncoder(Serialisable):
         """
         self.keep_parameters(locals())
         self.model = str(model)
-        self._encoder: Encoder | None = None
-        self._process = 0
+        self._loaded: tuple[int, Encoder] | None = None  # in which process; both change in one step
         self._lock = Lock()
+        _ENCODERS.add(self)
 
     def warm_up(self) -> None:
         """
@@ -76,17 +79,17 @@ class KaleQueryEncoder(Serialisable):
         self._ready()
 
     def _ready(self) -> Encoder:
-        encoder = self._encoder
-        if encoder is not None and self._process == os.getpid():
-            return encoder
+        loaded = self._loaded
+        if loaded is not None and loaded[0] == os.getpid():
+            return loaded[1]
         with self._lock:
-            if self._encoder is not None and self._process != os.getpid():  # forked after it was loaded
-                abandon(self._encoder)
-                self._encoder = None
-            if self._encoder is None:
-                self._process = os.getpid()
-                self._encoder = self._load()
-            return self._encoder
+            loaded = self._loaded
+            if loaded is not None and loaded[0] != os.getpid():  # forked after it was loaded
+                abandon(loaded[1])
+                loaded = None
+            if loaded is None:
+                loaded = self._loaded = (os.getpid(), self._load())
+            return loaded[1]
 
     def _load(self) -> Encoder:
         encoder = open_encoder(self.model, self.backend, self.precision, self.threads, self._torch_device())
@@ -141,7 +144,17 @@ class KaleQueryEncoder(Serialisable):
     def close(self) -> None:
         """Let go of the model."""
         with self._lock:
-            self._encoder = None
+            self._loaded = None
+
+
+def _renew_locks() -> None:
+    """A lock that another thread held when the process was forked is held for ever in the child."""
+    for encoder in _ENCODERS:
+        encoder._lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _check(text: Any) -> None:

@@ -1,8 +1,29 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
-import yaml
 from haystack import Pipeline, SuperComponent
+from typing_extensions import TypedDict
+
+from haystack_distill.files.shapes import read_yaml, shaped
+
+
+class _Component(TypedDict):
+    type: str
+    init_parameters: NotRequired[dict[str, Any]]
+
+
+class _Connection(TypedDict):
+    sender: str
+    receiver: str
+
+
+class _Content(TypedDict):
+    """A pipeline with what `run` takes and returns; it may hold more."""
+
+    components: dict[str, _Component]
+    connections: NotRequired[list[_Connection]]
+    inputs: dict[str, str | list[str]]
+    outputs: dict[str, str]
 
 
 def load_pipeline(path: str | Path) -> SuperComponent:
@@ -25,12 +46,7 @@ def load_pipeline(path: str | Path) -> SuperComponent:
     if not file.is_file():
         msg = f"The pipeline {file} is missing."
         raise FileNotFoundError(msg)
-    text = file.read_text(encoding="utf-8")
-    try:
-        content: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        msg = f"{file} is not YAML: {' '.join(str(error).split())}"
-        raise ValueError(msg) from error
+    content = read_yaml(file)
     if not isinstance(content, dict) or "components" not in content:
         msg = f"{file} is not a pipeline: a YAML with `components:` and `connections:` is expected."
         raise ValueError(msg)
@@ -38,8 +54,9 @@ def load_pipeline(path: str | Path) -> SuperComponent:
     if not inputs or not outputs:
         msg = f"{file} needs `inputs:` and `outputs:`, for example `inputs: {{query: [retriever.query]}}`."
         raise ValueError(msg)
+    shaped(content, _Content, f"{file} is not a pipeline")
     return SuperComponent(
-        pipeline=Pipeline.loads(text),
+        pipeline=Pipeline.loads(file.read_text(encoding="utf-8")),
         input_mapping={name: [place] if isinstance(place, str) else place for name, place in inputs.items()},
         output_mapping={place: name for name, place in outputs.items()},
     )

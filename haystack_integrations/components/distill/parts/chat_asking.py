@@ -4,6 +4,8 @@ from typing import Any
 
 from haystack.dataclasses import ChatMessage
 
+from haystack_distill.files.addresses import without_secrets
+from haystack_distill.files.runs import fingerprint
 from haystack_distill.generation.asking import Ask, Said
 from haystack_distill.generation.requests import Message
 
@@ -28,10 +30,21 @@ def ask_with(generator: Any, *, seeded: bool) -> Ask:
 
 
 def identity_of(generator: Any, *, seeded: bool) -> dict[str, Any]:
-    """Say what the texts of a chat generator depend on, without its secrets."""
-    names = ("model", "generation_kwargs", "api_base_url", "url")
-    settings = {name: str(getattr(generator, name, None)) for name in names}
-    return {"type": type(generator).__name__, "seeded": seeded, **settings}
+    """
+    Say what the texts of a chat generator depend on, without its secrets.
+
+    What it passes on is told by a fingerprint, for there may be secrets in it; headers and queries don't count at all.
+    """
+    addresses = {name: getattr(generator, name, None) for name in ("api_base_url", "url")}
+    options = getattr(generator, "generation_kwargs", None) or {}
+    counting = {name: value for name, value in options.items() if name not in {"extra_headers", "extra_query"}}
+    return {
+        "type": type(generator).__name__,
+        "seeded": seeded,
+        "model": str(getattr(generator, "model", None)),
+        "generation_kwargs": fingerprint(counting, 16),
+        **{name: without_secrets(str(address)) if address else "None" for name, address in addresses.items()},
+    }
 
 
 def name_of(generator: Any) -> str:

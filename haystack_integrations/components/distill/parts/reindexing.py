@@ -13,6 +13,7 @@ from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.comparison import System
 from haystack_distill.evaluation.held_out import judged_split
 from haystack_distill.evaluation.switching import Serving, judge, read_pointer, write_pointer
+from haystack_distill.files.folders import full_disk_named
 from haystack_distill.files.layout import RUN
 from haystack_distill.files.runs import alone, claim
 from haystack_distill.students.bi_encoder import BiEncoder
@@ -54,7 +55,8 @@ def reindex(settings: Switch, queries: str) -> dict[str, Any]:
         return {"switched": True, "metrics": {}, "pointer": settings.pointer}
     _check_serves(settings.pointer, now, old)
     lock = workspace.with_suffix(".lock")
-    with alone(lock, f"Another run works on {workspace}: wait for it."), ExitStack() as at_the_end:
+    busy = f"Another run works on {workspace}: wait for it."
+    with alone(lock, busy), full_disk_named(workspace), ExitStack() as at_the_end:
         copies = workspace / "copies"
         at_the_end.callback(shutil.rmtree, copies, ignore_errors=True)
         run = {"new_index": vars(new), "source": vars(old), "fields": settings.embedder.meta_fields_to_embed}

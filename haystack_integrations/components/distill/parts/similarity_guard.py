@@ -1,19 +1,20 @@
 """A student before a store that ranks otherwise than the index it was made for finds the wrong documents, silently."""
 
 import inspect
-import json
 import logging
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from haystack import Document
 from haystack.document_stores.errors import DocumentStoreError
+from typing_extensions import TypedDict
 
 from haystack_distill.data.similarity import rank_alike
 from haystack_distill.files.layout import PROVENANCE
+from haystack_distill.files.shapes import read_json
 from haystack_integrations.components.distill.stores import Ranking, UnknownRankingError, ranking_of, store_of
 from haystack_integrations.components.distill.stores.known import kind_of
 from haystack_integrations.components.distill.stores.reading import in_one_line
@@ -21,6 +22,18 @@ from haystack_integrations.components.distill.stores.reading import in_one_line
 logger = logging.getLogger(__name__)
 
 PROBES = 3
+
+
+class _Index(TypedDict, total=False):
+    """What a student says of the index that it was made for."""
+
+    dim: int
+    similarity: str
+    normalized: bool
+
+
+class _Provenance(TypedDict):
+    index: NotRequired[_Index]
 
 
 class SimilarityGuard:
@@ -69,16 +82,12 @@ class SimilarityGuard:
         return True
 
 
-def _made_for(folder: Any) -> dict[str, Any] | None:
+def _made_for(folder: Any) -> _Index | None:
     file = Path(folder) / PROVENANCE if isinstance(folder, str | Path) else None
     if file is None or not file.is_file():
         return None
-    try:
-        index = json.loads(file.read_text(encoding="utf-8")).get("index", {})
-        return index if {"dim", "similarity", "normalized"} <= index.keys() else None
-    except (ValueError, AttributeError) as error:
-        msg = f"{file} is damaged ({error}): copy the model again, or align again."
-        raise ValueError(msg) from error
+    index = read_json(file, _Provenance, "copy the model again, or align again.").get("index", {})
+    return index if {"dim", "similarity", "normalized"} <= index.keys() else None
 
 
 def _search(retriever: Any, query: list[float], top_k: int) -> list[Document]:
@@ -111,7 +120,7 @@ def _dim_of(store: Any) -> int | None:
     return next((len(row.vector) for row in rows if row.vector is not None), None)
 
 
-def _misfit(folder: Any, made_for: dict[str, Any], store: Any, ranking: Ranking) -> str:
+def _misfit(folder: Any, made_for: _Index, store: Any, ranking: Ranking) -> str:
     trained, served = (
         f"{similarity} over vectors {'' if normalized else 'not '}of length 1"
         for similarity, normalized in (
