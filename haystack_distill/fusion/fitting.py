@@ -164,7 +164,7 @@ def _targets(rows: Sequence[Row], judged: bool) -> list[np.ndarray]:
     scores = [np.asarray(row.teacher_scores, dtype=np.float64) for row in rows]
     if judged:
         return [grades.clip(0) / grades.clip(0).sum() for grades in scores]
-    temperature = entropy_temperature(scores, TARGET_ENTROPY)
+    temperature = entropy_temperature([row.tolist() for row in scores], TARGET_ENTROPY)
     return [_softmax(row / temperature) for row in scores]
 
 
@@ -173,17 +173,17 @@ def _values(fusion: Fusion, row: Row) -> np.ndarray:
     columns = []
     for retriever in fusion.retrievers:
         ranked = (row.lists or {}).get(retriever.name, {})
-        values, missing = (
-            SCALES[fusion.scale](better_first(retriever.name, ranked, retriever.falls)) if ranked else ([], 0.0)
-        )
-        scaled = dict(zip(ranked, values, strict=True))
+        scaled, missing = {}, 0.0
+        if ranked:
+            values, missing = SCALES[fusion.scale](better_first(retriever.name, ranked, retriever.falls))
+            scaled = dict(zip(ranked, values.tolist(), strict=True))
         columns.append([scaled.get(document, missing) for document in row.document_ids])
     return np.array(columns, dtype=np.float64).T
 
 
 def _weights(values: Sequence[np.ndarray], targets: Sequence[np.ndarray], chosen: np.ndarray) -> np.ndarray:
     """The weights, none below 0, that explain the chosen rows best, `[retrievers]`; they are not yet normalised."""
-    pairs = [(values[number], targets[number]) for number in np.flatnonzero(chosen)]
+    pairs = [(values[number], targets[number]) for number in np.flatnonzero(chosen).tolist()]
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         total, slope = PENALTY * float(weights @ weights), 2 * PENALTY * weights

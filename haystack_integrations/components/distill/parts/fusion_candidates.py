@@ -1,6 +1,7 @@
 """What several retrievers find for questions, as rows of a training set: whole lists, the first of each to label."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from haystack_distill.data.questions import Question
@@ -24,10 +25,10 @@ class FusionCandidates:
 
     def searches(self) -> dict[str, Callable[[str], dict[str, float]]]:
         """Retriever -> its search: a query -> document id -> score, the best first."""
-        return {
-            name: lambda query, retriever=retriever: ranked(search(retriever, query, self.top_k))
-            for name, retriever in self.retrievers.items()
-        }
+        return {name: partial(self._scores, retriever) for name, retriever in self.retrievers.items()}
+
+    def _scores(self, retriever: Any, query: str) -> dict[str, float]:
+        return ranked(search(retriever, query, self.top_k))
 
     def candidates(self, questions: list[Question]) -> list[Row]:
         """
