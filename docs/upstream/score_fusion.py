@@ -1,0 +1,33 @@
+"""Two lists of a hybrid joined by reciprocal rank fusion, with weights, and by the weighted sum of the patch."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import haystack
+
+PATCH = Path(__file__).with_name("score-fusion.patch")
+SCRIPT = """
+from haystack import Document
+from haystack.components.joiners import DocumentJoiner
+
+words = [Document(id=key, score=score) for key, score in (("a", 9.0), ("b", 8.9), ("c", 1.0))]
+dense = [Document(id=key, score=score) for key, score in (("c", 0.9), ("b", 0.2), ("a", 0.1))]
+for mode, weights in (("reciprocal_rank_fusion", None), ("reciprocal_rank_fusion", [0.15, 0.85]),
+                      ("relative_score_fusion", [0.15, 0.85])):
+    found = DocumentJoiner(mode, weights=weights).run([words, dense])["documents"]
+    print(f"{mode}, {weights}:", [(document.id, round(document.score, 3)) for document in found])
+"""
+
+
+def main() -> None:
+    """Run the script over a patched copy of Haystack."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["cp", "-r", str(Path(haystack.__file__).parent), folder], check=True)
+        subprocess.run(["git", "apply", str(PATCH)], cwd=folder, check=True)
+        subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, check=True)
+
+
+if __name__ == "__main__":
+    main()
