@@ -1,5 +1,6 @@
 """Two lists of a hybrid joined by reciprocal rank fusion, with weights, and by the weighted sum of the patch."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,9 +25,9 @@ for mode, weights in (("reciprocal_rank_fusion", None), ("reciprocal_rank_fusion
 def main() -> None:
     """Run the script over a patched copy of Haystack."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["cp", "-r", str(Path(haystack.__file__).parent), folder], check=True)
-        subprocess.run(["git", "apply", str(PATCH)], cwd=folder, check=True)
-        subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, check=True)
+        shutil.copytree(Path(haystack.__file__).parent, Path(folder) / "haystack")
+        for command in (["git", "apply", str(PATCH)], [sys.executable, "-c", SCRIPT]):
+            subprocess.run(command, cwd=folder, check=True)  # noqa: S603 - nothing of it comes from outside
 
 
 if __name__ == "__main__":
