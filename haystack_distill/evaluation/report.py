@@ -58,7 +58,7 @@ def write_report(
     if latencies:
         pictures.append(_picture("latency", len(rows), lambda axes: _latency(axes, rows)))
     if curve:
-        pictures.append(_picture("weight", 4, lambda axes: _weights(axes, curve, list(measured)[1])))
+        pictures.append(_picture("weight", 4, lambda axes: _weights(axes, curve, *list(metrics["weights"].items())[1])))
     return _template().render(
         headings=HEADINGS,
         main=MAIN.heading,
@@ -137,10 +137,11 @@ def _latency(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.set_xlabel("milliseconds a query")
 
 
-def _weights(axes: Axes, curve: Sequence[tuple[float, float]], name: str) -> None:
+def _weights(axes: Axes, curve: Sequence[tuple[float, float]], name: str, fitted: float) -> None:
     axes.plot(*zip(*curve, strict=True), color=ACCENT)
+    axes.axvline(fitted, color=SOFT, linestyle=":", linewidth=1)
     axes.set_xlim(0, 1)
-    axes.set_xlabel(f"weight of {name}")
+    axes.set_xlabel(f"weight of {name} (dotted: fitted)")
     axes.set_ylabel(MAIN.heading)
 
 
