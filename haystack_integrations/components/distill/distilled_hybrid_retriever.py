@@ -5,6 +5,8 @@ from typing import Any
 from haystack import Document, component
 
 from haystack_distill.fusion.model import Fusion
+from haystack_integrations.components.distill.parts.checking import check_query
+from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.joining import joined
 from haystack_integrations.components.distill.parts.searching import check_named, search_all, search_all_async
 from haystack_integrations.components.distill.parts.serialising import Serialisable
@@ -67,9 +69,7 @@ class DistilledHybridRetriever(Serialisable):
                     f"{', '.join(self.retrievers)}: give them the same names, or fit it again."
                 )
                 raise ValueError(msg)
-            for retriever in self.retrievers.values():
-                if hasattr(retriever, "warm_up"):
-                    retriever.warm_up()
+            warm_up(*self.retrievers.values())
             self._pool = ThreadPoolExecutor(4 * len(self.retrievers), "distilled-hybrid")
             self._fusion = fusion
 
@@ -110,18 +110,14 @@ class DistilledHybridRetriever(Serialisable):
         return {"documents": joined(fusion, found, self.top_k if top_k is None else top_k)}
 
     def _ready(self, query: str) -> Fusion:
-        if not isinstance(query, str) or not query.strip():
-            msg = "The query is empty: DistilledHybridRetriever needs some text to search for."
-            raise ValueError(msg)
+        check_query(query, "DistilledHybridRetriever", "search for")
         self.warm_up()
         assert self._fusion is not None
         return self._fusion
 
     def close(self) -> None:
         """Close the retrievers."""
-        for retriever in self.retrievers.values():
-            if hasattr(retriever, "close"):
-                retriever.close()
+        close(*self.retrievers.values())
         if self._pool is not None:
             self._pool.shutdown(wait=False)
             self._pool, self._fusion = None, None

@@ -5,6 +5,7 @@ from haystack import Document, component
 from haystack.core.component.types import Variadic
 
 from haystack_distill.fusion.model import Fusion
+from haystack_integrations.components.distill.parts.checking import check_top_k
 from haystack_integrations.components.distill.parts.joining import joined
 from haystack_integrations.components.distill.parts.searching import ranked
 from haystack_integrations.components.distill.parts.serialising import Serialisable
@@ -78,9 +79,7 @@ class DistilledJoiner(Serialisable):
             score.
         """
         top_k = self.top_k if top_k is None else top_k
-        if top_k is not None and top_k < 1:
-            msg = f"top_k must be at least 1, not {top_k}."
-            raise ValueError(msg)
+        check_top_k(top_k)
         fusion, lists = self._opened(), list(documents)
         for document in (document for each in lists for document in each):
             if document.score is None:

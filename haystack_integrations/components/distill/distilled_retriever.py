@@ -7,6 +7,8 @@ from haystack.components.retrievers.types import EmbeddingRetriever
 
 from haystack_distill.data.beir import Qrels
 from haystack_integrations.components.distill.parts.cascade import Cascade
+from haystack_integrations.components.distill.parts.checking import check_query
+from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 from haystack_integrations.components.distill.parts.similarity_guard import SimilarityGuard
 from haystack_integrations.components.distill.stores import is_embedded, store_of
@@ -79,16 +81,12 @@ class DistilledRetriever(Serialisable):
             self._cascade.load()
 
     def _warm_up_parts(self) -> None:
-        for part in (*self._encoders, self.retriever):
-            if hasattr(part, "warm_up"):
-                part.warm_up()
+        warm_up(*self._encoders, self.retriever)
         self._guard.check(self.query_encoder, self.retriever)
 
     def close(self) -> None:
         """Close encoders and retriever."""
-        for part in (*self._encoders, self.retriever):
-            if hasattr(part, "close"):
-                part.close()
+        close(*self._encoders, self.retriever)
 
     @component.output_types(documents=list[Document])
     def run(
@@ -103,7 +101,7 @@ class DistilledRetriever(Serialisable):
         :returns: `documents`, in the store's order.
         :raises ValueError: If the query is empty, or the store ranks otherwise than the encoder was made for.
         """
-        self._check(query)
+        check_query(query, "DistilledRetriever", "search for")
         self.warm_up()
         options = self._options(filters, top_k)
         documents, answered, failed = None, 0, []
@@ -135,7 +133,7 @@ class DistilledRetriever(Serialisable):
         :returns: `documents`, in the store's order.
         :raises ValueError: If the query is empty, or the store ranks otherwise than the encoder was made for.
         """
-        self._check(query)
+        check_query(query, "DistilledRetriever", "search for")
         if not hasattr(self.retriever, "run_async") or is_embedded(store_of(self.retriever)):
             # One change of thread is enough for both.
             return await asyncio.to_thread(self.run, query, filters, top_k)
@@ -196,12 +194,6 @@ class DistilledRetriever(Serialisable):
         embedding = encoder.run(text=query)["embedding"]
         documents: list[Document] = self.retriever.run(query_embedding=embedding, top_k=10)["documents"]
         return documents
-
-    @staticmethod
-    def _check(query: str) -> None:
-        if not isinstance(query, str) or not query.strip():
-            msg = "The query is empty: DistilledRetriever needs some text to search for."
-            raise ValueError(msg)
 
     def _options(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
         chosen = self.top_k if top_k is None else top_k

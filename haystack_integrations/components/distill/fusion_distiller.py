@@ -5,6 +5,7 @@ from haystack import component
 from haystack.core.serialization import component_to_dict
 
 from haystack_integrations.components.distill.parts.fusion_candidates import FusionCandidates
+from haystack_integrations.components.distill.parts.inner import close
 from haystack_integrations.components.distill.parts.searching import check_named
 from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
 
@@ -88,13 +89,14 @@ class FusionDistiller(Serialisable):
         :raises ValueError: If fewer than 10 queries are labelled, the retrievers can't be joined, see
             `haystack_distill.fusion.fitting.fit`, or an unfinished run had other settings.
         """
+        from haystack_distill.data.questions import read_questions
         from haystack_distill.evaluation.proof import finished, prove
         from haystack_distill.files.layout import REPORT
         from haystack_distill.files.runs import claim, fingerprint, running
         from haystack_distill.fusion.fitting import fit
         from haystack_distill.fusion.proof import held_out, judged_by_people, result_of
 
-        test = self._test(judged)
+        test = read_questions(judged, "test") if judged else []
         asked, output = self._asked(queries, test), Path(self.output)
         run = {"queries": fingerprint(repr(asked)), "test": fingerprint(repr(test)), "settings": self._settings()}
         with running(output) as workspace:
@@ -105,47 +107,46 @@ class FusionDistiller(Serialisable):
                 rows = list(labels.labelled())
                 fitted = fit(rows, list(self.retrievers), self.top_k, judged=self.scorer is None, seed=self.seed)
                 proof = held_out(fitted)
-                if judged and test:
-                    found = self._found(list(test.values()), workspace / "test", judged, judgments=True)
+                if judged:
+                    found = self._found(test, workspace / "test", judged, judgments=True)
                     proof = judged_by_people(list(found), judged)
                 made = {"teacher": labels.manifest["teacher"], "run": run, "made_of": fingerprint(run)}
                 searches = FusionCandidates(self.retrievers, self.candidates, self.top_k).searches()
                 done = prove(output, lambda: result_of(fitted, proof, searches, made, labels.folder, self.seed))
         return {"model_path": self.output, "metrics": done, "report_path": str(output / REPORT)}
 
-    def _test(self, judged: str | None) -> dict[str, Any]:
-        """Id -> question, of the test split that the proof is about."""
-        from haystack_distill.data.questions import read_questions
-
-        return {question.id: question for question in read_questions(judged, "test")} if judged else {}
-
-    def _asked(self, queries: str, test: dict[str, Any]) -> list[Any]:
+    def _asked(self, queries: str, test: list[Any]) -> list[Any]:
         """The questions to label: a sample of those that test does not ask."""
         from haystack_distill.data.questions import read_questions
         from haystack_distill.evaluation.held_out import Asked
         from haystack_distill.files.sampling import sample
+        from haystack_distill.fusion.fitting import FEWEST
 
         beside = Path(queries) / "qrels" / "test.tsv"
-        kept = [question.text for question in test.values()]
+        kept = [question.text for question in test]
         kept += [question.text for question in read_questions(queries, "test")] if beside.is_file() else []
         seen = Asked(kept)
         left = [question for question in read_questions(queries, self.split) if question.text not in seen]
         if self.scorer is None:
             left = [question for question in left if any(grade > 0 for grade in question.judged.values())]
-        if len(left) < 10:
+        if len(left) < FEWEST:
             judged = " have judgments and" if self.scorer is None else ""
-            msg = f"{len(left)} questions of {queries}{judged} are not asked in test: give at least 10, better 50."
+            msg = (
+                f"{len(left)} questions of {queries}{judged} are not asked in test: give at least {FEWEST}, better 50."
+            )
             raise ValueError(msg)
         return sample(left, self.questions, self.seed)
 
     def _labelled(self, asked: list[Any], folder: Path, source: str) -> Any:
         """The training set with the teacher's scores."""
+        from haystack_distill.data.training_set import TrainingSet
         from haystack_integrations.components.distill.teacher_labeller import TeacherLabeller
 
-        found = self._found(asked, folder, source, judgments=self.scorer is None)
-        if self.scorer is not None:
-            TeacherLabeller(scorer=self.scorer, progress_bar=self.progress_bar).run(training_set=str(folder))
-        return type(found).open(folder)
+        labels = self._found(asked, folder, source, judgments=self.scorer is None)
+        if self.scorer is None:
+            return labels
+        TeacherLabeller(scorer=self.scorer, progress_bar=self.progress_bar).run(training_set=str(folder))
+        return TrainingSet.open(folder)
 
     def _found(self, asked: list[Any], folder: Path, source: str, *, judgments: bool) -> Any:
         """What the retrievers find, as a training set."""
@@ -174,6 +175,4 @@ class FusionDistiller(Serialisable):
 
     def close(self) -> None:
         """Close retrievers and scorer."""
-        for part in (*self.retrievers.values(), self.scorer):
-            if hasattr(part, "close"):
-                part.close()
+        close(*self.retrievers.values(), self.scorer)

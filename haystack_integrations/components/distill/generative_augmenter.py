@@ -6,6 +6,7 @@ from haystack import Document, component
 from haystack.core.serialization import component_to_dict
 from haystack.utils import ComponentDevice, deserialize_callable
 
+from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
 
 MODES = ("questions", "answers", "responses")
@@ -183,8 +184,7 @@ class GenerativeAugmenter(Serialisable):
         from haystack_distill.generation.asking import AskingGenerator
         from haystack_integrations.components.distill.parts.chat_asking import ask_with, identity_of, name_of
 
-        if hasattr(self.generator, "warm_up"):
-            self.generator.warm_up()
+        warm_up(self.generator)
         return AskingGenerator(
             ask_with(self.generator, seeded=self.seeded),
             identity_of(self.generator, seeded=self.seeded),
@@ -235,6 +235,4 @@ class GenerativeAugmenter(Serialisable):
 
     def close(self) -> None:
         """Let go of generator, scorer and retriever."""
-        for part in (self.generator, self.likelihood_scorer, self.retriever, self.text_embedder):
-            if hasattr(part, "close"):
-                part.close()
+        close(self.generator, self.likelihood_scorer, self.retriever, self.text_embedder)

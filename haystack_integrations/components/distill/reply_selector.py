@@ -3,6 +3,7 @@ from typing import Any
 from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
+from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 
@@ -43,13 +44,11 @@ class ReplySelector(Serialisable):
 
     def warm_up(self) -> None:
         """Warm up the generator."""
-        if hasattr(self.generator, "warm_up"):
-            self.generator.warm_up()
+        warm_up(self.generator)
 
     def close(self) -> None:
         """Close the generator."""
-        if hasattr(self.generator, "close"):
-            self.generator.close()
+        close(self.generator)
 
     @component.output_types(replies=list[ChatMessage], source=str, score=float | None)
     def run(self, documents: list[Document], messages: list[ChatMessage] | None = None) -> dict[str, Any]:

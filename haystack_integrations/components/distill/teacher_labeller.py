@@ -4,6 +4,7 @@ from typing import Any
 from haystack import Document, component
 from haystack.core.serialization import component_from_dict, component_to_dict, import_class_by_name
 
+from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 
@@ -70,8 +71,7 @@ class TeacherLabeller(Serialisable):
 
     def close(self) -> None:
         """Let go of the scorer's model."""
-        if hasattr(self.scorer, "close"):
-            self.scorer.close()
+        close(self.scorer)
 
 
 class RankerTeacher:
@@ -79,8 +79,7 @@ class RankerTeacher:
 
     def __init__(self, ranker: Any) -> None:
         self.ranker = ranker
-        if hasattr(ranker, "warm_up"):
-            ranker.warm_up()
+        warm_up(ranker)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from haystack import component
 from haystack.core.serialization import component_to_dict
 
 from haystack_integrations.components.distill.parts.candidates import CandidateSearch
+from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
 
 
@@ -103,12 +104,8 @@ class TrainingSetBuilder(Serialisable):
 
     def warm_up(self) -> None:
         """Warm up retriever and embedder."""
-        for part in (self.retriever, self.text_embedder):
-            if hasattr(part, "warm_up"):
-                part.warm_up()
+        warm_up(self.retriever, self.text_embedder)
 
     def close(self) -> None:
         """Close retriever and embedder."""
-        for part in (self.retriever, self.text_embedder):
-            if hasattr(part, "close"):
-                part.close()
+        close(self.retriever, self.text_embedder)

@@ -8,6 +8,7 @@ from haystack import Document
 from haystack_distill.data.questions import Question
 from haystack_distill.data.similarity import scores
 from haystack_distill.data.training_set import RECIPROCAL_RANK, Row
+from haystack_integrations.components.distill.parts.inner import warm_up
 from haystack_integrations.components.distill.stores import similarity_of, store_of, vectors_of
 
 
@@ -76,9 +77,7 @@ class CandidateSearch:
         return [[*documents[: self.top_k - len(more)], *more] for documents, more in zip(found, added, strict=True)]
 
     def _search(self, query: str) -> tuple[list[Document], list[float] | None]:
-        for part in (self.embedder, self.retriever):
-            if hasattr(part, "warm_up"):
-                part.warm_up()
+        warm_up(self.embedder, self.retriever)
         if self.embedder is None:
             return self.retriever.run(query=query, **self._options)["documents"], None
         vector = self.embedder.run(text=query)["embedding"]

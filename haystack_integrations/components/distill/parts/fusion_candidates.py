@@ -8,6 +8,7 @@ from haystack_distill.data.questions import Question
 from haystack_distill.data.training_set import Row
 from haystack_distill.fusion.fitting import first_in_turn
 from haystack_distill.fusion.model import better_first
+from haystack_integrations.components.distill.parts.inner import warm_up
 from haystack_integrations.components.distill.parts.searching import ranked, search
 
 
@@ -36,9 +37,7 @@ class FusionCandidates:
 
         :raises ValueError: If a document has no score, or two documents have one id and different texts.
         """
-        for retriever in self.retrievers.values():
-            if hasattr(retriever, "warm_up"):
-                retriever.warm_up()
+        warm_up(*self.retrievers.values())
         return [row for row in map(self._row, questions) if row.document_ids]
 
     def _row(self, question: Question) -> Row:

@@ -1,6 +1,5 @@
 """Documents of several retrievers joined by a fitted fusion."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -8,8 +7,6 @@ from haystack import Document
 
 from haystack_distill.fusion.model import Fusion
 from haystack_integrations.components.distill.parts.searching import ranked
-
-logger = logging.getLogger(__name__)
 
 SCORES = "retriever_scores"
 """Meta field: retriever -> its own score of the document."""

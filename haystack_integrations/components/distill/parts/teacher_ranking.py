@@ -11,6 +11,7 @@ from haystack.utils import ComponentDevice
 
 from haystack_distill.teachers.prompts import Prompt
 from haystack_distill.teachers.scores import Candidates, Teacher
+from haystack_integrations.components.distill.parts.checking import check_query, check_top_k
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 
 SCORE, CUT = "teacher_score", "teacher_cut"
@@ -93,12 +94,8 @@ class TeacherScorer(Serialisable):
 
 def _check(scorer: str, query: str, documents: list[Document], top_k: int | None) -> None:
     """Refuse what can't be ranked, before a model is loaded."""
-    if not isinstance(query, str) or not query.strip():
-        msg = f"The query is empty: {scorer} needs some text to score documents for."
-        raise ValueError(msg)
-    if top_k is not None and top_k < 1:
-        msg = f"top_k must be at least 1, not {top_k}."
-        raise ValueError(msg)
+    check_query(query, scorer, "score documents for")
+    check_top_k(top_k)
     seen: set[str] = set()
     for document in documents:
         if not (document.content or "").strip():
