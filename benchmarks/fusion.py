@@ -72,17 +72,17 @@ def main(
         asking = None
         if "reader" in (teacher or TEACHERS):
             asking = NamedReader(reader or smollm2(), "float32", passage_tokens)
-        rows = _baselines(bench)
+        rows, rrf, best = _baselines(bench)
         for name in teacher or TEACHERS:
-            rows += _fitted(bench, name, counts, asking, rows[: len(NAMES) + len(BASELINES) + 1])
+            rows += _fitted(bench, name, counts, asking, rrf, best)
         shown += rows
         print_rows(rows, COLUMNS, f"{bench.name}: {len(bench.test)} test questions, {len(bench.index)} passages")
         if json:
             write_rows(json, shown)
 
 
-def _baselines(bench: Bench) -> list[dict[str, Any]]:
-    """Rows of what needs no labels, and of the oracle, which is the last."""
+def _baselines(bench: Bench) -> tuple[list[dict[str, Any]], Quality, float]:
+    """Rows of what needs no labels and of the oracle; the quality of `rrf`, and the oracle's nDCG@10."""
     lists = _lists(bench)
     words, dense = ({key: each[name] for key, each in lists.items()} for name in NAMES)
     weight = best_weight(words, dense, bench.test)
@@ -94,17 +94,15 @@ def _baselines(bench: Bench) -> list[dict[str, Any]]:
     rows = {name: _row(bench, name, measure(run, bench.test), rrf, best) for name, run in runs.items()}
     rows["rrf"]["ms"] = _milliseconds(lambda each: BASELINES["rrf"](each.values()), list(lists.values()))
     rows["oracle"]["weight"] = weight
-    return list(rows.values())
+    return list(rows.values()), rrf, best
 
 
 def _fitted(
-    bench: Bench, teacher: str, counts: Sequence[int], reader: NamedReader | None, baselines: list[dict[str, Any]]
+    bench: Bench, teacher: str, counts: Sequence[int], reader: NamedReader | None, rrf: Quality, best: float
 ) -> list[dict[str, Any]]:
     """Rows of fusions that are fitted on so many labels each."""
     rows, on = _labels(bench, teacher, max(counts), reader)
     lists = _lists(bench)
-    rrf = measure({key: BASELINES["rrf"](each.values()) for key, each in lists.items()}, bench.test)
-    best = next(row["ndcg@10"] for row in baselines if row["system"] == "oracle")
     found = []
     for count in sorted({min(count, len(rows)) for count in counts}):
         fusion = fit(rows[:count], NAMES, TOP_K, judged=teacher != "reader").fusion

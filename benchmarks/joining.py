@@ -11,12 +11,10 @@ from haystack_distill.data.beir import Qrels
 from haystack_distill.evaluation.quality import Run, ranking
 from haystack_distill.fusion.baselines import BASELINES
 from haystack_distill.fusion.model import Ranked
+from haystack_distill.fusion.proof import WEIGHTS
 from haystack_distill.fusion.scales import min_max
 
 Candidates = dict[str, float]
-WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
-"""Weights of the dense side that are tried."""
-
 TOP = 10
 
 

@@ -18,12 +18,7 @@ def distill(
     student: Annotated[
         str | None, typer.Option(help="The query encoder to train, such as one that `align` made; default: --model.")
     ] = None,
-    reader: Annotated[
-        str | None,
-        options.teacher(
-            help="The model that labels: folder, hub name or GGUF file; default: the judgments are the teacher."
-        ),
-    ] = None,
+    reader: options.Reader = None,
     signal: options.Signal = "question",
     heads: options.Heads = None,
     dtype: options.Dtype = None,

@@ -62,6 +62,10 @@ STORE = "A YAML with `type` and `init_parameters` of a document store that holds
 Store = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, help=f"{STORE}by default they are embedded into memory.")
 ]
+Reader = Annotated[
+    str | None,
+    teacher(help="The model that labels: folder, hub name or GGUF file; default: the judgments are the teacher."),
+]
 Signal = Annotated[SignalName, teacher(help="What is read out of the reader, see docs/teachers.md.")]
 Heads = Annotated[str | None, teacher(help="For the signal heads: what `haystack-distill heads` wrote.")]
 Dtype = Annotated[

@@ -1,7 +1,7 @@
 """What Haystack's `DocumentJoiner` makes of lists, as its users see it: a fitted fusion is measured beside it."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def rrf(lists: Iterable[Ranked]) -> dict[str, float]:
     for ranked in lists:
         for place, key in enumerate(ranked):
             scores[key] = scores.get(key, 0.0) + 1 / (RANK_CONSTANT + place)
-    return _in_places(scores)
+    return places(sorted(scores, key=scores.__getitem__, reverse=True))
 
 
 def dbsf(lists: Iterable[Ranked]) -> dict[str, float]:
@@ -27,7 +27,12 @@ def dbsf(lists: Iterable[Ranked]) -> dict[str, float]:
     for ranked in lists:
         for key, score in _spread(ranked).items():
             scores[key] = max(scores.get(key, -math.inf), score)
-    return _in_places(scores)
+    return places(sorted(scores, key=scores.__getitem__, reverse=True))
+
+
+def places(keys: Collection[str]) -> dict[str, float]:
+    """Places from the end as scores, so that ties stand as they came, which is what a user sees."""
+    return {key: float(len(keys) - place) for place, key in enumerate(keys)}
 
 
 BASELINES: dict[str, Callable[[Iterable[Ranked]], dict[str, float]]] = {"rrf": rrf, "dbsf": dbsf}
@@ -41,9 +46,3 @@ def _spread(ranked: Ranked) -> Ranked:
         return ranked
     low = values.mean() - 3 * deviation
     return {key: float((score - low) / (6 * deviation)) for key, score in ranked.items()}
-
-
-def _in_places(scores: dict[str, float]) -> dict[str, float]:
-    """The best first and ties as they came, which is what a user sees; scores become places from the end."""
-    keys = sorted(scores, key=scores.__getitem__, reverse=True)
-    return {key: float(len(keys) - place) for place, key in enumerate(keys)}

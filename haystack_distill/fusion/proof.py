@@ -14,7 +14,7 @@ from haystack_distill.data.training_set import Row
 from haystack_distill.evaluation.comparison import Measured, System
 from haystack_distill.evaluation.proof import Evidence, Result
 from haystack_distill.evaluation.quality import Run, latency_ms, measure
-from haystack_distill.fusion.baselines import BASELINES, FITTED
+from haystack_distill.fusion.baselines import BASELINES, FITTED, places
 from haystack_distill.fusion.fitting import Fitted
 from haystack_distill.fusion.model import FILE, Fusion, Ranked
 
@@ -23,8 +23,7 @@ TIMED = 5
 """Queries that are timed."""
 
 WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
-"""Of the second of two retrievers, for the curve."""
-
+"""Of the second of two retrievers, for a curve."""
 
 Search = Callable[[str], Ranked]
 """A query -> what a retriever finds."""
@@ -121,7 +120,7 @@ def result_of(
 def _runs(fusion: Fusion, asked: Asked) -> dict[str, Run]:
     """What each retriever, each baseline and the fusion make of the lists."""
     lists = asked.lists
-    alone = {name: {key: _ranks(each.get(name, {})) for key, each in lists.items()} for name in fusion.names}
+    alone = {name: {key: places(each.get(name, {})) for key, each in lists.items()} for name in fusion.names}
     ways = {way: {key: join(each.values()) for key, each in lists.items()} for way, join in BASELINES.items()}
     return {**alone, **ways, FITTED: {key: asked.parts.get(key, fusion).join(each) for key, each in lists.items()}}
 
@@ -134,11 +133,6 @@ def _timed(fusion: Fusion, searches: Mapping[str, Search]) -> dict[str, Callable
 
     ways = {way: (lambda query, join=join: join(all_lists(query).values())) for way, join in BASELINES.items()}
     return {**searches, **ways, FITTED: lambda query: fusion.join(all_lists(query))}
-
-
-def _ranks(ranked: Ranked) -> dict[str, float]:
-    """A retriever's own order, whatever its scores are."""
-    return {key: float(len(ranked) - place) for place, key in enumerate(ranked)}
 
 
 def _curve(fusion: Fusion, asked: Asked) -> list[tuple[float, float]]:

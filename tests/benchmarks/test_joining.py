@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.joining import WEIGHTS, best_weight, convex
+from benchmarks.joining import best_weight, convex
 from haystack_distill.evaluation.quality import measure
+from haystack_distill.fusion.proof import WEIGHTS
 from tests.fusion.test_baselines import candidates
 
 

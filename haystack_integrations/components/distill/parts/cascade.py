@@ -1,18 +1,20 @@
 """Encoders in order of cost before one index: which of them answers a query, and what is known of that."""
 
-import json
 import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from haystack import Document, tracing
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from haystack_distill.data.beir import Qrels
 from haystack_distill.files.folders import write_json
-from haystack_distill.files.layout import PROVENANCE
+from haystack_distill.files.shapes import read_json
+from haystack_integrations.components.distill.parts.similarity_guard import made_for_index
 
 if TYPE_CHECKING:  # it takes a second to import, which no query needs
     from haystack_distill.evaluation.calibration import Target
@@ -24,6 +26,16 @@ FILE = "cascade.json"
 
 ANSWERED_BY, SCORE, FAILED = "answered_by", "answer_score", "answer_failed"
 """Keys of a document's meta: which encoder found it, its best score for the query, and which encoder had failed."""
+
+
+class Kept(TypedDict):
+    """What the file holds, as far as serving reads it: `values` are the thresholds, see `calibration.Thresholds`."""
+
+    encoders: list[str]
+    distances: bool
+    values: list[float]
+    sent: Annotated[list[float], Field(min_length=1)]
+
 
 WINDOW, ENOUGH = 500, 100
 """Over how many queries the share that is sent on is watched, and from how many on it tells anything."""
@@ -69,17 +81,13 @@ class Cascade:
                 "with its pipeline, or call `calibrate` of the DistilledRetriever."
             )
             raise FileNotFoundError(msg)
-        try:
-            content = json.loads(self.file.read_text(encoding="utf-8"))
-            encoders, thresholds = content["encoders"], [float(value) for value in content["values"]]
-            self._distances, self._expected = bool(content["distances"]), float(content["sent"][0])
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            msg = f"{self.file} is damaged ({error!r}): calibrate the cascade again."
-            raise ValueError(msg) from error
-        if encoders != self.names:
+        content = read_json(self.file, Kept, "calibrate the cascade again.")
+        if content["encoders"] != self.names:
+            encoders = content["encoders"]
             msg = f"{self.file} was calibrated for {encoders}, and the encoders are {self.names}: calibrate again."
             raise ValueError(msg)
-        self._thresholds = thresholds
+        self._distances, self._expected = content["distances"], content["sent"][0]
+        self._thresholds = content["values"]
 
     def calibrated(
         self, query_ids: list[str], found: list[list[list[Document]]], target: "Target", qrels: Qrels | None
@@ -116,7 +124,10 @@ class Cascade:
 
         :raises ValueError: If two were.
         """
-        made = {name: _fingerprint(encoder) for name, encoder in zip(self.names, self.encoders, strict=True)}
+        made = {
+            name: made_for_index(getattr(encoder, "model", None)).get("fingerprint")
+            for name, encoder in zip(self.names, self.encoders, strict=True)
+        }
         known = {name: fingerprint for name, fingerprint in made.items() if fingerprint}
         if len(set(known.values())) > 1:
             msg = (
@@ -191,13 +202,3 @@ def _names(encoders: Sequence[Any]) -> list[str]:
     models = [getattr(encoder, "model", None) or type(encoder).__name__ for encoder in encoders]
     names = [Path(model).name if isinstance(model, str | Path) else type(model).__name__ for model in models]
     return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1)]
-
-
-def _fingerprint(encoder: Any) -> str | None:
-    """The index that an encoder was made for, if its folder says so."""
-    model = getattr(encoder, "model", None)
-    file = Path(model) / PROVENANCE if isinstance(model, str | Path) else None
-    if file is None or not file.is_file():
-        return None
-    fingerprint: str | None = json.loads(file.read_text(encoding="utf-8")).get("index", {}).get("fingerprint")
-    return fingerprint

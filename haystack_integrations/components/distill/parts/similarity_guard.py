@@ -24,16 +24,17 @@ logger = logging.getLogger(__name__)
 PROBES = 3
 
 
-class _Index(TypedDict, total=False):
+class MadeFor(TypedDict, total=False):
     """What a student says of the index that it was made for."""
 
+    fingerprint: str
     dim: int
     similarity: str
     normalized: bool
 
 
 class _Provenance(TypedDict):
-    index: NotRequired[_Index]
+    index: NotRequired[MadeFor]
 
 
 class SimilarityGuard:
@@ -60,8 +61,8 @@ class SimilarityGuard:
 
     def _passes(self, query_encoder: Any, retriever: Any) -> bool:
         folder, store = getattr(query_encoder, "model", None), store_of(retriever)
-        made_for = _made_for(folder)
-        if made_for is None or store is None:
+        made_for = made_for_index(folder)
+        if not {"dim", "similarity", "normalized"} <= made_for.keys() or store is None:
             return True
         queries = np.random.default_rng(0).normal(size=(PROBES, made_for["dim"])) / made_for["dim"] ** 0.5
         try:
@@ -82,12 +83,16 @@ class SimilarityGuard:
         return True
 
 
-def _made_for(folder: Any) -> _Index | None:
-    file = Path(folder) / PROVENANCE if isinstance(folder, str | Path) else None
+def made_for_index(model: Any) -> MadeFor:
+    """
+    Read what the folder of an encoder says of its index; nothing where it is no folder, or says nothing.
+
+    :raises ValueError: If what it says is damaged.
+    """
+    file = Path(model) / PROVENANCE if isinstance(model, str | Path) else None
     if file is None or not file.is_file():
-        return None
-    index = read_json(file, _Provenance, "copy the model again, or align again.").get("index", {})
-    return index if {"dim", "similarity", "normalized"} <= index.keys() else None
+        return {}
+    return read_json(file, _Provenance, "copy the model again, or align again.").get("index", {})
 
 
 def _search(retriever: Any, query: list[float], top_k: int) -> list[Document]:
@@ -120,7 +125,7 @@ def _dim_of(store: Any) -> int | None:
     return next((len(row.vector) for row in rows if row.vector is not None), None)
 
 
-def _misfit(folder: Any, made_for: _Index, store: Any, ranking: Ranking) -> str:
+def _misfit(folder: Any, made_for: MadeFor, store: Any, ranking: Ranking) -> str:
     trained, served = (
         f"{similarity} over vectors {'' if normalized else 'not '}of length 1"
         for similarity, normalized in (
