@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 
 from haystack_distill.data.training_set import Row
 from haystack_distill.evaluation.held_out import hold_out
@@ -165,7 +166,7 @@ def _targets(rows: Sequence[Row], judged: bool) -> list[np.ndarray]:
     if judged:
         return [grades.clip(0) / grades.clip(0).sum() for grades in scores]
     temperature = entropy_temperature([row.tolist() for row in scores], TARGET_ENTROPY)
-    return [_softmax(row / temperature) for row in scores]
+    return [softmax(row / temperature) for row in scores]
 
 
 def _values(fusion: Fusion, row: Row) -> np.ndarray:
@@ -189,7 +190,7 @@ def _weights(values: Sequence[np.ndarray], targets: Sequence[np.ndarray], chosen
         total, slope = PENALTY * float(weights @ weights), 2 * PENALTY * weights
         for scores, target in pairs:
             total += _loss(scores, target, weights) / len(pairs)
-            slope = slope + scores.T @ (_softmax(scores @ weights) - target) / len(pairs)
+            slope = slope + scores.T @ (softmax(scores @ weights) - target) / len(pairs)
         return total, slope
 
     start = np.ones(values[0].shape[1])
@@ -198,13 +199,7 @@ def _weights(values: Sequence[np.ndarray], targets: Sequence[np.ndarray], chosen
 
 
 def _loss(values: np.ndarray, target: np.ndarray, weights: np.ndarray) -> float:
-    fused = values @ weights
-    return float(-target @ (fused - fused.max() - np.log(np.exp(fused - fused.max()).sum())))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shares: np.ndarray = np.exp(logits - logits.max())
-    return shares / shares.sum()
+    return float(-target @ log_softmax(values @ weights))
 
 
 def _simplest(losses: dict[str, np.ndarray]) -> str:
