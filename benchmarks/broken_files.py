@@ -29,8 +29,8 @@ from haystack_distill.data.index import open_index, read_index
 from haystack_distill.data.questions import read_questions
 from haystack_distill.data.training_set import MANIFEST, Row, TrainingSet, write_training_set
 from haystack_distill.evaluation.dev_set import read_dev_set
+from haystack_distill.evaluation.pointer import read_pointer
 from haystack_distill.evaluation.proof import read_figures
-from haystack_distill.evaluation.switching import read_pointer
 from haystack_distill.files.journal import Journal
 from haystack_distill.files.runs import claim
 from haystack_distill.responses.judging import read_system, unblinded

@@ -13,9 +13,9 @@ import haystack_distill
 import haystack_integrations.components.distill
 from haystack_distill.data.index import read_index
 from haystack_distill.data.training_set import Row, TrainingSet, write_training_set
+from haystack_distill.evaluation.pointer import Serving, write_pointer
 from haystack_distill.evaluation.proof import Card, Result, _card
 from haystack_distill.evaluation.report import write_report
-from haystack_distill.evaluation.switching import Serving, write_pointer
 from haystack_distill.serving.exports import check_vectors
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill.current_retriever import CurrentRetriever

@@ -15,24 +15,30 @@ import typer
 from haystack_distill.cli.align import align
 from haystack_distill.cli.augment import augment
 from haystack_distill.cli.calibrate import calibrate
+from haystack_distill.cli.check import check
 from haystack_distill.cli.compare_replies import compare_replies
 from haystack_distill.cli.distill import distill
 from haystack_distill.cli.evaluate import evaluate
 from haystack_distill.cli.export import export
+from haystack_distill.cli.export_corpus import export_corpus
 from haystack_distill.cli.fuse import fuse
 from haystack_distill.cli.heads import heads
+from haystack_distill.cli.init import init
+from haystack_distill.cli.judgments import judgments
 from haystack_distill.cli.label import label
+from haystack_distill.cli.machines import with_json
 from haystack_distill.cli.reindex import reindex
 from haystack_distill.cli.run import run
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for panel, commands in {
-    "Data: what is learnt from": (augment, label, heads),
+    "Begin: your store and your encoder": (init, check),
+    "Data: what is learnt from": (judgments, export_corpus, augment, label, heads),
     "Models: made and measured": (align, distill, fuse, evaluate, compare_replies),
     "Use: what was made serves": (export, calibrate, run, reindex),
 }.items():
     for command in commands:
-        app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
+        app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(with_json(command))
 
 LEVELS = dict.fromkeys(("sentence_transformers", "transformers", "httpx", "faiss", "datasets"), logging.WARNING)
 LEVELS |= {"haystack.utils.type_serialization": logging.CRITICAL}  # it logs the traceback of what an error says

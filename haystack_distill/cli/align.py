@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,9 +16,12 @@ logger = logging.getLogger(__name__)
 
 
 def align(
-    folder: Annotated[Path, typer.Argument(help="A BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv.")],
     model: options.Model,
     output: options.Output,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A folder of texts, or a BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv."),
+    ] = None,
     layers: Annotated[int, typer.Option(help="How many layers stay; 0 asks for a token table.")] = 2,
     keep: Annotated[str | None, typer.Option(help="The layers that stay, as 0,5, or 'kale' for the paper's.")] = None,
     export: options.Exports = None,
@@ -26,63 +29,68 @@ def align(
     queries: Annotated[bool, options.training(help="Align on the train queries too, or on the index alone.")] = True,
     loss: Annotated[str | None, options.training(help=f"Weights of {', '.join(ALIGNMENT)}: mse=1,cosine=2.")] = None,
     fit: Annotated[
-        str,
+        str | None,
         options.training(
             parser=options.one_of("haystack_distill.align.job", "FITS"),
             metavar="NAME",
-            help="trained, or, of a token table, ridge, which takes seconds.",
+            help="trained, or, of a token table, ridge, which takes seconds; default: trained.",
         ),
-    ] = "trained",
+    ] = None,
     epochs: Annotated[
         int | None,
         options.training(help="Passes over the texts; default: what fits some minutes."),
     ] = None,
     seed: options.Seed = 0,
     progress: options.Progress = True,
-) -> None:
+) -> dict[str, Any]:
     """
     Cut the query encoder of an index, align it with the index, and prove it.
 
     The proof is on the test split of the folder, or on sentences of the index that were held out.
 
     Examples:
-      haystack-distill align questions --model all-MiniLM-L6-v2 --output two-layers
-      haystack-distill align questions --model all-MiniLM-L6-v2 --layers 0 --output table
+      haystack-distill align texts --model all-MiniLM-L6-v2 --output two-layers
+      haystack-distill align questions --store store.yaml --model all-MiniLM-L6-v2 --layers 0 --output table
     """
     with explained(output):
         from haystack_distill.align.layers import named_layers
-        from haystack_distill.cli.indexing import checked_corpus, index_for, loaded_encoder
+        from haystack_distill.cli.indexing import Documents, loaded_encoder
         from haystack_distill.students.cutting import find_stack
         from haystack_integrations.components.distill.kale_aligner import KaleAligner
 
         show_progress(progress)
         kept, weights = _layer_numbers(keep), weights_of(loss, ALIGNMENT)
-        corpus, encoder = checked_corpus(folder), loaded_encoder(model)
+        documents, encoder = Documents.of(folder, store), loaded_encoder(model)
         # A number that does not fit is found out before documents are embedded.
         named_layers(layers, tuple(kept) if isinstance(kept, list) else kept, len(find_stack(encoder.model)))
         aligner = KaleAligner(
-            **index_for(corpus, store, encoder, model, output, progress),
+            **documents.index(encoder, model, output, progress),
             teacher=model,
             output=str(output),
             layers=layers,
             keep=kept,
             loss=weights,
-            fit=fit,
+            **({"fit": fit} if fit else {}),
             epochs=epochs,
             seed=seed,
             export=export,
             progress_bar=progress,
         )
         aligner.loaded = encoder
-        has = {split: (folder / "qrels" / f"{split}.tsv").is_file() for split in ("train", "test")}
-        if queries and not has["train"]:
-            logger.warning("%s has no qrels/train.tsv: aligning with the text of the index alone.", folder)
-        metrics = aligner.run(
-            queries=str(folder) if queries and has["train"] else None, test=str(folder) if has["test"] else None
-        )["metrics"]
+        train, test = (_judged(folder, split) for split in ("train", "test"))
+        if queries and not train:
+            logger.info("There are no train queries: aligning with the text of the index alone.")
+        metrics = aligner.run(queries=train if queries else None, test=test)["metrics"]
     show_encoders(metrics)
     say(headline(metrics))
     say(f"Model, metrics.json and report.html are in {output}")
+    say(f"It takes the place of the query embedder: KaleQueryEncoder(model={str(output)!r}), as query.yaml has it.")
+    return metrics
+
+
+def _judged(folder: Path | None, split: str) -> str | None:
+    """The folder, if it has this split."""
+    return str(folder) if folder and (folder / "qrels" / f"{split}.tsv").is_file() else None
 
 
 def _layer_numbers(keep: str | None) -> list[int] | str | None:

@@ -3,23 +3,31 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
 from haystack_distill.cli.shared import plain_table, say, show, show_progress
-from haystack_distill.data.beir import Corpus, read_corpus
+
+if TYPE_CHECKING:
+    from haystack import Document
+
+    from haystack_distill.cli.indexing import Documents
 
 filters = partial(typer.Option, rich_help_panel="What stays")
 server = partial(typer.Option, rich_help_panel="A server that writes")
 
 
 def augment(
-    source: Annotated[Path, typer.Argument(help="A BEIR folder, documents, questions or dialogues as .jsonl.")],
     output: Annotated[Path, typer.Option(help="The folder to make.")],
     model: Annotated[str, typer.Option(help="What writes: folder, hub name, GGUF file, or its name on the server.")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="A BEIR folder, a folder of texts, or documents, questions or dialogues as .jsonl."),
+    ] = None,
+    store: options.Store = None,
     mode: Annotated[options.Mode, typer.Option(help="What is written.")] = "questions",
     n: Annotated[int, typer.Option(help="Texts for each document, question or context.")] = 3,
     examples: Annotated[
@@ -39,7 +47,7 @@ def augment(
     batch_size: Annotated[int, options.running(help="Texts that a local model writes together.")] = 16,
     seed: options.Seed = 0,
     progress: options.Progress = True,
-) -> None:
+) -> dict[str, Any]:
     """
     Let a generator write questions, answers or replies, filter them, and say what stayed.
 
@@ -48,11 +56,11 @@ def augment(
       haystack-distill augment corpus.jsonl --model Qwen/Qwen3-0.6B --retriever bm25 --n 5 --output questions
     """
     with explained(output):
-        from haystack_distill.cli.indexing import text_retriever
         from haystack_integrations.components.distill.generative_augmenter import GenerativeAugmenter
 
         show_progress(progress)
-        searched = _searched(source) if retriever else None  # while it is held, reading it again costs nothing
+        given = _given(source, store) if mode == "questions" else None
+        searched = _searched(source, store) if retriever else None
         name = None if retriever == "bm25" else retriever
         augmenter = GenerativeAugmenter(
             output=str(output),
@@ -64,18 +72,19 @@ def augment(
             history=history,
             without=without,
             keep_likeliest=keep_likeliest,
-            retriever=text_retriever(searched, name, output, progress) if searched else None,
+            retriever=searched.by_text(name, output, progress) if searched else None,
             concurrency=concurrency,
             requests_per_minute=requests_per_minute,
             batch_size=batch_size,
             progress_bar=progress,
         )
-        result = augmenter.run(source=str(source))
+        result = augmenter.run(documents=given) if given else augmenter.run(source=str(source) if source else None)
     summary = result["summary"]
     show(plain_table(_counts(summary)))
     for row in summary["set_aside"][:5]:
         say(f"Set aside: {row['id']}: {row['reason']}")
     say(f"What stayed is in {result['output']}")
+    return result
 
 
 def _counts(summary: dict[str, Any]) -> dict[str, Any]:
@@ -112,9 +121,28 @@ def _examples(file: Path | None) -> list[dict[str, str]] | None:
     return [row for _, row in read_json_lines(file, "examples are read from a .jsonl file", form)]
 
 
-def _searched(source: Path) -> Corpus:
-    """The documents that questions are written for."""
+def _searched(source: Path | None, store: Path | None) -> "Documents":
+    """The documents that questions are written for, as they are searched."""
+    from haystack_distill.cli.indexing import Documents
+    from haystack_distill.data.beir import Corpus
+    from haystack_distill.data.training_set import MANIFEST
     from haystack_distill.generation.modes import read_documents
 
-    file = source / "corpus.jsonl" if source.is_dir() else source
-    return read_corpus(file) if file.is_file() else Corpus(read_documents(source), {})
+    if source and (source / MANIFEST).is_file():
+        return Documents(Corpus(read_documents(source), {}))
+    return Documents.of(source, store)
+
+
+def _given(source: Path | None, store: Path | None) -> "list[Document] | None":
+    """The documents of a store or of a folder of texts; None for what the augmenter reads itself."""
+    from haystack import Document
+
+    from haystack_distill.cli.documents import corpus_of, holds_texts
+    from haystack_distill.cli.indexing import opened
+    from haystack_integrations.components.distill.stores import rows_of
+
+    if store is not None:
+        return [Document(id=row.id, content=row.content) for rows in rows_of(opened(store)) for row in rows]
+    if source is None or not holds_texts(source):
+        return None
+    return [Document(id=key, content=text) for key, text in corpus_of(source).documents.items()]

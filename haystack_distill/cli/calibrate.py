@@ -17,7 +17,7 @@ def calibrate(
     ] = None,
     max_loss: Annotated[float | None, typer.Option(help="How much of the last one's nDCG@10 may be lost.")] = None,
     split: Annotated[str, typer.Option(help="Of a BEIR folder with judgments: which ones.")] = "dev",
-) -> None:
+) -> dict[str, Any]:
     """
     Find out when each encoder of a cascade is sure enough, to one of two targets, with or without judgments.
 
@@ -42,6 +42,7 @@ def calibrate(
         say(f"{name} answers above a best score of {threshold:.4f}; {share:.1%} of the queries went on from it")
     say(f"{found['lost']:.1%} of the nDCG@10 of {found['encoders'][-1]} was lost, by {found['judged_by']}")
     say(f"Calibrated on {found['queries']} queries; written to {found['file']}")
+    return found
 
 
 def _cascade_in(pipeline: Any, file: Path) -> Any:

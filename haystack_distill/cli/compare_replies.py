@@ -21,7 +21,7 @@ def compare_replies(
         list[Path] | None, typer.Option(help="What the page saved, to be unblinded; once for each judge.")
     ] = None,
     seed: options.Seed = 0,
-) -> None:
+) -> dict[str, Any]:
     """
     Write a page that hides which system said what, or with --verdicts print what the judges said.
 
@@ -33,11 +33,13 @@ def compare_replies(
         from haystack_distill.responses.judging import read_system, unblinded, write_sheet
 
         if verdicts:
-            show(_table(unblinded(verdicts)))
-            return
+            result = unblinded(verdicts)
+            show(_table(result))
+            return result
         written = write_sheet([read_system(file) for file in replies or []], output, most=contexts, seed=seed)
     say(f"{output} asks about {written} contexts; open it in a browser.")
     say("What it saves is unblinded by `haystack-distill compare-replies --verdicts verdicts.json`.")
+    return {"output": str(output), "contexts": written}
 
 
 def _table(result: dict[str, Any]) -> Any:

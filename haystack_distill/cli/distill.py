@@ -22,17 +22,18 @@ def distill(
     signal: options.Signal = "question",
     heads: options.Heads = None,
     dtype: options.Dtype = None,
+    store: options.Store = None,
     bm25: Annotated[bool, options.candidates(help="Find the candidates of the first round by words.")] = False,
     top_k: Annotated[int, options.candidates(help="Candidates of each query.")] = 16,
     rounds: Annotated[int, options.training(help="How often at most; it ends when dev stops improving.")] = 1,
     update: Annotated[
-        str,
+        str | None,
         options.training(
             parser=options.one_of("haystack_distill.distill.job", "UPDATES"),
             metavar="NAME",
-            help="query leaves the documents' vectors as they are, both does not.",
+            help="query leaves the documents' vectors as they are, both does not; default: query.",
         ),
-    ] = "query",
+    ] = None,
     loss: Annotated[str | None, options.training(help=f"Weights of {', '.join(RETRIEVER)}: kl=1,emdr2=2.")] = None,
     epochs: Annotated[int, options.training(help="Passes over the queries in each round.")] = 4,
     batch_size: Annotated[int, options.training(help="Queries a step.")] = 32,
@@ -40,7 +41,7 @@ def distill(
     judged: Annotated[bool, options.training(help="Select on the dev split and prove on the test split.")] = True,
     seed: options.Seed = 0,
     progress: options.Progress = True,
-) -> None:
+) -> dict[str, Any]:
     """
     Let a reader, or judgments, say which passages answer the train queries, and train the retriever on them.
 
@@ -49,30 +50,34 @@ def distill(
       haystack-distill distill questions --model MiniLM --reader Qwen/Qwen3-0.6B --rounds 2 --output dkrr
     """
     with explained(output):
-        from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
         from haystack.utils import ComponentDevice
 
-        from haystack_distill.cli.indexing import FolderStore, checked_corpus, loaded_encoder, text_retriever
+        from haystack_distill.cli.indexing import Documents, by_vectors, loaded_encoder
         from haystack_distill.files.processes import first_process_first, process_count, process_number
         from haystack_distill.serving.hub import local_folder
         from haystack_integrations.components.distill.distillation_loop import DistillationLoop
 
         show_progress(progress)
         weights = weights_of(loss, RETRIEVER)
-        corpus = checked_corpus(folder)
+        documents = Documents.of(folder, store)
         _check_enough(folder, batch_size)
         local_folder(student or model)  # one that is nowhere is found out before anything is embedded
-        store = FolderStore(corpus, loaded_encoder(model), model, output, progress)
-        training: dict[str, Any] = {"update": update, "loss": weights, "epochs": epochs, "seed": seed}
+        searched = documents.embedded(loaded_encoder(model), model, output, progress)
+        training: dict[str, Any] = {
+            "loss": weights,
+            "epochs": epochs,
+            "seed": seed,
+            **({"update": update} if update else {}),
+        }
         training |= {"batch_size": batch_size, "learning_rate": learning_rate}
         scorer = scorer_of(reader, signal, heads=heads, dtype=dtype) if reader else None
         loop = DistillationLoop(
-            retriever=InMemoryEmbeddingRetriever(store),
+            retriever=by_vectors(searched),
             model=student or model,
             scorer=scorer,
             output=str(output),
             rounds=rounds,
-            first_retriever=text_retriever(corpus, None, output, progress) if bm25 else None,
+            first_retriever=documents.by_words() if bm25 else None,
             top_k=top_k,
             distiller=training,
             progress_bar=progress,
@@ -81,15 +86,16 @@ def distill(
             scorer.warm_up()  # a reader that does not do is found out before anything is embedded or searched
         if process_count() > 1:
             with first_process_first(cpu=ComponentDevice.resolve_device(None).to_torch_str() == "cpu"):
-                store.count_documents()
+                searched.count_documents()
         has_splits = judged and any((folder / "qrels" / f"{split}.tsv").is_file() for split in ("dev", "test"))
         result = loop.run(queries=str(folder), judged=str(folder) if has_splits else None)
     if process_number():
-        return  # under torchrun the first process speaks for all
+        return {}  # under torchrun the first process speaks for all
     show(_table(result["rounds"]))
     say(f"Recommended: {result['model_path']}")
     if result["model_path"].endswith("round-0/model"):
         say("No round was better on dev: stay with the retriever as it is.")
+    return result
 
 
 def _check_enough(folder: Path, batch_size: int) -> None:

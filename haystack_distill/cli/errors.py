@@ -1,5 +1,6 @@
 """What users can mend is one sentence, and a try that failed leaves only what the next one gains from."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,10 @@ import yaml
 
 from haystack_distill.cli.shared import say
 from haystack_distill.files.layout import RUN
+from haystack_distill.files.packages import extra_for
 from haystack_distill.files.runs import LOCK, workspace_of
+
+INTEGRATION = re.compile(r"haystack_integrations\.(components\.\w+|document_stores)\.\w+")
 
 
 @contextmanager
@@ -75,6 +79,8 @@ def _sentence(error: BaseException) -> str | None:
     mended = (ValueError, TypeError, OSError, ImportError, yaml.YAMLError, *of_haystack)
     if not isinstance(error, mended):
         return None
+    if extra := extra_for(error):
+        return extra
     if module := _missing_integration(error):
         package = f"{module.rpartition('.')[2].replace('_', '-')}-haystack"
         return f"{module} is not there: correct its name, or install it with `pip install {package}`."
@@ -86,9 +92,10 @@ def _sentence(error: BaseException) -> str | None:
 
 def _missing_integration(error: BaseException | None) -> str | None:
     """The module of an integration that is not installed; their packages are all called alike."""
+    wanted = None
     while error is not None:
-        name = error.name if isinstance(error, ModuleNotFoundError) else None
-        if name and name.startswith("haystack_integrations."):
-            return name
+        wanted = INTEGRATION.search(str(error)) or wanted
+        if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("haystack_integrations") and wanted:
+            return wanted[0]
         error = error.__cause__
     return None

@@ -1,7 +1,7 @@
 """`haystack-distill evaluate`: students beside the encoder of the index."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ def evaluate(
     output: options.Output,
     split: Annotated[str, typer.Option(help="Which judgments to use.")] = "test",
     store: options.Store = None,
-) -> None:
+) -> dict[str, Any]:
     """
     Measure students beside the encoder of the index, and write metrics.json and report.html.
 
@@ -27,7 +27,7 @@ def evaluate(
       haystack-distill evaluate questions --model all-MiniLM-L6-v2 --student a --student b --split dev --output e
     """
     with explained(output):
-        from haystack_distill.cli.indexing import checked_corpus, index_for, loaded_encoder
+        from haystack_distill.cli.indexing import Documents, loaded_encoder
         from haystack_distill.files.layout import MODULES
         from haystack_integrations.components.distill.retrieval_evaluator import RetrievalEvaluator
 
@@ -40,11 +40,11 @@ def evaluate(
             if not (path / MODULES).is_file():
                 msg = f"The student {path} is no sentence-transformers model (it has no {MODULES})."
                 raise FileNotFoundError(msg)
-        corpus = checked_corpus(folder)
+        documents = Documents.of(folder, store)
         check_split(folder, split)
         encoder = loaded_encoder(model)
         evaluator = RetrievalEvaluator(
-            **index_for(corpus, store, encoder, model, output, progress=True),
+            **documents.index(encoder, model, output, progress=True),
             teacher=model,
             students=students,
             output=str(output),
@@ -55,3 +55,4 @@ def evaluate(
     show_encoders(metrics)
     say(f"{list(students)[-1]}: {headline(metrics)}")
     say(f"metrics.json and report.html are in {output}")
+    return metrics

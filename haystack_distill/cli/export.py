@@ -1,7 +1,7 @@
 """`haystack-distill export`: a query encoder for the runtimes that serve it faster."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="A BEIR folder to judge it on, for encoders that `align` did not make.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """
     Export a query encoder for faster serving, beside its folder; refused if its dev nDCG@10 suffers.
 
@@ -44,3 +44,4 @@ def export(
         made = read_export(folder)
     share = f"{100 * made.share:.1f} % of the dev nDCG@10 at full precision"
     say(f"{folder}: {share}, mean cosine {made.cosine:.4f}")
+    return {"output": str(folder), "share": made.share, "cosine": made.cosine}

@@ -21,13 +21,14 @@ def fuse(
     signal: options.Signal = "question",
     heads: options.Heads = None,
     dtype: options.Dtype = None,
+    store: options.Store = None,
     questions: Annotated[int, options.teacher(help="Queries that are labelled, at most.")] = 250,
     split: Annotated[str, options.candidates(help="Whose queries are labelled.")] = "train",
     candidates: Annotated[int, options.candidates(help="Documents of each list that are labelled.")] = 4,
     top_k: Annotated[int, options.candidates(help="Documents of each list that are joined.")] = 100,
     seed: options.Seed = 0,
     progress: options.Progress = True,
-) -> None:
+) -> dict[str, Any]:
     """
     Fit how BM25 and the encoder are joined, and measure the hybrid beside both and beside reciprocal rank fusion.
 
@@ -36,9 +37,7 @@ def fuse(
       haystack-distill fuse questions --model all-MiniLM-L6-v2 --student two-layers --split dev --output judged
     """
     with explained(output):
-        from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
-
-        from haystack_distill.cli.indexing import FolderStore, checked_corpus, loaded_encoder
+        from haystack_distill.cli.indexing import Documents, by_vectors, loaded_encoder
         from haystack_distill.files.runs import workspace_for
         from haystack_distill.serving.hub import local_folder
         from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
@@ -48,16 +47,16 @@ def fuse(
         show_progress(progress)
         workspace_for(output)
         check_split(folder, split)
-        corpus = checked_corpus(folder)
+        documents = Documents.of(folder, store)
         encoder = KaleQueryEncoder(model=local_folder(student or model))
         scorer = scorer_of(reader, signal, heads=heads, dtype=dtype) if reader else None
         if scorer:
             scorer.warm_up()  # a reader that does not do is found out before anything is embedded or searched
-        store = FolderStore(corpus, loaded_encoder(model), model, output, progress)
+        searched = by_vectors(documents.embedded(loaded_encoder(model), model, output, progress))
         distiller = FusionDistiller(
             retrievers={
-                "keyword": InMemoryBM25Retriever(store),
-                "dense": DistilledRetriever(retriever=InMemoryEmbeddingRetriever(store), query_encoder=encoder),
+                "keyword": documents.by_words(),
+                "dense": DistilledRetriever(retriever=searched, query_encoder=encoder),
             },
             output=str(output),
             scorer=scorer,
@@ -73,6 +72,7 @@ def fuse(
     show(_table(metrics))
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in metrics["weights"].items())
     say(f"Weights ({metrics['labels']} labelled queries): {weights}. The hybrid is in {output}")
+    return metrics
 
 
 def _table(metrics: dict[str, Any]) -> Any:

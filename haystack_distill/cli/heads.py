@@ -18,7 +18,7 @@ def heads(
     count: Annotated[int, typer.Option(help="How many heads.")] = 8,
     questions: Annotated[int, typer.Option(help="On how many questions.")] = 64,
     dtype: options.Dtype = None,
-) -> None:
+) -> dict[str, Any]:
     """
     Choose the few attention heads that find the evidence, for the signal `heads`.
 
@@ -46,6 +46,7 @@ def heads(
         chosen.save(output)
     names = ", ".join(f"{layer}.{head}" for layer, head in chosen.chosen)
     say(f"Heads (layer.head) {names}, chosen on {chosen.examples} questions, are in {output}")
+    return {"output": str(output), "heads": chosen.chosen, "questions": chosen.examples}
 
 
 def _best(row: Any) -> int | None:

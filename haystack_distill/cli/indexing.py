@@ -1,15 +1,19 @@
 """Documents as commands search them: of a folder, embedded into memory, or of the store that a YAML describes."""
 
+import atexit
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from haystack import Document
-from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
+from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils.deserialization import deserialize_component_inplace
 
+from haystack_distill.cli.documents import corpus_of
 from haystack_distill.cli.errors import vectors_of
-from haystack_distill.data.beir import Corpus, read_beir, read_corpus
+from haystack_distill.data.beir import Corpus, read_judged
 from haystack_distill.data.index import stored_vectors
 from haystack_distill.files.shapes import read_yaml
 from haystack_distill.serving.hub import local_folder
@@ -17,6 +21,7 @@ from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
 from haystack_integrations.components.distill.stores import EmbedderSettings, teacher_of
+from haystack_integrations.components.distill.stores.known import kind_of
 
 
 class FolderStore(InMemoryDocumentStore):
@@ -76,32 +81,82 @@ def loaded_encoder(model: str) -> BiEncoder:
     return teacher_of(EmbedderSettings(local_folder(model)), None)
 
 
-def checked_corpus(folder: Path) -> Corpus:
-    """Read the documents of a BEIR folder, and its queries and judgments too: faults in them are found out at once."""
-    corpus = read_corpus(folder / "corpus.jsonl")
-    if (folder / "queries.jsonl").is_file():
-        read_beir(folder)
-    return corpus
+@dataclass(frozen=True)
+class Documents:
+    """
+    What a command searches.
+
+    :param corpus: The documents of a folder; None for those of a store.
+    :param store: The store that a YAML describes, or None.
+    """
+
+    corpus: Corpus | None
+    store: Any = None
+
+    @classmethod
+    def of(cls, folder: Path | None, store: Path | None = None) -> "Documents":
+        """Read what is there; faults in a folder's queries and judgments are found out at once, too."""
+        judged = folder is not None and (folder / "queries.jsonl").is_file()
+        if store is not None:
+            if folder and judged:
+                read_judged(folder)
+            return cls(None, opened(store))
+        if folder is None:
+            msg = "There is nothing to read: name a folder of documents, or the store that holds them with --store."
+            raise ValueError(msg)
+        corpus = corpus_of(folder)
+        if judged:
+            read_judged(folder)
+        return cls(corpus)
+
+    def embedded(self, encoder: BiEncoder, model: str, output: Path, progress: bool) -> Any:
+        """The store that is searched by vectors; a folder's documents are embedded when they are first asked for."""
+        return FolderStore(self.corpus, encoder, model, output, progress) if self.corpus else self.store
+
+    def index(self, encoder: BiEncoder, model: str, output: Path, progress: bool) -> dict[str, Any]:
+        """Init parameters that name the index, and how its documents were embedded."""
+        if self.corpus is None:
+            return {"document_store": self.store}
+        store = FolderStore(self.corpus, encoder, model, output, progress, titles=True)
+        return {"document_store": store, "meta_fields_to_embed": ["title"], "embedding_separator": " "}
+
+    def by_words(self) -> Any:
+        """A retriever that takes words; a ValueError if the store has none."""
+        if self.corpus is None:
+            return _retriever(self.store, "keyword")
+        store = InMemoryDocumentStore()
+        store.write_documents([Document(id=key, content=text) for key, text in self.corpus.documents.items() if text])
+        return InMemoryBM25Retriever(store)
+
+    def by_text(self, model: str | None, output: Path, progress: bool) -> Any:
+        """A retriever that takes a text: by an encoder, folder or hub name, or by words if it is None."""
+        if model is None:
+            return self.by_words()
+        retriever = by_vectors(self.embedded(loaded_encoder(model), model, output, progress))
+        return DistilledRetriever(retriever=retriever, query_encoder=KaleQueryEncoder(model=model))
 
 
-def index_for(
-    corpus: Corpus, store: Path | None, encoder: BiEncoder, model: str, output: Path, progress: bool
-) -> dict[str, Any]:
-    """Init parameters that name an index: the one that a YAML describes, or one made of documents with their titles."""
-    if store is None:
-        made = FolderStore(corpus, encoder, model, output, progress, titles=True)
-        return {"document_store": made, "meta_fields_to_embed": ["title"], "embedding_separator": " "}
+def opened(store: Path) -> Any:
+    """The document store that a YAML describes."""
     described: dict[str, Any] = {"document_store": read_yaml(store)}
     deserialize_component_inplace(described, "document_store")
-    return described
+    made = described["document_store"]
+    if hasattr(made, "close"):
+        atexit.register(made.close)  # a store that lies in files complains if it is not
+    return made
 
 
-def text_retriever(corpus: Corpus, model: str | None, output: Path, progress: bool) -> Any:
-    """A retriever that searches documents for a text: by an encoder, folder or hub name, or by words if it is None."""
-    if model is None:
-        store = InMemoryDocumentStore()
-        store.write_documents([Document(id=key, content=text) for key, text in corpus.documents.items() if text])
-        return InMemoryBM25Retriever(store)
-    store = FolderStore(corpus, loaded_encoder(model), model, output, progress)
-    encoder = KaleQueryEncoder(model=local_folder(model))
-    return DistilledRetriever(retriever=InMemoryEmbeddingRetriever(store), query_encoder=encoder)
+def by_vectors(store: Any) -> Any:
+    """The retriever of a store that takes vectors; a ValueError for a store that is not known by name."""
+    return _retriever(store, "retriever")
+
+
+def _retriever(store: Any, what: str) -> Any:
+    kind = kind_of(store)
+    path = getattr(kind.in_yaml, what, None)
+    if path is None:
+        words = "words: name an encoder that finds candidates" if what == "keyword" else "vectors: run a pipeline YAML"
+        msg = f"No retriever is known that searches a {type(store).__name__} by {words}."
+        raise ValueError(msg)
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)(document_store=store)

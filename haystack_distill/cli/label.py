@@ -17,6 +17,7 @@ def label(
     model: Annotated[
         str | None, options.candidates(help="The encoder that retrieves candidates; default: BM25.")
     ] = None,
+    store: options.Store = None,
     split: Annotated[str, options.candidates(help="Whose queries.")] = "train",
     top_k: Annotated[int, options.candidates(help="Candidates of each query.")] = 8,
     signal: options.Signal = "question",
@@ -28,7 +29,7 @@ def label(
     ] = None,
     workers: Annotated[int, options.running(help="Processes that score, through Ray.")] = 1,
     progress: options.Progress = True,
-) -> None:
+) -> dict[str, Any]:
     """
     Retrieve candidates for questions, let a reader score them, and say what the labels look like.
 
@@ -37,7 +38,7 @@ def label(
       haystack-distill label labelled-before --reader google/flan-t5-base --signal pdist
     """
     with explained(output or data):
-        from haystack_distill.cli.indexing import checked_corpus, text_retriever
+        from haystack_distill.cli.indexing import Documents
         from haystack_integrations.components.distill.teacher_labeller import TeacherLabeller
         from haystack_integrations.components.distill.training_set_builder import TrainingSetBuilder
 
@@ -50,10 +51,10 @@ def label(
                 msg = f"{data} is no training set, so one is made of it: name it with --output."
                 raise ValueError(msg)
             check_split(data, split)
-            corpus = checked_corpus(data)
+            documents = Documents.of(data, store)
             scorer.warm_up()  # a reader that does not do is found out before anything is embedded or searched
             builder = TrainingSetBuilder(
-                retriever=text_retriever(corpus, model, output, progress),
+                retriever=documents.by_text(model, output, progress),
                 top_k=top_k,
                 split=split,
                 output=str(output),
@@ -65,6 +66,7 @@ def label(
     for row in summary["set_aside"][:5]:
         say(f"Set aside: {row['query_id']}: {row['reason']}")
     say(f"The training set is in {training_set}")
+    return {"output": str(training_set), **summary}
 
 
 def _summary(summary: dict[str, Any]) -> Any:

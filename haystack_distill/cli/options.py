@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from haystack_distill.files.packages import extra_for
 from haystack_distill.generation.writing import PROMPTS
 from haystack_distill.serving.backends import BACKENDS, EXPORTS
 from haystack_distill.teachers.heads import METHODS
@@ -39,7 +40,10 @@ def one_of(module: str, table: str) -> Callable[[str], str]:
     """Parse an option whose table stands in a module that takes seconds to import: only a given one is looked up."""
 
     def parse(value: str) -> str:
-        names = getattr(import_module(module), table)
+        try:
+            names = getattr(import_module(module), table)
+        except ModuleNotFoundError as error:
+            raise typer.BadParameter(extra_for(error) or str(error)) from error
         if value not in names:
             msg = f"{value!r} is not one of {', '.join(map(repr, names))}."
             raise typer.BadParameter(msg)

@@ -7,6 +7,7 @@ import typer
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
+from haystack_distill.cli.machines import Failed
 from haystack_distill.cli.shared import say, show, show_progress, table_of
 from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells
 
@@ -15,7 +16,7 @@ def reindex(
     pipeline: Annotated[Path, typer.Argument(help="A YAML with an IndexSwitcher, such as pipelines/reindex.yaml.")],
     queries: Annotated[Path, typer.Argument(help="A BEIR folder with dev judgments.")],
     progress: options.Progress = True,
-) -> None:
+) -> dict[str, Any]:
     """
     Embed the documents of a store anew into another and switch to it; exit code 1 if the old index keeps serving.
 
@@ -35,14 +36,15 @@ def reindex(
     metrics, switched = result["metrics"], result["switched"]
     if not metrics:
         say(f"{result['pointer']} names the new index already.")
-        return
+        return result
     show(_table(metrics))
     difference = metrics["difference"]
     change = f"{difference['difference']:+.3f} {MAIN.heading}"
     say(f"{change} on {metrics['queries']} queries (p {difference['p']:.3f})")
     say(f"{result['pointer']} {'names the new index now' if switched else 'stays: the new index is worse on dev'}.")
     if not switched:
-        raise typer.Exit(1)
+        raise Failed(result)
+    return result
 
 
 def _table(metrics: dict[str, Any]) -> Any:

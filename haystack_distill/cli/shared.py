@@ -12,15 +12,18 @@ from rich.table import Table
 
 from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells
 
+people_read_stderr = False
+"""Whether stdout is for a machine."""
+
 
 def say(text: str, *, error: bool = False) -> None:
     """Print a line as it is: names may look like markup, and no line is broken."""
-    Console(stderr=error).print(text, markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=error or people_read_stderr).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show(table: Table) -> None:
     """Print a table."""
-    Console().print(table)
+    Console(stderr=people_read_stderr).print(table)
 
 
 def plain_table(rows: dict[str, Any]) -> Table:

@@ -1,6 +1,7 @@
 """Folders in BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/{train,dev,test}.tsv`."""
 
 import csv
+import json
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -69,10 +70,21 @@ def read_beir(folder: str | Path) -> BeirFolder:
     :raises ValueError: If a line is not JSON, lacks a key or repeats an id, or a judgment names an unknown query or
         document.
     """
-    path = Path(folder)
-    corpus = read_corpus(path / "corpus.jsonl")
+    read_corpus(Path(folder) / "corpus.jsonl")
+    return read_judged(folder)
+
+
+def read_judged(folder: str | Path) -> BeirFolder:
+    """
+    Read queries and judgments, as `read_beir` does, about documents that the folder may leave to a document store.
+
+    :returns: Without a `corpus.jsonl` there are no documents, and judgments may name any.
+    """
+    path, file = Path(folder), Path(folder) / "corpus.jsonl"
+    corpus = read_corpus(file) if file.is_file() else Corpus({}, {})
     queries = {row["_id"]: row["text"] for row in _texts(path / "queries.jsonl")}
-    qrels = {file.stem: read_qrels(file, queries, corpus.documents) for file in sorted((path / "qrels").glob("*.tsv"))}
+    known = corpus.documents if file.is_file() else None
+    qrels = {file.stem: read_qrels(file, queries, known) for file in sorted((path / "qrels").glob("*.tsv"))}
     return BeirFolder(corpus.documents, queries, qrels, corpus.titles)
 
 
@@ -117,7 +129,8 @@ def judged_documents(*paths: str | Path | None) -> Iterator[str]:
     """The ids of the documents that BEIR folders judge, read when they are asked for; other paths judge none."""
     for path in paths:
         if path is not None and Path(path).is_dir():
-            yield from (key for qrels in read_beir(path).qrels.values() for judged in qrels.values() for key in judged)
+            for qrels in read_judged(path).qrels.values():
+                yield from (key for judged in qrels.values() for key in judged)
 
 
 def read_queries(file: str | Path) -> dict[str, str]:
@@ -135,22 +148,38 @@ def read_queries(file: str | Path) -> dict[str, str]:
     return queries
 
 
-def read_qrels(file: Path, query_ids: Container[str], document_ids: Container[str]) -> Qrels:
+def read_qrels(file: Path, query_ids: Container[str], document_ids: Container[str] | None) -> Qrels:
     """
     Read judgments from a TSV file; grades of 0 and below are left out.
 
+    :param document_ids: What may be judged; None where that is not known yet.
     :raises ValueError: If a line after the header has not three columns, or names something unknown.
     """
     qrels: Qrels = {}
     for number, row in _columns(file):
         query_id, document_id, grade = row
-        if query_id not in query_ids or document_id not in document_ids:
+        if query_id not in query_ids or (document_ids is not None and document_id not in document_ids):
             culprit = f"query {query_id!r}" if query_id not in query_ids else f"document {document_id!r}"
             msg = f"{file}, line {number}: the {culprit} is judged but is not in the folder's JSON lines."
             raise ValueError(msg)
         if int(grade) > 0:
             qrels.setdefault(query_id, {})[document_id] = int(grade)
     return qrels
+
+
+def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a `corpus.jsonl` or `queries.jsonl`."""
+    with file.open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def write_qrels(file: Path, judged: Iterable[tuple[str, str, int]]) -> None:
+    """Write judgments, query id, document id and grade, as TSV."""
+    file.parent.mkdir(exist_ok=True)
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        rows = csv.writer(lines, delimiter="\t", lineterminator="\n")
+        rows.writerow(["query-id", "corpus-id", "score"])
+        rows.writerows(judged)
 
 
 def _columns(file: Path) -> Iterator[tuple[int, list[str]]]:

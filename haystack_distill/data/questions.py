@@ -1,5 +1,7 @@
-"""Questions to train on, with answers where there are any: JSON lines, Parquet, a BEIR folder, or a `datasets` name."""
+"""Questions to train on, with answers where there are any: of a file, a BEIR folder, or a `datasets` name."""
 
+import csv
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,19 +25,14 @@ def read_questions(source: str | Path, split: str = "train") -> list[Question]:
     """
     Read questions, in their order.
 
-    :param source: A BEIR folder, a `.jsonl` or `.parquet` file with `_id`, `text` and perhaps `metadata.answers` or
-        `answers`, or the name of a data set for the `datasets` library with such columns.
+    :param source: A BEIR folder, a `.jsonl`, `.csv`, `.tsv` or `.parquet` file with `_id`, `text` and perhaps
+        `metadata.answers` or `answers`, or the name of a data set for the `datasets` library with such columns.
     :param split: Of a BEIR folder with judgments: only their queries; or of the data set.
     :raises FileNotFoundError: If there is no such file, folder or data set.
     :raises ValueError: If a row has no text, an id comes twice, or there is no question.
     """
     path = Path(source)
-    if path.is_dir():
-        rows = _numbered(path / "queries.jsonl")
-    elif path.suffix == ".jsonl":
-        rows = _numbered(path)
-    else:
-        rows = list(enumerate(_data_set(path, str(source), split), start=1))
+    rows = read_rows(path / "queries.jsonl" if path.is_dir() else source, split)
     questions = [_question(row, f"{source}, row {number}", number) for number, row in rows]
     if not questions:
         msg = f"{source} holds no question."
@@ -64,7 +61,8 @@ def _judgments(path: Path, split: str, query_ids: set[str]) -> Qrels | None:
     if split not in splits:
         msg = f"{path} has no qrels/{split}.tsv: name one of its splits, {', '.join(sorted(splits))}."
         raise FileNotFoundError(msg)
-    return read_qrels(splits[split], query_ids, read_corpus(path / "corpus.jsonl").documents)
+    corpus = path / "corpus.jsonl"  # without it they are about the documents of a store
+    return read_qrels(splits[split], query_ids, read_corpus(corpus).documents if corpus.is_file() else None)
 
 
 def _question(row: dict[str, Any], where: str, number: int) -> Question:
@@ -86,17 +84,46 @@ def _question(row: dict[str, Any], where: str, number: int) -> Question:
     return Question(str(row.get("_id", row.get("query_id", row.get("id", number - 1)))), text, answers, {})
 
 
-def _numbered(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    return list(read_json_lines(file, "questions are read from JSON lines"))
+def read_rows(source: str | Path, split: str = "train") -> list[tuple[int, dict[str, Any]]]:
+    """
+    Read rows of named columns, with their numbers.
+
+    :param source: A `.jsonl`, `.csv`, `.tsv` or `.parquet` file, or the name of a data set for the `datasets` library.
+    :param split: Of the data set.
+    :raises FileNotFoundError: If there is no such file or data set.
+    :raises ValueError: If the file is not what its name says.
+    """
+    path = Path(source)
+    if path.suffix == ".jsonl":
+        return list(read_json_lines(path, "questions are read from JSON lines"))
+    if path.suffix in {".csv", ".tsv"}:
+        return list(_table(path))
+    return list(enumerate(read_parquet(path) if path.suffix == ".parquet" else _data_set(str(source), split), start=1))
 
 
-def _data_set(path: Path, name: str, split: str) -> list[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        return read_parquet(path)
+def _table(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a CSV or TSV file, whose first line names the columns; empty cells are left out."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ",", restkey="")
+            for row in rows:
+                if "" in row:
+                    msg = f"{file}, line {rows.line_num}: it has more cells than the first line has columns."
+                    raise ValueError(msg)
+                yield rows.line_num, {name: cell for name, cell in row.items() if cell}
+    except UnicodeDecodeError as error:
+        msg = f"{file} is not UTF-8 text ({error}): save it as UTF-8."
+        raise ValueError(msg) from error
+    except csv.Error as error:
+        msg = f"{file}, line {rows.line_num}: {error}."
+        raise ValueError(msg) from error
+
+
+def _data_set(name: str, split: str) -> list[dict[str, Any]]:
     from datasets import load_dataset
 
     try:
         return list(load_dataset(name, split=split))
     except Exception as error:  # the library raises many kinds
-        msg = f"{name} is no folder, no .jsonl or .parquet file, and no data set that could be loaded: {error}"
+        msg = f"{name} is no folder, no .jsonl, .csv or .parquet file, and no data set that could be loaded: {error}"
         raise FileNotFoundError(msg) from error

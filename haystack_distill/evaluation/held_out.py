@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from haystack_distill.data.beir import Qrels, check_judged, read_beir, read_queries
+from haystack_distill.data.beir import Qrels, check_judged, read_judged, read_queries
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.sentences import index_sentences
 
@@ -164,7 +164,7 @@ def given_queries(path: str, seed: int, test: Iterable[str] = ()) -> Queries:
     """
     if not Path(path).is_dir():
         return _split(read_queries(path), None, seed).without(test)
-    folder = read_beir(path)
+    folder = read_judged(path)
     if "train" not in folder.qrels:
         msg = (
             f"{path} has no qrels/train.tsv, so no queries to align on: leave `queries` out to align on the index "
@@ -226,7 +226,7 @@ def judged_split(path: str, split: str, index: IndexView) -> tuple[dict[str, str
     :raises FileNotFoundError: If the folder is not one in BEIR's form.
     :raises ValueError: If the split is missing or judges documents that the index lacks.
     """
-    folder = read_beir(path)
+    folder = read_judged(path)
     qrels = folder.qrels.get(split, {})
     if not qrels:
         msg = f"{path}/qrels/{split}.tsv is missing or judges nothing: name a split that has judgments."

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from haystack_distill.data.beir import Qrels, read_beir
+from haystack_distill.data.beir import Qrels, read_judged
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.training_set import Row
 from haystack_distill.evaluation.comparison import Measured, System
@@ -69,14 +69,16 @@ def judged_by_people(rows: Sequence[Row], judged: str) -> Asked:
     :param rows: What the retrievers found for them.
     :param judged: The BEIR folder.
     """
-    folder = read_beir(judged)
+    folder = read_judged(judged)
     qrels = folder.qrels["test"]
     found = {row.query_id: row.lists or {} for row in rows}
+    texts = {key: "" for grades in qrels.values() for key in grades}
+    texts |= {key: text for row in rows for key, text in zip(row.document_ids, row.documents, strict=True)}
     return Asked(
         {query_id: folder.queries[query_id] for query_id in qrels},
         qrels,
         {query_id: found.get(query_id, {}) for query_id in qrels},
-        folder.documents,
+        texts | folder.documents,
         "judged test queries",
         {},
     )

@@ -1,7 +1,5 @@
 """What each mode asks for, and what it writes: questions for documents, answers to questions, replies to dialogues."""
 
-import csv
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -10,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from haystack_distill.data.beir import read_corpus
+from haystack_distill.data.beir import read_corpus, write_lines, write_qrels
 from haystack_distill.data.dialogues import Context, contexts_of, read_dialogues
 from haystack_distill.data.questions import Question, read_questions
 from haystack_distill.data.training_set import MANIFEST, Row, TrainingSet, write_training_set
@@ -49,7 +47,7 @@ def read_documents(source: str | Path) -> dict[str, str]:
 
 def write_questions(folder: Path, documents: dict[str, str], kept: Iterable[Candidate], prompt_hash: str) -> None:
     """Write questions as a BEIR folder whose judgments say which document each was written for."""
-    _write_lines(folder / "corpus.jsonl", ({"_id": key, "text": text} for key, text in documents.items()))
+    write_lines(folder / "corpus.jsonl", ({"_id": key, "text": text} for key, text in documents.items()))
     numbers: dict[str, int] = defaultdict(int)
     queries: list[dict[str, Any]] = []
     judged: list[tuple[str, str, int]] = []
@@ -63,8 +61,8 @@ def write_questions(folder: Path, documents: dict[str, str], kept: Iterable[Cand
         query_id = f"{candidate.source_id}-q{numbers[candidate.source_id]}"
         queries.append({"_id": query_id, "text": candidate.text, "metadata": metadata})
         judged.append((query_id, candidate.source_id, 1))
-    _write_lines(folder / "queries.jsonl", queries)
-    _write_judgments(folder / "qrels" / "train.tsv", judged)
+    write_lines(folder / "queries.jsonl", queries)
+    write_qrels(folder / "qrels" / "train.tsv", judged)
 
 
 def answers(source: str | Path, order: Order, split: str) -> tuple[Job, Write]:
@@ -118,9 +116,9 @@ def write_answers(
     if isinstance(rows[0], Row):
         _write_set(folder, TrainingSet.open(source), rows, written)
         lines = ({"query_id": key, "generated_by": mark} for key, mark in marks.items())
-        _write_lines(folder / "generated_answers.jsonl", lines)
+        write_lines(folder / "generated_answers.jsonl", lines)
         return
-    _write_lines(
+    write_lines(
         folder / "queries.jsonl",
         (_answered(question, written[question.id], marks.get(question.id)) for question in rows),
     )
@@ -129,7 +127,7 @@ def write_answers(
         shutil.copyfile(path / "corpus.jsonl", folder / "corpus.jsonl")
     if (path / "qrels").is_dir():
         judged = [(question.id, key, grade) for question in rows for key, grade in question.judged.items()]
-        _write_judgments(folder / "qrels" / f"{split}.tsv", judged)
+        write_qrels(folder / "qrels" / f"{split}.tsv", judged)
 
 
 def responses(source: str | Path, order: Order, history: int) -> tuple[Job, Write]:
@@ -163,7 +161,7 @@ def write_responses(folder: Path, contexts: Iterable[Context], kept: Iterable[Ca
         }
         for context in contexts
     )
-    _write_lines(folder / "responses.jsonl", lines)
+    write_lines(folder / "responses.jsonl", lines)
 
 
 def marked(candidate: Candidate, prompt_hash: str) -> dict[str, Any]:
@@ -189,18 +187,5 @@ def _write_set(folder: Path, before: TrainingSet, rows: list[Row], written: dict
     made.rmdir()
 
 
-def _write_judgments(file: Path, judged: Iterable[tuple[str, str, int]]) -> None:
-    file.parent.mkdir()
-    with file.open("w", encoding="utf-8", newline="") as lines:
-        rows = csv.writer(lines, delimiter="\t", lineterminator="\n")
-        rows.writerow(["query-id", "corpus-id", "score"])
-        rows.writerows(judged)
-
-
 def _neutralised(sources: Iterable[Sequence[str]]) -> int:
     return sum(any(neutral(text) != text for text in texts) for texts in sources)
-
-
-def _write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with file.open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

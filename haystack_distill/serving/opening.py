@@ -33,7 +33,7 @@ def open_encoder(
         msg = f"threads must be at least 1, not {threads}."
         raise ValueError(msg)
     if not folder.is_dir():
-        msg = f"The query encoder {folder} is missing: run the alignment pipeline first, or correct `model`."
+        msg = f"The query encoder {folder} is no folder: correct `model`."
         raise FileNotFoundError(msg)
     return forgiving(_open(folder, backend, precision, threads, device))
 

@@ -70,7 +70,7 @@ class TestKaleQueryEncoder:
             KaleQueryEncoder(model=student).run(text=["a", "b"])
 
     def test_a_missing_folder(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="run the alignment pipeline first"):
+        with pytest.raises(FileNotFoundError, match="make it with `haystack-distill align`"):
             KaleQueryEncoder(model=str(tmp_path / "nowhere")).warm_up()
 
     def test_a_folder_that_is_no_model(self, tmp_path):

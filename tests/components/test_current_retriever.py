@@ -4,7 +4,7 @@ import pytest
 from haystack import Document
 
 from haystack_distill import CurrentRetriever
-from haystack_distill.evaluation.switching import Serving, write_pointer
+from haystack_distill.evaluation.pointer import Serving, write_pointer
 from tests.components.test_index_switcher import RETRIEVERS, close, make_store
 
 

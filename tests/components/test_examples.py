@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 import haystack_distill
 from haystack_distill.data.training_set import Row, TrainingSet, write_training_set
-from haystack_distill.evaluation.switching import Serving, write_pointer
+from haystack_distill.evaluation.pointer import Serving, write_pointer
 from haystack_distill.files.layout import PROVENANCE
 from haystack_distill.fusion.model import Fusion, Retriever
 from haystack_distill.students.token_table import make_token_table

@@ -20,7 +20,8 @@ from haystack_distill.cli import app
 from haystack_distill.data.beir import read_beir
 from haystack_distill.evaluation.comparison import System
 from haystack_distill.evaluation.measures import MEASURES
-from haystack_distill.evaluation.switching import Serving, judge, read_pointer, write_pointer
+from haystack_distill.evaluation.pointer import Serving, read_pointer, write_pointer
+from haystack_distill.evaluation.switching import judge
 from haystack_distill.files.runs import alone
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill.parts import reembedding

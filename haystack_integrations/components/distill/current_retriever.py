@@ -7,8 +7,7 @@ from typing import Any
 from haystack import Document, component
 from haystack.core.serialization import import_class_by_name
 
-from haystack_distill.evaluation.switching import Serving
-from haystack_distill.serving.hub import local_folder
+from haystack_distill.evaluation.pointer import Serving
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
 from haystack_integrations.components.distill.parts.reembedding import open_store, serving_now
@@ -100,7 +99,7 @@ class CurrentRetriever(Serialisable):
             msg = f"The index that {self.pointer} names holds no documents: correct it, or write the one before again."
             raise ValueError(msg)
         kind: Any = import_class_by_name(self.retriever)
-        encoder = KaleQueryEncoder(local_folder(serving.query_model))
+        encoder = KaleQueryEncoder(serving.query_model)
         opened = DistilledRetriever(retriever=kind(document_store=store), query_encoder=encoder, top_k=self.top_k)
         opened.warm_up()
         return opened

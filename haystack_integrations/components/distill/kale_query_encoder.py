@@ -7,9 +7,10 @@ from typing import Any
 from weakref import WeakSet
 
 from haystack import component
-from haystack.utils import ComponentDevice
+from haystack.utils import ComponentDevice, Secret
 
 from haystack_distill.serving.encoder import Encoder, abandon
+from haystack_distill.serving.hub import local_folder
 from haystack_distill.serving.opening import open_encoder
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 
@@ -50,17 +51,21 @@ class KaleQueryEncoder(Serialisable):
         precision: str | None = None,
         threads: int = 1,
         cache_size: int = 0,
+        revision: str | None = None,
+        token: Secret | None = None,
     ) -> None:
         """
         Create the encoder; the model is loaded by `warm_up` or the first run.
 
-        :param model: Folder of the student, or that of one of its exports alone.
+        :param model: Folder of the student, that of one of its exports alone, or its name on the hub.
         :param device: Where the torch backend runs; None takes the default device of the machine that loads it. Other
             backends run on the CPU.
         :param backend: `auto`, `torch`, `onnx` or `openvino`. A token table has its own and ignores this.
         :param precision: `fp32` or `int8`. None takes fp32, and leaves it open to `auto`.
         :param threads: Threads a query, of onnx and openvino.
         :param cache_size: How many vectors of repeated queries to keep; 0 keeps none.
+        :param revision: The branch, tag or commit of a model on the hub: pin it, so that it stays the one you measured.
+        :param token: For a private repository; None takes what `HF_TOKEN` or `hf auth login` says.
         """
         self.keep_parameters(locals())
         self.model = str(model)
@@ -72,7 +77,7 @@ class KaleQueryEncoder(Serialisable):
         """
         Load the student, once in a process, whichever thread comes first.
 
-        :raises FileNotFoundError: If the folder or the export is not there.
+        :raises FileNotFoundError: If the folder or the export is not there, and the hub has no such model.
         :raises ValueError: If the folder holds no encoder, or its export is damaged or outdated.
         :raises ImportError: If the package of the backend is missing.
         """
@@ -92,7 +97,8 @@ class KaleQueryEncoder(Serialisable):
             return loaded[1]
 
     def _load(self) -> Encoder:
-        encoder = open_encoder(self.model, self.backend, self.precision, self.threads, self._torch_device())
+        folder = local_folder(self.model, self.revision, self.token.resolve_value() if self.token else None)
+        encoder = open_encoder(folder, self.backend, self.precision, self.threads, self._torch_device())
         return replace(encoder, encode=lru_cache(self.cache_size)(encoder.encode)) if self.cache_size else encoder
 
     def _torch_device(self) -> str | None:

@@ -7,7 +7,7 @@ from haystack import Document
 from haystack.core.serialization import import_class_by_name
 from haystack.document_stores.types import DuplicatePolicy
 
-from haystack_distill.evaluation.switching import Serving, read_pointer
+from haystack_distill.evaluation.pointer import Serving, read_pointer
 from haystack_distill.files.progress import progress_bar
 from haystack_integrations.components.distill.stores import embedded_text, rows_of
 from haystack_integrations.components.distill.stores.base import Row

@@ -12,7 +12,8 @@ from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.comparison import System
 from haystack_distill.evaluation.held_out import judged_split
-from haystack_distill.evaluation.switching import Serving, judge, read_pointer, write_pointer
+from haystack_distill.evaluation.pointer import Serving, read_pointer, write_pointer
+from haystack_distill.evaluation.switching import judge
 from haystack_distill.files.folders import full_disk_named
 from haystack_distill.files.layout import RUN
 from haystack_distill.files.runs import alone, claim

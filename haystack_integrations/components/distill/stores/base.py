@@ -76,6 +76,25 @@ _USUAL_WORDS = {
 
 
 @dataclass(frozen=True)
+class InYaml:
+    """
+    How a YAML names a kind of store and what searches it; types are import paths.
+
+    :param store: Its type.
+    :param parameters: Its init parameters, for vectors of some dimensions and its word for a similarity.
+    :param retriever: The type of the retriever that takes vectors.
+    :param keyword: The type of the retriever that takes words; None if Haystack has none for it.
+    :param packages: What is installed for it, besides Haystack.
+    """
+
+    store: str
+    parameters: Callable[[int, str], dict[str, Any]]
+    retriever: str
+    keyword: str | None = None
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StoreKind:
     """
     All that is known of a kind of document store.
@@ -94,6 +113,7 @@ class StoreKind:
     :param save: Writes a store to disk, where it does not do so itself.
     :param shared_by: How two stores of one YAML come to hold the same documents.
     :param random_setting: An init parameter with another random value in each process.
+    :param in_yaml: How a YAML names it; None for a store that is not known by name.
     """
 
     name: str | None = None
@@ -110,6 +130,7 @@ class StoreKind:
     save: Callable[[Any], None] = lambda _: None
     shared_by: str = "make sure that both name the same server and the same index"
     random_setting: str | None = None
+    in_yaml: InYaml | None = None
 
 
 def store_of(retriever: Any) -> Any:

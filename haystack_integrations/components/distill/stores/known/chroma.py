@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from haystack_integrations.components.distill.stores.base import PAGE, Retried, Row, Search, StoreKind
+from haystack_integrations.components.distill.stores.base import PAGE, InYaml, Retried, Row, Search, StoreKind
 
 
 def read(store: Any, retried: Retried) -> Iterator[list[Row]]:
@@ -37,4 +37,10 @@ KIND = StoreKind(
         "set `persist_path` or `host`" if store._persist_path is None and store._host is None else None
     ),
     shared_by="give both the same `collection_name`, and the same `persist_path` or `host`",
+    in_yaml=InYaml(
+        store="haystack_integrations.document_stores.chroma.document_store.ChromaDocumentStore",
+        parameters=lambda _, similarity: {"persist_path": "index", "distance_function": similarity},
+        retriever="haystack_integrations.components.retrievers.chroma.retriever.ChromaEmbeddingRetriever",
+        packages=("chroma-haystack",),
+    ),
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from haystack_integrations.components.distill.stores.base import PAGE, Retried, Row, StoreKind, row_of
+from haystack_integrations.components.distill.stores.base import PAGE, InYaml, Retried, Row, StoreKind, row_of
 
 
 def read(store: Any, _: Retried) -> Iterator[list[Row]]:
@@ -47,4 +47,10 @@ KIND = StoreKind(
     memory_only=lambda store: "set `index_path`" if store.index_path is None else None,
     save=save,
     shared_by="call `save` after indexing and give both the same `index_path`",
+    in_yaml=InYaml(
+        store="haystack_integrations.document_stores.faiss.document_store.FAISSDocumentStore",
+        parameters=lambda dim, _: {"index_path": "index/documents", "embedding_dim": dim},
+        retriever="haystack_integrations.components.retrievers.faiss.embedding_retriever.FAISSEmbeddingRetriever",
+        packages=("faiss-haystack",),
+    ),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from haystack_integrations.components.distill.stores.base import PAGE, Retried, Row, StoreKind, row_of
+from haystack_integrations.components.distill.stores.base import PAGE, InYaml, Retried, Row, StoreKind, row_of
 
 
 def read(store: Any, _: Retried) -> Iterator[list[Row]]:
@@ -22,4 +22,10 @@ KIND = StoreKind(
     memory_only=lambda _: "use another store",
     shared_by="give both the same `index`, and run both pipelines in one process",
     random_setting="index",
+    in_yaml=InYaml(
+        store="haystack.document_stores.in_memory.document_store.InMemoryDocumentStore",
+        parameters=lambda _, similarity: {"index": "documents", "embedding_similarity_function": similarity},
+        retriever="haystack.components.retrievers.in_memory.embedding_retriever.InMemoryEmbeddingRetriever",
+        keyword="haystack.components.retrievers.in_memory.bm25_retriever.InMemoryBM25Retriever",
+    ),
 )

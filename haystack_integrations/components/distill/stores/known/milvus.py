@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from haystack_integrations.components.distill.stores.base import PAGE, Retried, Row, StoreKind, row_of
+from haystack_integrations.components.distill.stores.base import PAGE, InYaml, Retried, Row, StoreKind, row_of
 
 
 def read(store: Any, retried: Retried) -> Iterator[list[Row]]:
@@ -33,4 +33,13 @@ KIND = StoreKind(
     similarities={"L2": "euclidean", "COSINE": "cosine", "IP": "dot_product"},
     similarity=lambda store: (store.search_params or store.index_params or {}).get("metric_type", "L2"),
     read=read,
+    in_yaml=InYaml(
+        store="milvus_haystack.document_store.MilvusDocumentStore",
+        parameters=lambda _, similarity: {
+            "connection_args": {"uri": "index.db"},
+            "index_params": {"metric_type": similarity, "index_type": "FLAT", "params": {}},
+        },
+        retriever="milvus_haystack.milvus_embedding_retriever.MilvusEmbeddingRetriever",
+        packages=("milvus-haystack", "milvus-lite"),
+    ),
 )

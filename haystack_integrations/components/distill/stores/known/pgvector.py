@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from haystack_integrations.components.distill.stores.base import PAGE, Retried, Row, StoreKind
+from haystack_integrations.components.distill.stores.base import PAGE, InYaml, Retried, Row, StoreKind
 
 
 def read(store: Any, retried: Retried) -> Iterator[list[Row]]:
@@ -37,4 +37,11 @@ KIND = StoreKind(
     read=read,
     emptied_by=("recreate_table",),
     is_open=lambda store: store._table_initialized,
+    in_yaml=InYaml(
+        store="haystack_integrations.document_stores.pgvector.document_store.PgvectorDocumentStore",
+        parameters=lambda dim, similarity: {"embedding_dimension": dim, "vector_function": similarity},
+        retriever="haystack_integrations.components.retrievers.pgvector.embedding_retriever.PgvectorEmbeddingRetriever",
+        keyword="haystack_integrations.components.retrievers.pgvector.keyword_retriever.PgvectorKeywordRetriever",
+        packages=("pgvector-haystack",),
+    ),
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from haystack_integrations.components.distill.stores.base import PAGE, Retried, Row, Search, StoreKind
+from haystack_integrations.components.distill.stores.base import PAGE, InYaml, Retried, Row, Search, StoreKind
 
 
 def read(store: Any, retried: Retried) -> Iterator[list[Row]]:
@@ -48,4 +48,10 @@ KIND = StoreKind(
     emptied_by=("recreate_index",),
     memory_only=lambda store: "set `path` or `url`" if store.location == ":memory:" else None,
     shared_by="give both the same `index`, and the same `path` or `url` (not `:memory:`)",
+    in_yaml=InYaml(
+        store="haystack_integrations.document_stores.qdrant.document_store.QdrantDocumentStore",
+        parameters=lambda dim, similarity: {"path": "index", "embedding_dim": dim, "similarity": similarity},
+        retriever="haystack_integrations.components.retrievers.qdrant.retriever.QdrantEmbeddingRetriever",
+        packages=("qdrant-haystack",),
+    ),
 )
