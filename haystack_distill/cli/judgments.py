@@ -25,7 +25,7 @@ def judgments(
     seed: options.Seed = 0,
 ) -> dict[str, Any]:
     """
-    Make a folder of questions and judgments for align, evaluate, fuse and all else that takes a BEIR folder.
+    Make a folder of questions and judgments, in the form that all commands read.
 
     Columns are found by their usual names: question, query or text; document, document_id or id, or the field of --by;
     perhaps grade, and split (train, dev or test).

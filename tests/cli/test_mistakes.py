@@ -97,7 +97,7 @@ def test_a_yaml_with_a_mistake(change, message, pipeline, command):
         ("top_k=two", "The input 'top_k=two' does not suit the pipeline: top_k takes int, not str."),
         ("scale=3", "scale takes bool, not int"),
         ("filters=x", "filters takes dict, not str"),
-        ("documents=x.jsonl", "documents takes list, not str"),
+        ("documents=x.jsonl", "x.jsonl is missing: name a folder of texts"),
         ("filters={field: meta.x, value: 3}", "Invalid filter syntax"),
     ],
 )
