@@ -229,9 +229,9 @@ def train_on(
     trained = max((entry["dev_ndcg@10"] for entry in training.history), default=untrained)
     stays_untrained = trained < untrained
     if stays_untrained:
-        logger.warning(
-            "Training made the student worse on dev (nDCG@10 %.4f, before %.4f), so it stays untrained: give a lower "
-            "learning rate, or let it keep fewer layers.",
+        logger.info(
+            "Training made the student worse on dev (nDCG@10 %.4f, before %.4f), so it stays as it was cut and folded: "
+            "few texts teach little. More text in the index, queries, or a lower learning rate may help.",
             trained,
             untrained,
         )

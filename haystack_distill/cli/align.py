@@ -63,6 +63,7 @@ def align(
         documents, encoder = Documents.of(folder, store), loaded_encoder(model)
         # A number that does not fit is found out before documents are embedded.
         named_layers(layers, tuple(kept) if isinstance(kept, list) else kept, len(find_stack(encoder.model)))
+        chosen: dict[str, Any] = {"fit": fit} if fit else {}
         aligner = KaleAligner(
             **documents.index(encoder, model, output, progress),
             teacher=model,
@@ -70,7 +71,7 @@ def align(
             layers=layers,
             keep=kept,
             loss=weights,
-            **({"fit": fit} if fit else {}),
+            **chosen,
             epochs=epochs,
             seed=seed,
             export=export,

@@ -47,10 +47,8 @@ def init(
         kinds = {re.sub(r"\W", "", kind.title).lower(): kind for kind in KINDS.values()}
         kind = kinds.get(re.sub(r"[\W_]", "", store).lower())
         if kind is None:
-            names = ", ".join(kind.title for kind in KINDS.values())
-            msg = (
-                f"--store {store!r} is not one that is known by name: take one of {names}, or write your own into them."
-            )
+            known = ", ".join(kind.title for kind in KINDS.values())
+            msg = f"--store {store!r} is not one that is known by name: take one of {known}, and put your own in its place."
             raise ValueError(msg)
         assert kind.in_yaml
         names = [name for name in PIPELINES if kind.in_yaml.keyword or name not in HYBRIDS]

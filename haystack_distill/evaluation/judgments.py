@@ -79,7 +79,7 @@ def write_judgments(
     :raises ValueError: If none of the documents is there.
     """
     refuse_existing(folder)
-    known = [(one, ids) for one in judgments if (ids := list(ids_of(one.document)))]
+    known = [(one, found) for one in judgments if (found := list(ids_of(one.document)))]
     if not known:
         msg = f"None of the judged documents is there ({judgments[0].document!r} is one of {len(judgments)} rows)."
         raise ValueError(msg)

@@ -26,7 +26,12 @@ def test_help_imports_nothing_slow():
 def test_commands_stand_in_the_order_of_work(command):
     code, said = command("--help")
     assert code == 0
-    panels = ["Begin: your store and your encoder", "Data: what is learnt from", "Models: made and measured", "Use: what was made serves"]
+    panels = [
+        "Begin: your store and your encoder",
+        "Data: what is learnt from",
+        "Models: made and measured",
+        "Use: what was made serves",
+    ]
     assert sorted(panels, key=said.index) == panels
     assert sorted(COMMANDS, key=lambda name: said.index(f" {name} ")) == list(COMMANDS)
 

@@ -211,7 +211,7 @@ def test_a_student_that_training_makes_worse_stays_as_it_was_cut(index, teacher,
     """Much of the teacher is left, and the rate is far too large for it."""
     training = TrainingSettings(epochs=1, learning_rate=0.5, embedding_learning_rate=0.5)
     settings = KaleSettings(keep=(0, 1, 2, 3, 4), training=training)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         aligned = align(index, teacher, settings, tmp_path / "run", test=(), progress=False)
     assert "Training made the student worse on dev" in caplog.text
     texts = sentences(5, seed=9)
