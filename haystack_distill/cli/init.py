@@ -48,7 +48,7 @@ def init(
         kind = kinds.get(re.sub(r"[\W_]", "", store).lower())
         if kind is None:
             known = ", ".join(kind.title for kind in KINDS.values())
-            msg = f"--store {store!r} is not one that is known by name: take one of {known}, and put your own in its place."
+            msg = f"--store {store!r} is not known by name: take one of {known}, and put your own in its place."
             raise ValueError(msg)
         assert kind.in_yaml
         names = [name for name in PIPELINES if kind.in_yaml.keyword or name not in HYBRIDS]

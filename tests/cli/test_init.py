@@ -107,7 +107,7 @@ def test_a_model_beside_it_is_named_from_where_the_pipelines_lie(bert, command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--store", "mongo"], "--store 'mongo' is not one that is known by name: take one of Chroma, FAISS, InMemory"),
+        (["--store", "mongo"], "--store 'mongo' is not known by name: take one of Chroma, FAISS, InMemory"),
         (["--store", "qdrant", "--model", "team/nothing"], "team/nothing is no folder here"),
         (["--store", "qdrant", "--model", "nothing"], "nothing is no sentence-transformers model that says how long"),
     ],
