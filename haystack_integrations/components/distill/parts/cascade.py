@@ -196,13 +196,13 @@ class Asking:
         self.failed: list[str] = []
 
     def __iter__(self) -> Iterator[Any]:
-        for self.step, encoder in enumerate(self.cascade.encoders):
-            self.embedding = None
+        for step, encoder in enumerate(self.cascade.encoders):
+            self.step, self.embedding = step, None
             yield encoder
             if self.embedding is None:
                 continue
-            self.answered = self.step
-            if not self._is_last and self.cascade.suffices(self.step, self.found or []):
+            self.answered = step
+            if not self._is_last and self.cascade.suffices(step, self.found or []):
                 return
 
     @contextmanager
