@@ -54,4 +54,5 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
+    os.environ.setdefault("HAYSTACK_LOGGING_IGNORE_STRUCTLOG", "true")  # it would print each line again, as JSON
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # without a network it would name every request
