@@ -22,6 +22,7 @@ from haystack_distill.cli.export import export
 from haystack_distill.cli.fuse import fuse
 from haystack_distill.cli.heads import heads
 from haystack_distill.cli.label import label
+from haystack_distill.cli.push import push
 from haystack_distill.cli.reindex import reindex
 from haystack_distill.cli.run import run
 
@@ -29,7 +30,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for panel, commands in {
     "Data: what is learnt from": (augment, label, heads),
     "Models: made and measured": (align, distill, fuse, evaluate, compare_replies),
-    "Use: what was made serves": (export, calibrate, run, reindex),
+    "Use: what was made serves": (export, push, calibrate, run, reindex),
 }.items():
     for command in commands:
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
