@@ -15,6 +15,7 @@ import typer
 from haystack_distill.cli.align import align
 from haystack_distill.cli.augment import augment
 from haystack_distill.cli.calibrate import calibrate
+from haystack_distill.cli.compare import compare
 from haystack_distill.cli.compare_replies import compare_replies
 from haystack_distill.cli.distill import distill
 from haystack_distill.cli.evaluate import evaluate
@@ -30,7 +31,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for panel, commands in {
     "Data: what is learnt from": (augment, label, heads),
     "Models: made and measured": (align, distill, fuse, evaluate, compare_replies),
-    "Use: what was made serves": (export, push, calibrate, run, reindex),
+    "Use: what was made serves": (export, push, calibrate, run, compare, reindex),
 }.items():
     for command in commands:
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
