@@ -4,7 +4,6 @@ import ast
 import json
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ import haystack_distill
 import haystack_integrations.components.distill
 from haystack_distill.data.index import read_index
 from haystack_distill.data.training_set import Row, TrainingSet, write_training_set
+from haystack_distill.evaluation.card import Card, card_of
 from haystack_distill.evaluation.pointer import Serving, write_pointer
-from haystack_distill.evaluation.proof import Card, Result, _card
 from haystack_distill.evaluation.report import write_report
 from haystack_distill.serving.exports import check_vectors
 from haystack_distill.students.bi_encoder import BiEncoder
@@ -134,6 +133,6 @@ def test_no_text_is_markup_in_a_report():
 
 
 def test_a_card_says_that_its_folder_holds_text():
-    card = _card(Card("A student", "query-encoder", []), Result(SimpleNamespace(measured={}), {}, {}))
+    card = card_of(Path("student"), Card("A student", "query-encoder", [], "teacher"))
     assert "This folder holds text of the index" in card
     assert "before you give it away" in card

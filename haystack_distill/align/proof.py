@@ -8,10 +8,11 @@ from haystack_distill.align.job import Aligned, KaleSettings, Material, material
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.own_passages import judged_by_place
+from haystack_distill.evaluation.card import Card
 from haystack_distill.evaluation.comparison import measure_all, student_system, teacher_system
 from haystack_distill.evaluation.held_out import Queries, given_queries, judged_split, split_index_text
 from haystack_distill.evaluation.measures import headline
-from haystack_distill.evaluation.proof import Card, Evidence, Result, finished, index_facts, left_out_fact, prove
+from haystack_distill.evaluation.proof import Evidence, Result, finished, index_facts, left_out_fact, prove
 from haystack_distill.files.runs import fingerprint
 from haystack_distill.students.bi_encoder import BiEncoder
 
@@ -63,7 +64,7 @@ def align_and_prove(
             "left_out": material.left_out,
             "provenance": _provenance(index, teacher, teacher_name, settings, aligned, material),
         }
-        facts, card = _facts(figures), _card(figures)
+        facts, card = _facts(figures), _card(figures, queries)
         history = [{"epoch": 0.0, "dev_ndcg@10": aligned.before}, *aligned.training.history]
         return Result(evidence, figures, facts, history, {"": aligned.student}, card, aligned.dev)
 
@@ -142,8 +143,8 @@ def _loss(made: dict[str, Any]) -> str:
     return f"ridge regression, {'worse than the untrained table' if best is None else f'penalty {best:g}'}"
 
 
-def _card(figures: dict[str, Any]) -> Card:
+def _card(figures: dict[str, Any], queries: str | None) -> Card:
     """The model card of a student, from the content of its `metrics.json`."""
     said = [headline(figures), "It embeds queries; documents stay as the teacher embedded them."]
-    code = ["from haystack_distill import KaleQueryEncoder", "", 'KaleQueryEncoder(model="this folder")']
-    return Card("A query encoder for one index", "query-encoder", said, code)
+    base = figures["provenance"]["teacher"]
+    return Card("A query encoder for one index", "query-encoder", said, base, learnt_from=queries)

@@ -16,6 +16,7 @@ from haystack_distill.cli.align import align
 from haystack_distill.cli.augment import augment
 from haystack_distill.cli.calibrate import calibrate
 from haystack_distill.cli.check import check
+from haystack_distill.cli.compare import compare
 from haystack_distill.cli.compare_replies import compare_replies
 from haystack_distill.cli.distill import distill
 from haystack_distill.cli.evaluate import evaluate
@@ -27,6 +28,7 @@ from haystack_distill.cli.init import init
 from haystack_distill.cli.judgments import judgments
 from haystack_distill.cli.label import label
 from haystack_distill.cli.machines import with_json
+from haystack_distill.cli.push import push
 from haystack_distill.cli.reindex import reindex
 from haystack_distill.cli.run import run
 
@@ -35,7 +37,7 @@ for panel, commands in {
     "Begin: your store and your encoder": (init, check),
     "Data: what is learnt from": (judgments, export_corpus, augment, label, heads),
     "Models: made and measured": (align, distill, fuse, evaluate, compare_replies),
-    "Use: what was made serves": (export, calibrate, run, reindex),
+    "Use: what was made serves": (export, push, calibrate, run, compare, reindex),
 }.items():
     for command in commands:
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(with_json(command))
@@ -60,4 +62,5 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
+    os.environ.setdefault("HAYSTACK_LOGGING_IGNORE_STRUCTLOG", "true")  # it would print each line again, as JSON
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # without a network it would name every request

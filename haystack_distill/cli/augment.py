@@ -65,7 +65,7 @@ def augment(
         augmenter = GenerativeAugmenter(
             output=str(output),
             mode=mode,
-            **_writer(model, api_base_url),
+            **writer_of(model, api_base_url),
             n=n,
             seed=seed,
             examples=_examples(examples),
@@ -101,7 +101,8 @@ def _counts(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _writer(model: str, api_base_url: str | None) -> dict[str, Any]:
+def writer_of(model: str, api_base_url: str | None) -> dict[str, Any]:
+    """Who writes, as init parameters of `GenerativeAugmenter`."""
     if api_base_url is None:
         return {"model": model}
     from haystack.components.generators.chat import OpenAIChatGenerator

@@ -16,12 +16,12 @@ from haystack_distill.distill.pair import (
     train_asymmetric,
 )
 from haystack_distill.distill.targets import held_out, targets_of
+from haystack_distill.evaluation.card import Card
 from haystack_distill.evaluation.comparison import measure_move, student_system, teacher_system
 from haystack_distill.evaluation.held_out import Asked, Dev, splits_of
 from haystack_distill.evaluation.measures import headline
 from haystack_distill.evaluation.proof import (
     UNTOUCHED,
-    Card,
     Evidence,
     Result,
     finished,
@@ -103,7 +103,8 @@ def train_and_prove_pair(
         }
         history = [{"epoch": 0.0, "dev_ndcg@10": old}, *pair.summary["history"]]
         said = [headline(figures, UNTOUCHED), "`query` embeds queries, `document` embeds all documents again."]
-        card = Card("A query and a document encoder of different depth", "retriever", said)
+        learnt_from = training_set.manifest["source"]
+        card = Card("A query and a document encoder of different depth", "retriever", said, name, learnt_from)
         return Result(evidence, figures, _facts(figures), history, pair.models, card, files={SUMMARY: pair.summary})
 
     return prove(output, measured)

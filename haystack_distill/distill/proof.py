@@ -10,12 +10,12 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill.data.index import IndexView, stored_vectors
 from haystack_distill.data.training_set import TrainingSet
 from haystack_distill.distill.job import DistillationSettings, Distilled, material_of, train_on
+from haystack_distill.evaluation.card import Card
 from haystack_distill.evaluation.comparison import measure_move, student_system
 from haystack_distill.evaluation.held_out import splits_of
 from haystack_distill.evaluation.measures import headline
 from haystack_distill.evaluation.proof import (
     UNTOUCHED,
-    Card,
     Evidence,
     Result,
     finished,
@@ -84,7 +84,8 @@ def distill_and_prove(
             },
         }
         history = [{"epoch": 0.0, "dev_ndcg@10": distilled.before}, *distilled.training.history]
-        card = Card("A distilled retriever", "retriever", [headline(figures, UNTOUCHED)])
+        learnt_from = training_set.manifest["source"]
+        card = Card("A distilled retriever", "retriever", [headline(figures, UNTOUCHED)], name, learnt_from)
         return Result(evidence, figures, _facts(figures), history, {"": student}, card)
 
     return prove(output, measured)

@@ -12,9 +12,9 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.similarity import has_length_one
+from haystack_distill.evaluation.card import Card, card_of
 from haystack_distill.evaluation.comparison import Measured, metrics, wins_and_losses
 from haystack_distill.evaluation.dev_set import DevSet, write_dev_set
-from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells
 from haystack_distill.evaluation.report import write_report
 from haystack_distill.files.folders import published, refuse_existing, write_json
 from haystack_distill.files.layout import CARD, METRICS, PROVENANCE, REPORT
@@ -24,11 +24,6 @@ from haystack_distill.files.shapes import read_json
 
 UNTOUCHED = "untouched"
 """A retriever as it was before it was trained."""
-
-WHAT_IS_IN_IT = (
-    "This folder holds text of the index: `report.html` shows questions and passages, `dev` and exports keep "
-    "questions, and the records name the folders that it was made of. Look through them before you give it away."
-)
 
 PROBES = 8
 """Texts with which a saved model is compared with the one that was measured."""
@@ -61,16 +56,6 @@ class Evidence:
         student, reference = list(self.measured.values())[-1], self.measured[self.reference]
         examples = wins_and_losses(student, reference, self.queries, self.qrels, self.index)
         return write_report(self.measured, figures, examples, facts, history, self.reference, self.title, self.curve)
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a model card says beside facts and figures: `tag` is for a hub, `said` are sentences, `code` is Python."""
-
-    title: str
-    tag: str
-    said: Sequence[str]
-    code: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -198,17 +183,8 @@ def _write(output: Path, result: Result) -> None:
         page = result.evidence.page(figures, result.facts, result.history)
         (folder / REPORT).write_text(page, encoding="utf-8")
         if result.card is not None:
-            (folder / CARD).write_text(_card(result.card, result), encoding="utf-8")
-
-
-def _card(card: Card, result: Result) -> str:
-    head = ["---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity"]
-    head += [f"tags: [sentence-transformers, haystack-distill, {card.tag}]", "---", "", f"# {card.title}", ""]
-    table = [f"| | {' | '.join(HEADINGS)} | ms a query |", "|---" * (len(HEADINGS) + 2) + "|"]
-    for name in result.evidence.measured:
-        row = result.figures[name]
-        shown = [*cells(row, row["intervals"][MAIN.key]), f"{row['encode_ms']:.2f}"]
-        table.append(f"| {name} | {' | '.join(shown)} |")
-    facts = [f"- {label}: {text}" for label, text in result.facts.items()]
-    code = ["", "```python", *card.code, "```"] if card.code else []
-    return "\n".join([*head, *card.said, "", *table, "", *facts, *code, "", WHAT_IS_IN_IT]) + "\n"
+            measured = list(result.evidence.measured)
+            for place in {"", *result.models}:
+                side = place or "query" if place in result.models else None
+                card = card_of(output / place, result.card, figures, measured, result.facts, side)
+                (folder / place / CARD).write_text(card, encoding="utf-8")

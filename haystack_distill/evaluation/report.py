@@ -3,10 +3,8 @@
 import io
 import re
 from collections.abc import Callable, Sequence
-from importlib import resources
 from typing import Any
 
-import jinja2
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from haystack_distill.evaluation.comparison import Measured
 from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells
+from haystack_distill.evaluation.pages import page_of
 
 INK, SOFT, ACCENT = "#1f2937", "#6b7280", "#c2410c"
 """Colours of a picture, which become those of the page, in a light or a dark scheme."""
@@ -59,7 +58,8 @@ def write_report(
         pictures.append(_picture("latency", len(rows), lambda axes: _latency(axes, rows)))
     if curve:
         pictures.append(_picture("weight", 4, lambda axes: _weights(axes, curve, *list(metrics["weights"].items())[1])))
-    return _template().render(
+    return page_of(
+        "report.html.j2",
         headings=HEADINGS,
         main=MAIN.heading,
         rows=rows,
@@ -80,15 +80,6 @@ def _title(students: list[dict[str, Any]], reference: str) -> str:
     if len(students) > 1:
         return f"{len(students)} students against the same index"
     return f"{students[-1]['label']} against the same index" if reference == "teacher" else "The distilled retriever"
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f}"
-    environment.filters["points"] = lambda difference: f"{100 * difference:+.1f}"
-    environment.filters["p"] = lambda p: "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    folder = resources.files("haystack_distill.evaluation")
-    return environment.from_string(folder.joinpath("report.html.j2").read_text("utf-8"))
 
 
 def _row(measured: Measured, metrics: dict[str, Any], reference: Measured) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from sentence_transformers import SentenceTransformer
 
 from haystack_distill.data.dialogues import format_context
 from haystack_distill.data.training_set import Row, TrainingSet
+from haystack_distill.evaluation.card import Card
 from haystack_distill.evaluation.held_out import hold_out, tenth
-from haystack_distill.evaluation.proof import UNTOUCHED, Card, Result, finished, prove, recommendation_fact
+from haystack_distill.evaluation.proof import UNTOUCHED, Result, finished, prove, recommendation_fact
 from haystack_distill.evaluation.quality import compare
 from haystack_distill.files.runs import claim, fingerprint, running
 from haystack_distill.files.sampling import sample
@@ -168,4 +169,4 @@ def _card(figures: dict[str, Any]) -> Card:
         "It embeds contexts and responses alike, and ranks by cosine.",
         f"A context is the last {turns} turns, as `haystack_distill.data.dialogues.format_context` writes them.",
     )
-    return Card("A retriever of replies", "response-retrieval", said)
+    return Card("A retriever of replies", "response-retrieval", said, figures["provenance"]["model"])

@@ -10,14 +10,13 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from typing_extensions import TypedDict
 
+from haystack_distill.evaluation.pages import page_of
 from haystack_distill.files.json_lines import read_json_lines
 from haystack_distill.files.shapes import checked
 from haystack_distill.responses.rows import turns_of
@@ -113,7 +112,7 @@ def write_sheet(systems: Sequence[SystemResponses], output: str | Path, *, most:
     ]
     # No tag and no comment of what was said may end the script that holds it.
     sheet = json.dumps({"items": items, "key": _hidden(names, orders)}).replace("<", "\\u003c")
-    page = _template().render(sheet=sheet)
+    page = page_of("judging.html.j2", package="haystack_distill.responses", sheet=sheet)
     Path(output).write_text(page, encoding="utf-8")
     return len(items)
 
@@ -194,8 +193,3 @@ def _read_verdicts(file: Path) -> tuple[list[str], dict[str, dict[str, list[floa
 
 def _hidden(names: Sequence[str], orders: Mapping[str, Sequence[int]]) -> str:
     return base64.b64encode(json.dumps({"systems": list(names), "orders": orders}).encode()).decode()
-
-
-def _template() -> jinja2.Template:
-    text = resources.files("haystack_distill.responses").joinpath("judging.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)

@@ -8,13 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from haystack_distill.files.precision import bf16_is_fast
 from haystack_distill.teachers.causal import CausalReader, padded
 from haystack_distill.teachers.fusion_in_decoder import FusionReader
 from haystack_distill.training.adapters import with_adapters
-from haystack_distill.training.trainer import Progress, TrainingSummary, common_arguments, history_of, train_or_go_on
+from haystack_distill.training.trainer import (
+    Patience,
+    Progress,
+    TrainingSummary,
+    common_arguments,
+    history_of,
+    train_or_go_on,
+)
+from haystack_distill.training.watching import watchers
 
 MASKED = -100
 """The label of a token that no loss is computed on."""
@@ -65,7 +73,7 @@ def train_reader(
         train_dataset=_rows(reader, prompts),
         eval_dataset=_rows(reader, held_out),
         data_collator=_FusedCollator(reader) if isinstance(reader, FusionReader) else _pad_causal,
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)],
+        callbacks=[Patience(PATIENCE), *watchers().callbacks],
     )
     Progress("loss", "held-out loss").shown_in(trainer)
     start = time.perf_counter()

@@ -22,7 +22,10 @@ from transformers import (
     TrainerState,
 )
 
+from haystack_distill.files.folders import written
+from haystack_distill.files.processes import process_number
 from haystack_distill.losses.weights import DivergedError
+from haystack_distill.training.watching import watchers
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,10 @@ METRIC = "dev_ndcg@10"
 
 PATIENCE_IN_EVALUATIONS = 4
 """Training ends early when so many evaluations in a row were no better than the best."""
+
+
+class Patience(EarlyStoppingCallback):
+    """Ends training early; a checkpoint keeps its state under its class, so that a user's own may stand beside it."""
 
 
 class Progress(ProgressCallback):
@@ -111,7 +118,7 @@ def run_trainer(
         train_dataset=rows,
         loss=loss,
         evaluator=evaluator,
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE_IN_EVALUATIONS)],
+        callbacks=[Patience(PATIENCE_IN_EVALUATIONS), *watchers().callbacks],
         **trainer_arguments,
     )
     Progress(metric, metric).shown_in(trainer)
@@ -156,7 +163,7 @@ def common_arguments(
         "data_seed": seed,
         "disable_tqdm": not progress,
         "dataloader_pin_memory": False,
-        "report_to": "none",
+        "report_to": watchers().report_to or "none",
     }
 
 
@@ -187,12 +194,22 @@ def train_or_go_on(trainer: Trainer, checkpoints: Path) -> None:
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
         trainer._load_best_model()
     else:
+        if checkpoint is not None and not process_number():
+            _acquaint(Path(checkpoint) / "trainer_state.json", trainer)
         trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def _acquaint(file: Path, trainer: Trainer) -> None:
+    """Put callbacks that the killed run did not have into its state, where transformers expects all that keep one."""
+    state = TrainerState.load_from_json(str(file))
+    state.stateful_callbacks = {**trainer.state.stateful_callbacks, **state.stateful_callbacks}
+    with written(file) as unfinished:
+        state.save_to_json(str(unfinished))
 
 
 def _ended_early(checkpoint: Path) -> bool:
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    stopping = state["stateful_callbacks"]["EarlyStoppingCallback"]
+    stopping = state["stateful_callbacks"][Patience.__name__]
     return stopping["attributes"]["early_stopping_patience_counter"] >= stopping["args"]["early_stopping_patience"]
 
 

@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from haystack import Document, Pipeline, component, tracing
+from haystack import Document, Pipeline, component
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
-from haystack.tracing.logging_tracer import LoggingTracer
 from haystack_integrations.components.retrievers.qdrant import QdrantEmbeddingRetriever
 from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
 from haystack_distill.students.token_table import make_token_table
 from tests.conftest import sentences
+from tests.spans import spied_on
 
 QUERIES = {f"q{number}": text for number, text in enumerate(sentences(60, seed=21))}
 QUERY = "river bridge stone winter"
@@ -161,24 +161,11 @@ def test_who_answered_is_told_to_the_tracer(cascade):
     retriever.calibrate(QUERIES, max_share=0.3)
     pipeline = Pipeline()
     pipeline.add_component("retriever", retriever)
-    tags = {}
-
-    class Tracer(LoggingTracer):
-        def current_span(self):
-            class Span:
-                @staticmethod
-                def set_tags(given):
-                    tags.update(given)
-
-            return Span()
-
-    try:
-        tracing.enable_tracing(Tracer())
+    with spied_on() as spans:
         pipeline.run({"retriever": {"query": QUERY}})
-    finally:
-        tracing.disable_tracing()
-    assert tags["haystack_distill.answered_by"] in retriever._cascade.names
-    assert isinstance(tags["haystack_distill.answer_score"], float)
+    (component,) = (one for one in spans if one.name == "haystack.component.run")
+    assert component.tags["haystack_distill.answered_by"] in retriever._cascade.names
+    assert isinstance(component.tags["haystack_distill.answer_score"], float)
 
 
 def test_when_queries_change_it_is_said_once_and_what_to_do(cascade, caplog):

@@ -10,6 +10,7 @@ from haystack import Document, component
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersDocumentEmbedder
+from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
@@ -223,6 +224,7 @@ def test_the_document_embedder_of_the_index_is_the_model(minilm, real_store, que
     with pytest.raises(KeyboardInterrupt):
         loop.run(queries=questions)
     untouched = SentenceTransformer(str(tmp_path / "loop" / "round-0" / "model"), device="cpu")
+    assert ModelCard.load(tmp_path / "loop" / "round-0" / "model" / "README.md").data.license == "apache-2.0"
     assert (untouched.prompts["query"], untouched.prompts["document"]) == ("ask: ", "doc: ")
     assert told[0].model == str(tmp_path / "loop" / "round-0" / "model")
     assert (told[0].query_prefix, told[0].meta_fields_to_embed) == ("ask: ", ["number"])

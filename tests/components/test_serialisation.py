@@ -11,6 +11,7 @@ from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMe
 from haystack.core.serialization import component_to_dict
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice, Secret
+from transformers import EarlyStoppingCallback
 
 import haystack_distill
 from haystack_distill import (
@@ -62,7 +63,7 @@ class Plain:
 
 @pytest.fixture(autouse=True)
 def this_file_may_be_imported(monkeypatch):
-    monkeypatch.setenv("HAYSTACK_DESERIALIZATION_ALLOWLIST", "tests")
+    monkeypatch.setenv("HAYSTACK_DESERIALIZATION_ALLOWLIST", "tests,transformers")
 
 
 def every_component() -> list[object]:
@@ -73,7 +74,7 @@ def every_component() -> list[object]:
         retriever=InMemoryEmbeddingRetriever(store), query_encoder=KaleQueryEncoder("m", CPU, threads=2), top_k=4
     )
     reader = TeacherLikelihoodScorer(model="m", api_base_url="http://localhost:1", api_key=KEY, device=CPU)
-    tuner = ReaderFineTuner(model="m", output="o", learning_rate=1e-4, device=CPU)
+    tuner = ReaderFineTuner(model="m", output="o", learning_rate=1e-4, device=CPU, callbacks=[EarlyStoppingCallback])
     return [
         CurrentRetriever(pointer="p", retriever="a.b.C", top_k=3),
         DialogueQuery(model="m", history=4),
@@ -84,7 +85,7 @@ def every_component() -> list[object]:
             scorer=reader,
             first_retriever=InMemoryBM25Retriever(store),
             reader_fine_tuner=tuner,
-            distiller={"loss": {"kl": 1.0}, "epochs": 2},
+            distiller={"loss": {"kl": 1.0}, "epochs": 2, "report_to": ["wandb"]},
             device=CPU,
         ),
         DistilledHybridRetriever(retrievers={"words": InMemoryBM25Retriever(store), "dense": search}, fusion="f"),
@@ -105,7 +106,15 @@ def every_component() -> list[object]:
             device=CPU,
         ),
         IndexSwitcher(document_store=store, teacher="m", new_document_store=qdrant, model="n", pointer="p", device=CPU),
-        KaleAligner(document_store=store, teacher="m", output="o", keep=[0, 5], loss={"cosine": 1.0}, device=CPU),
+        KaleAligner(
+            document_store=store,
+            teacher="m",
+            output="o",
+            keep=[0, 5],
+            loss={"cosine": 1.0},
+            device=CPU,
+            report_to="mlflow",
+        ),
         KaleQueryEncoder("m", CPU, backend="torch"),
         tuner,
         ReplySelector(generator=generator, threshold=0.5),

@@ -186,7 +186,12 @@ class TestPair:
 
     def test_its_card_and_its_report_say_what_is_to_be_done(self, pair):
         folder = Path(pair[0]["model_path"])
-        assert "`document` embeds all documents again" in (folder / "README.md").read_text()
+        both, query, document = ((folder / side / "README.md").read_text() for side in ("", "query", "document"))
+        assert all("`document` embeds all documents again" in card for card in (both, query, document))
+        assert "```python" not in both, "the folder itself can't be loaded"
+        assert f'KaleQueryEncoder(model="{folder}/query")' in query
+        assert "KaleQueryEncoder" not in document
+        assert f'SentenceTransformer("{folder}/document")\nembedding = encoder.encode_document(' in document
         assert "To be embedded again" in (folder / "report.html").read_text()
 
     def test_a_run_that_was_killed_after_its_output_appeared_is_ended(self, pair, monkeypatch):

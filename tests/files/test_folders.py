@@ -75,13 +75,14 @@ def test_new_files_have_the_permissions_that_the_umask_gives(tmp_path):
     before = os.umask(0o027)
     try:
         with published(tmp_path / "out") as folder:
-            for name, mode in (("weights", 0o600), ("script", 0o700)):
+            (folder / "dev").mkdir()
+            for name, mode in (("weights", 0o600), ("script", 0o700), ("dev/vectors", 0o600)):
                 (folder / name).write_text("")
                 (folder / name).chmod(mode)
     finally:
         os.umask(before)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
-    assert modes == {"weights": 0o640, "script": 0o740}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").rglob("*")}
+    assert modes == {"weights": 0o640, "script": 0o740, "dev": 0o750, "vectors": 0o640}
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o750
 
 

@@ -13,6 +13,8 @@ from haystack_distill.teachers.readers import load_reader
 from tests.conftest import sentences
 from tests.readers import load_eager, save_reader
 
+pytestmark = pytest.mark.filterwarnings("error::FutureWarning")  # such as for `past_key_values`, which is now `cache`
+
 
 @pytest.fixture(scope="module")
 def chat_reader(tmp_path_factory):

@@ -31,6 +31,8 @@ from tests.readers import (
     tokens_between,
 )
 
+pytestmark = pytest.mark.filterwarnings("error::FutureWarning")  # such as for `past_key_values`, which is now `cache`
+
 OTHER = Candidates("winter candle", sentences(2, 9, 4), ["feather hammer island", "unused"])
 QUERY, PASSAGES, ANSWER = ROW.query, ROW.passages, ROW.answers[0]
 

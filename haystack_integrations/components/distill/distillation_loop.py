@@ -6,7 +6,7 @@ from haystack import component
 from haystack.components.embedders.types import DocumentEmbedder
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
+from haystack_integrations.components.distill.parts.serialising import WATCHING, Serialisable, without_names
 from haystack_integrations.components.distill.stores import EmbedderSettings, store_of
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class DistillationLoop(Serialisable):
             them, always from its own model, as the paper does; the scorer then uses what it made.
         :param top_k: How many candidates a query gets.
         :param split: The split of a BEIR folder or data set whose queries are learnt from.
-        :param distiller: Init parameters of `RetrieverDistiller`, such as `loss`, `epochs` or `update`.
+        :param distiller: Init parameters of `RetrieverDistiller`, such as `loss`, `epochs`, `update` or `report_to`.
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If rounds or top_k is below 1, `distiller` has a parameter that the loop sets itself, or a
@@ -162,7 +162,7 @@ class DistillationLoop(Serialisable):
         folder, free = Path(self.output), {"rounds", "device", "progress_bar"}
         parameters = without_names(self.to_dict())["init_parameters"]
         settings = {name: value for name, value in parameters.items() if name not in free}
-        training = {name: value for name, value in self.distiller.items() if name not in BEFORE_TRAINING}
+        training = {name: value for name, value in self.distiller.items() if name not in BEFORE_TRAINING | WATCHING}
         settings["distiller"] = {name: value for name, value in self.distiller.items() if name in BEFORE_TRAINING}
         claim(folder, {"settings": settings, "queries": queries, "judged": judged})
         # Labels don't depend on how the retriever is trained, so until a round is done that may be changed.

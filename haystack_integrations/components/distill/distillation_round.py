@@ -12,7 +12,7 @@ from haystack.core.serialization import component_from_dict, component_to_dict
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_distill.files.layout import METRICS
+from haystack_distill.files.layout import CARD, METRICS
 from haystack_distill.files.processes import first_process_first, process_number
 from haystack_distill.files.runs import workspace_of
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
@@ -59,6 +59,7 @@ class Round:
     def untouched(self, embedder: EmbedderSettings) -> str:
         """Save the encoder of the index as it is searched with, its settings baked in, and return the folder."""
         from haystack_distill.distill.proof import open_student
+        from haystack_distill.evaluation.card import Card, card_of
         from haystack_distill.files.folders import published
 
         model = self.folder / "model"
@@ -67,6 +68,9 @@ class Round:
                 student = open_student(teacher_of(embedder, self.settings.device), embedder.model)
                 with published(model) as unfinished:
                     student.save(str(unfinished), create_model_card=False)
+                    said = ["It is what the rounds began with, with the settings of the index in it."]
+                    card = card_of(model, Card("A retriever as it was", "retriever", said, embedder.model))
+                    (unfinished / CARD).write_text(card, encoding="utf-8")
         return str(model)
 
     def run(self, current: str, queries: str, judged: str | None) -> Done:

@@ -17,6 +17,8 @@ class DistilledHybridRetriever(Serialisable):
     """
     Searches with several retrievers at once and joins what they find with the weights that `FusionDistiller` fitted.
 
+    Each search is a span for Haystack's tracer, `haystack_distill.retrieve`, with the tag `haystack_distill.retriever`.
+
     ### Usage example
 
     ```python

@@ -6,7 +6,7 @@ from haystack.components.embedders.types import TextEmbedder
 from haystack.components.retrievers.types import EmbeddingRetriever
 
 from haystack_distill.data.beir import Qrels
-from haystack_integrations.components.distill.parts.cascade import Cascade
+from haystack_integrations.components.distill.parts.cascade import Asking, Cascade
 from haystack_integrations.components.distill.parts.checking import check_query
 from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.serialising import Serialisable
@@ -26,6 +26,9 @@ class DistilledRetriever(Serialisable):
     the next one, which costs more and knows more, down to the encoder that made the index. What is good enough is
     calibrated (`calibrate`, `haystack-distill calibrate`). Who answered, and with which best score, is in the meta of
     each document and in tags for Haystack's tracer. If an encoder fails, what another one found is returned, marked.
+
+    For Haystack's tracer, encoding and search are a span each, `haystack_distill.encode` and `haystack_distill.search`,
+    with the name of the encoder as the tag `haystack_distill.encoder`.
 
     ### Usage example
 
@@ -104,21 +107,15 @@ class DistilledRetriever(Serialisable):
         check_query(query, "DistilledRetriever", "search for")
         self.warm_up()
         options = self._options(filters, top_k)
-        documents, answered, failed = None, 0, []
-        for step, encoder in enumerate(self._encoders):
-            try:
-                embedding = encoder.run(text=query)["embedding"]
-            except Exception as error:
-                if documents is None and step == len(self._encoders) - 1:
-                    raise
-                failed.append(self._cascade.failed(step, error))
-                continue
-            documents, answered = self.retriever.run(query_embedding=embedding, **options)["documents"], step
-            if not self.fallbacks:
-                return {"documents": documents}
-            if self._cascade.suffices(step, documents):
-                break
-        return {"documents": self._cascade.marked(answered, documents or [], failed)}
+        asking = Asking(self._cascade)
+        for encoder in asking:
+            with asking.encoding():
+                asking.embedding = encoder.run(text=query)["embedding"]
+            if asking.embedding is not None:
+                with asking.searching():
+                    found = self.retriever.run(query_embedding=asking.embedding, **options)
+                asking.found = found["documents"]
+        return {"documents": asking.documents()}
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -140,22 +137,15 @@ class DistilledRetriever(Serialisable):
         if not (self._guard.passed and (not self.fallbacks or self._cascade.ready)):
             await asyncio.to_thread(self.warm_up)
         options = self._options(filters, top_k)
-        documents, answered, failed = None, 0, []
-        for step, encoder in enumerate(self._encoders):
-            try:
-                embedding = await _embedded(encoder, query)
-            except Exception as error:
-                if documents is None and step == len(self._encoders) - 1:
-                    raise
-                failed.append(self._cascade.failed(step, error))
-                continue
-            result = await self.retriever.run_async(query_embedding=embedding, **options)
-            documents, answered = result["documents"], step
-            if not self.fallbacks:
-                return {"documents": documents}
-            if self._cascade.suffices(step, documents):
-                break
-        return {"documents": self._cascade.marked(answered, documents or [], failed)}
+        asking = Asking(self._cascade)
+        for encoder in asking:
+            with asking.encoding():
+                asking.embedding = await _embedded(encoder, query)
+            if asking.embedding is not None:
+                with asking.searching():
+                    found = await self.retriever.run_async(query_embedding=asking.embedding, **options)
+                asking.found = found["documents"]
+        return {"documents": asking.documents()}
 
     def calibrate(
         self,

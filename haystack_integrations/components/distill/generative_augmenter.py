@@ -147,7 +147,7 @@ class GenerativeAugmenter(Serialisable):
         job, write = self._job(source, documents)
         summary = augment(
             job,
-            self._writer(),
+            self.writer(),
             self._filters(),
             self.output,
             write,
@@ -170,7 +170,8 @@ class GenerativeAugmenter(Serialisable):
             return modes.answers(source or "", order, self.split)
         return modes.responses(source or "", order, self.history)
 
-    def _writer(self) -> Any:
+    def writer(self) -> Any:
+        """Load the model, or warm up the chat generator, as the engine asks it: a `Generator`."""
         if self.model is not None:
             from haystack_distill.generation.local import LocalGenerator, Sampling
             from haystack_distill.teachers.readers import load_reader

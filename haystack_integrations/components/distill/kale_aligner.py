@@ -6,7 +6,7 @@ from haystack.components.embedders.types import DocumentEmbedder
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.parts.serialising import Serialisable
+from haystack_integrations.components.distill.parts.serialising import Serialisable, named_callables
 from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, teacher_of
 
 
@@ -71,6 +71,8 @@ class KaleAligner(Serialisable):
         device: ComponentDevice | None = None,
         export: list[str] | None = None,
         progress_bar: bool = True,
+        report_to: str | list[str] | None = None,
+        callbacks: list[Any] | None = None,
     ) -> None:
         """
         Say what is wanted; nothing is loaded before `run`.
@@ -108,10 +110,14 @@ class KaleAligner(Serialisable):
         :param export: Exports to make beside the student for faster serving: `onnx-fp32`, `onnx-int8`,
             `openvino-fp32`, `openvino-int8` or `torch-int8`. None that loses 1 % of the dev nDCG@10 is written.
         :param progress_bar: Whether to show progress on stderr.
+        :param report_to: Where figures of the training go too: `wandb`, `mlflow`, `tensorboard` or whatever else
+            transformers reports to.
+        :param callbacks: transformers' `TrainerCallback`s; in YAML the import paths of their classes.
         """
         self.keep_parameters(locals())
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.export = export or []
+        self.callbacks = named_callables(callbacks)
         self.embedder = EmbedderSettings.of(teacher, **self.parameters_of(EmbedderSettings))
         self.loaded: Any = None  # the teacher, set by whoever has it in memory already
 
@@ -141,11 +147,12 @@ class KaleAligner(Serialisable):
         from haystack_distill.files.runs import running
         from haystack_distill.serving.backends import split_name
         from haystack_distill.serving.export import check_can_export, export
+        from haystack_distill.training.watching import watched_by
 
         check_can_export(self.export, self.layers if self.keep is None else 1)
         settings = self._settings()
         output = Path(self.output)
-        with running(output) as workspace:
+        with watched_by(self.output, self.report_to, self.callbacks), running(output) as workspace:
             judged = judged_documents(queries, test)
             index = index_of(self.document_store, self.embedder, workspace / "index", judged, self.max_documents)
             teacher = self.loaded or teacher_of(self.embedder, self.device)

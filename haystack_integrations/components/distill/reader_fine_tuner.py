@@ -3,7 +3,7 @@ from typing import Any
 from haystack import component
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.parts.serialising import Serialisable
+from haystack_integrations.components.distill.parts.serialising import Serialisable, named_callables
 
 
 @component
@@ -41,6 +41,8 @@ class ReaderFineTuner(Serialisable):
         device: ComponentDevice | None = None,
         seed: int = 0,
         progress_bar: bool = True,
+        report_to: str | list[str] | None = None,
+        callbacks: list[Any] | None = None,
     ) -> None:
         """
         Say what to train; nothing is loaded before `run`.
@@ -58,9 +60,13 @@ class ReaderFineTuner(Serialisable):
         :param device: Where it runs; None takes the default device.
         :param seed: The seed of order and dropout, and of the choice of questions that are held out.
         :param progress_bar: Whether to show progress on stderr.
+        :param report_to: Where figures of the training go too: `wandb`, `mlflow`, `tensorboard` or whatever else
+            transformers reports to.
+        :param callbacks: transformers' `TrainerCallback`s; in YAML the import paths of their classes.
         :raises ValueError: If a number is out of range.
         """
         self.keep_parameters(locals(), positive=("passages", "epochs", "batch_size", "gradient_accumulation"))
+        self.callbacks = named_callables(callbacks)
         if self.lora_rank < 0:
             msg = f"lora_rank must be at least 0, not {lora_rank}."
             raise ValueError(msg)
@@ -80,14 +86,16 @@ class ReaderFineTuner(Serialisable):
         """
         from haystack_distill.teachers.answers import AnswerSettings
         from haystack_distill.teachers.fine_tuning import FineTuningSettings, fine_tune_reader
+        from haystack_distill.training.watching import watched_by
 
         training = AnswerSettings(**self.parameters_of(AnswerSettings))
-        metrics = fine_tune_reader(
-            training_set,
-            self.model,
-            self.output,
-            FineTuningSettings(self.signal, self.passages, training),
-            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
-            progress=self.progress_bar,
-        )
+        with watched_by(self.output, self.report_to, self.callbacks):
+            metrics = fine_tune_reader(
+                training_set,
+                self.model,
+                self.output,
+                FineTuningSettings(self.signal, self.passages, training),
+                device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+                progress=self.progress_bar,
+            )
         return {"model_path": self.output, "metrics": metrics}

@@ -4,7 +4,7 @@ from typing import Any
 from haystack import component
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.parts.serialising import Serialisable
+from haystack_integrations.components.distill.parts.serialising import Serialisable, named_callables
 
 
 @component
@@ -48,6 +48,8 @@ class ResponseDistiller(Serialisable):
         seed: int = 0,
         device: ComponentDevice | None = None,
         progress_bar: bool = True,
+        report_to: str | list[str] | None = None,
+        callbacks: list[Any] | None = None,
     ) -> None:
         """
         Say what is wanted; nothing is loaded before `run`.
@@ -66,8 +68,12 @@ class ResponseDistiller(Serialisable):
         :param seed: The seed of order and sampling.
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
+        :param report_to: Where figures of the training go too: `wandb`, `mlflow`, `tensorboard` or whatever else
+            transformers reports to.
+        :param callbacks: transformers' `TrainerCallback`s; in YAML the import paths of their classes.
         """
         self.keep_parameters(locals())
+        self.callbacks = named_callables(callbacks)
 
     @component.output_types(model_path=str, metrics=dict[str, Any], report_path=str)
     def run(self, training_set: str, dev: str | None = None) -> dict[str, Any]:
@@ -87,14 +93,16 @@ class ResponseDistiller(Serialisable):
         from haystack_distill.files.layout import REPORT
         from haystack_distill.responses.job import distill_responses
         from haystack_distill.responses.training import G2RSettings
+        from haystack_distill.training.watching import watched_by
 
-        metrics = distill_responses(
-            training_set,
-            self.model,
-            self.output,
-            G2RSettings(**self.parameters_of(G2RSettings)),
-            dev=dev,
-            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
-            progress=self.progress_bar,
-        )
+        with watched_by(self.output, self.report_to, self.callbacks):
+            metrics = distill_responses(
+                training_set,
+                self.model,
+                self.output,
+                G2RSettings(**self.parameters_of(G2RSettings)),
+                dev=dev,
+                device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+                progress=self.progress_bar,
+            )
         return {"model_path": self.output, "metrics": metrics, "report_path": str(Path(self.output) / REPORT)}

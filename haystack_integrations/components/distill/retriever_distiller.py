@@ -6,7 +6,7 @@ from haystack.components.embedders.types import DocumentEmbedder
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
-from haystack_integrations.components.distill.parts.serialising import Serialisable
+from haystack_integrations.components.distill.parts.serialising import Serialisable, named_callables
 from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, teacher_of
 
 
@@ -65,6 +65,8 @@ class RetrieverDistiller(Serialisable):
         max_documents: int = 100_000,
         device: ComponentDevice | None = None,
         progress_bar: bool = True,
+        report_to: str | list[str] | None = None,
+        callbacks: list[Any] | None = None,
     ) -> None:
         """
         Say what is wanted; nothing is loaded before `run`.
@@ -101,9 +103,13 @@ class RetrieverDistiller(Serialisable):
             judged.
         :param device: Where training runs; None takes the default device.
         :param progress_bar: Whether to show progress on stderr.
+        :param report_to: Where figures of the training go too: `wandb`, `mlflow`, `tensorboard` or whatever else
+            transformers reports to.
+        :param callbacks: transformers' `TrainerCallback`s; in YAML the import paths of their classes.
         """
         self.keep_parameters(locals())
         self.meta_fields_to_embed = meta_fields_to_embed or []
+        self.callbacks = named_callables(callbacks)
         self.embedder = EmbedderSettings.of(model, **self.parameters_of(EmbedderSettings))
         if teacher_temperature != "entropy":
             self.teacher_temperature = float(teacher_temperature)
@@ -131,13 +137,14 @@ class RetrieverDistiller(Serialisable):
         from haystack_distill.files.processes import process_number
         from haystack_distill.files.runs import running
         from haystack_distill.students.bi_encoder import BiEncoder
+        from haystack_distill.training.watching import watched_by
 
         settings = self.settings()
         opened = TrainingSet.open(training_set)
         candidates = {document_id for row in opened for document_id in row.document_ids}
         prove: Any = train_and_prove_pair if self.asymmetric else distill_and_prove
         output, name = Path(self.output), self.embedder.model
-        with running(output) as workspace:
+        with watched_by(self.output, self.report_to, self.callbacks), running(output) as workspace:
             copy = workspace / f"index-{process_number()}"
             held = candidates | set(judged_documents(judged))
             index = index_of(self.document_store, self.embedder, copy, held, self.max_documents)
@@ -153,7 +160,9 @@ class RetrieverDistiller(Serialisable):
         from haystack_distill.distill.pair import AsymmetricSettings
         from haystack_distill.distill.pair_training import AsymmetricTraining
         from haystack_distill.distill.training import RetrieverTraining
+        from haystack_distill.training.watching import trackers
 
+        trackers(self.report_to)
         if self.asymmetric:
             if self.lora_rank:
                 msg = "lora_rank is for one encoder; two of different depth move all their weights: use lora_rank=0."

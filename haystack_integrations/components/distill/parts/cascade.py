@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from haystack_distill.data.beir import Qrels
 from haystack_distill.files.folders import write_json
 from haystack_distill.files.shapes import read_json
 from haystack_integrations.components.distill.parts.similarity_guard import made_for_index
+from haystack_integrations.components.distill.parts.tracing import span
 
 if TYPE_CHECKING:  # it takes a second to import, which no query needs
     from haystack_distill.evaluation.calibration import Target
@@ -139,8 +141,6 @@ class Cascade:
     def suffices(self, step: int, documents: list[Document]) -> bool:
         """Whether what an encoder found is good enough to stop at it; what the first sends on is counted."""
         assert self._thresholds is not None
-        if step == len(self.names) - 1:
-            return True
         best = self.confidence(documents)
         enough = best is not None and best > self._thresholds[step]
         if step == 0:
@@ -151,16 +151,6 @@ class Cascade:
         """The best score, higher where it is better; None if nothing was found."""
         score = documents[0].score if documents else None
         return -score if score is not None and self._distances else score
-
-    def failed(self, step: int, error: Exception) -> str:
-        """
-        Warn that an encoder failed, so that another one's answer is given.
-
-        :returns: The name of the encoder.
-        """
-        text = "The query encoder %s failed (%s: %s); the answer of another one of the cascade is given."
-        logger.warning(text, self.names[step], type(error).__name__, error)
-        return self.names[step]
 
     def marked(self, step: int, documents: list[Document], failed: list[str]) -> list[Document]:
         """Say of documents, and to Haystack's tracer, who found them."""
@@ -189,6 +179,58 @@ class Cascade:
             100 * sum(self._sent) / count,
             100 * self._expected,
         )
+
+
+class Asking:
+    """
+    One query on its way through the encoders; to go over it gives those that have to be asked.
+
+    :param cascade: Its encoders; a single one needs no thresholds and marks nothing.
+    """
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.cascade = cascade
+        self.step = self.answered = 0
+        self.embedding: list[float] | None = None
+        self.found: list[Document] | None = None
+        self.failed: list[str] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for step, encoder in enumerate(self.cascade.encoders):
+            self.step, self.embedding = step, None
+            yield encoder
+            if self.embedding is None:
+                continue
+            self.answered = step
+            if not self._is_last and self.cascade.suffices(step, self.found or []):
+                return
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """A span for the encoder, which has to set `embedding`; an error is raised only where nobody else answers."""
+        try:
+            with span("encode", encoder=self.cascade.names[self.step]):
+                yield
+        except Exception as error:
+            if self._is_last and self.found is None:
+                raise
+            name = self.cascade.names[self.step]
+            text = "The query encoder %s failed (%s: %s); the answer of another one of the cascade is given."
+            logger.warning(text, name, type(error).__name__, error)
+            self.failed.append(name)
+
+    def searching(self) -> AbstractContextManager[Any]:
+        """A span for the search, which has to set `found`."""
+        return span("search", encoder=self.cascade.names[self.step])
+
+    def documents(self) -> list[Document]:
+        """What the last encoder that answered found; marked, if there are several."""
+        found = self.found or []
+        return found if len(self.cascade.encoders) == 1 else self.cascade.marked(self.answered, found, self.failed)
+
+    @property
+    def _is_last(self) -> bool:
+        return self.step == len(self.cascade.encoders) - 1
 
 
 def _are_distances(found: list[list[list[Document]]]) -> bool:

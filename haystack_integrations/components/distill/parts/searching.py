@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from haystack import Document
 
 from haystack_distill.evaluation.measures import MEASURES
 from haystack_distill.fusion.baselines import BASELINES, FITTED
+from haystack_integrations.components.distill.parts.tracing import span
 
 TAKEN = {FITTED, *BASELINES, *(measure.key for measure in MEASURES)}
 """Names that stand for something else in the figures."""
@@ -47,23 +49,31 @@ def search(retriever: Any, query: str, top_k: int, filters: dict[str, Any] | Non
 def search_all(
     retrievers: Mapping[str, Any], query: str, top_k: int, filters: dict[str, Any] | None, pool: ThreadPoolExecutor
 ) -> dict[str, list[Document]]:
-    """What each finds, all at once."""
-    begun = {name: pool.submit(search, one, query, top_k, filters) for name, one in retrievers.items()}
+    """What each finds, all at once, each in a span of its own."""
+
+    def one(name: str) -> list[Document]:
+        with span("retrieve", retriever=name):
+            return search(retrievers[name], query, top_k, filters)
+
+    # A thread knows the span that is open only in a copy of the context.
+    begun = {name: pool.submit(copy_context().run, one, name) for name in retrievers}
     return {name: each.result() for name, each in begun.items()}
 
 
 async def search_all_async(
     retrievers: Mapping[str, Any], query: str, top_k: int, filters: dict[str, Any] | None
 ) -> dict[str, list[Document]]:
-    """What each finds, all at once, without blocking the event loop."""
+    """What each finds, all at once, each in a span of its own, without blocking the event loop."""
 
-    async def one(retriever: Any) -> list[Document]:
-        if not hasattr(retriever, "run_async"):
-            return await asyncio.to_thread(search, retriever, query, top_k, filters)
-        found = await retriever.run_async(query=query, **_options(retriever, top_k, filters))
-        return list(found["documents"][:top_k])
+    async def one(name: str) -> list[Document]:
+        retriever = retrievers[name]
+        with span("retrieve", retriever=name):
+            if not hasattr(retriever, "run_async"):
+                return await asyncio.to_thread(search, retriever, query, top_k, filters)
+            found = await retriever.run_async(query=query, **_options(retriever, top_k, filters))
+            return list(found["documents"][:top_k])
 
-    found = await asyncio.gather(*(one(retriever) for retriever in retrievers.values()))
+    found = await asyncio.gather(*(one(name) for name in retrievers))
     return dict(zip(retrievers, found, strict=True))
 
 

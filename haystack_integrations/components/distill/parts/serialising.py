@@ -1,7 +1,7 @@
 """Components as dictionaries, by Haystack's own functions, and what they are made with."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import fields
 from types import UnionType
@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from haystack import default_from_dict, default_to_dict
 from haystack.core.component import Component
-from haystack.core.serialization import component_from_dict, component_to_dict, import_class_by_name
-from haystack.utils import serialize_callable
+from haystack.core.serialization import (
+    component_from_dict,
+    component_to_dict,
+    generate_qualified_class_name,
+    import_class_by_name,
+)
+from haystack.utils import deserialize_callable, serialize_callable
 
 from haystack_integrations.components.distill.stores.known import kind_named
+
+WATCHING = {"report_to", "callbacks"}
+"""Init parameters of components that train, on which no result depends."""
 
 T = TypeVar("T", bound="Serialisable")
 
@@ -91,19 +99,34 @@ def _plain(value: Any, name: str) -> Any:
         return [_plain(item, name) for item in value]
     if isinstance(value, Component):
         return component_to_dict(value, name)
-    if isinstance(value, dict) and any(isinstance(one, Component) for one in value.values()):
+    if isinstance(value, dict):
         return {key: _plain(one, key) for key, one in value.items()}
-    return serialize_callable(value) if callable(value) else value
+    if isinstance(value, type):
+        return generate_qualified_class_name(value)
+    if callable(value):
+        return serialize_callable(value)
+    if hasattr(value, "on_train_begin"):
+        msg = (
+            f"The {type(value).__name__} among the callbacks can't be written into YAML, or handed on by a loop: give "
+            "its class instead."
+        )
+        raise ValueError(msg)
+    return value
+
+
+def named_callables(given: Sequence[Any] | None) -> list[Any]:
+    """Functions and classes, of which YAML gives the import paths."""
+    return [deserialize_callable(one) if isinstance(one, str) else one for one in given or []]
 
 
 def without_names(content: Any) -> Any:
-    """What `to_dict` gives, without random names of stores, which would keep a killed run from going on."""
+    """What `to_dict` gives, without what would keep a killed run from going on: random names, and who watches."""
     if isinstance(content, list):
         return [without_names(item) for item in content]
     if not isinstance(content, dict):
         return content
     random_name = kind_named(str(content.get("type", ""))).random_setting
-    parameters = {key: without_names(value) for key, value in content.items()}
+    parameters = {key: without_names(value) for key, value in content.items() if key not in WATCHING}
     if random_name:
         parameters["init_parameters"] = {**parameters["init_parameters"], random_name: None}
     return parameters
