@@ -6,6 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from haystack_integrations.components.embedders.sentence_transformers.embedding_backend.backend import (
+    _SentenceTransformersEmbeddingBackendFactory,
+)
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
@@ -39,6 +42,12 @@ def generator_on_the_hub(hub) -> None:
     snapshot = held(hub, "HuggingFaceTB/SmolLM2-135M-Instruct")
     reader.model.save_pretrained(snapshot)
     reader.tokenizer.save_pretrained(snapshot)
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded(monkeypatch):
+    """Haystack's embedders keep loaded models by their names, and here one name stands for several models."""
+    monkeypatch.setattr(_SentenceTransformersEmbeddingBackendFactory, "_instances", {})
 
 
 @pytest.fixture

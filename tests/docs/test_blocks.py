@@ -41,6 +41,7 @@ def named(places, place, documents, teacher, index, passages) -> dict[str, Any]:
     shutil.copytree(ROOT / "pipelines", place / "pipelines")
     for file in (place / "pipelines").iterdir():
         file.write_text(file.read_text(encoding="utf-8").replace("_dim: 384", "_dim: 32"), encoding="utf-8")
+    shutil.copyfile(place / "pipelines" / "query.yaml", place / "query.yaml")  # as `haystack-distill init` writes it
     for path in ("index", "response_index"):
         store = QdrantDocumentStore(path=path, embedding_dim=32, similarity="cosine", progress_bar=False)
         store.write_documents(documents)
