@@ -110,6 +110,8 @@ def run_trainer(
     :raises DivergedError: If the loss is no number before there is a checkpoint to keep.
     """
     student.model_card_data.generate_widget_examples = False
+    # It would choose examples, with a bar of its own, for a card that is not kept.
+    student.model_card_data.set_widget_examples = lambda _: None  # type: ignore[method-assign]
     # Each checkpoint has a model card, for which the hub would be asked about the last two folders of a local path.
     student.model_card_data.local_files_only = True
     trainer = trainer_class(
