@@ -34,7 +34,7 @@ SYSTEMS = {
 }
 """What is shown, from top to bottom."""
 
-HYBRID = "rrf"
+HYBRID = "convex"
 TEXT, ALONE, JOINED = "#7d8590", "#3b82f6", "#d97706"
 STYLE = {"text.color": TEXT, "axes.labelcolor": TEXT, "xtick.color": TEXT, "ytick.color": TEXT, "axes.edgecolor": TEXT}
 Row = dict[str, Any]
@@ -61,7 +61,7 @@ def main(rows: Annotated[Path, typer.Argument()], picture: Annotated[Path, typer
             draw_kind(part, title, corpora, systems, table)
         marks = [mpl.lines.Line2D([], [], marker="o", linestyle="", color=color) for color in (ALONE, JOINED)]
         marks[1].set_markerfacecolor("none")
-        labels = ["alone", "joined with BM25 by reciprocal rank fusion"]
+        labels = ["alone", "joined with BM25 by one weight, fitted on dev"]
         figure.legend(marks, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
         figure.savefig(picture, metadata={"Date": None} if picture.suffix == ".svg" else None)
 
