@@ -1,4 +1,4 @@
-# Everything that a person types here: make demo, make test, make lint.
+# Everything that a person types here: make demo, make test, make lint, make docs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 export HAYSTACK_TELEMETRY_ENABLED = False
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 # The demo needs little; stores, servers and linters come with the tests.
 $(VENV)/.demo: pyproject.toml
@@ -36,5 +36,16 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# The docs need none of what they describe: docstrings are read, not imported.
+$(VENV)-docs/.docs: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > $(VENV)-docs/docs.txt
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)-docs/docs.txt
+	touch $@
+
+# A link to nothing is an error.
+docs: $(VENV)-docs/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) demo_output benchmark_output
+	rm -rf $(VENV) $(VENV)-docs site .cache demo_output benchmark_output

