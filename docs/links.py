@@ -32,7 +32,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     def pointed(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(folder, match[0]))
         inside = in_site(target)
-        if files.get_file_from_path(inside) or not (ROOT / target).exists():
+        file = files.get_file_from_path(inside)
+        if (file and file.inclusion.is_included()) or not (ROOT / target).exists():
             return posixpath.relpath(inside, posixpath.dirname(page.file.src_uri) or ".")
         kind = "tree" if (ROOT / target).is_dir() else "blob"
         return f"{config.extra['repository']}/{kind}/main/{target}"
