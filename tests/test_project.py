@@ -48,3 +48,15 @@ def test_the_image_copies_what_is_there_and_installs_known_extras():
             assert f"!{source.split('/')[0]}" in ignored
     (extras,) = re.findall(r'"\.\[(.+)\]"', text)
     assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_address_of_the_repository_is_the_same_everywhere():
+    address = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["extra"]["repository"]
+    for name in (
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        ".github/ISSUE_TEMPLATE/config.yml",
+        "docs/upstream/integration.md",
+    ):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"https://github\.com/[\w-]+/haystack-distill", text)) == {address}
