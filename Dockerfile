@@ -9,6 +9,7 @@ RUN python -m venv /venv
 COPY pyproject.toml README.md LICENSE.txt ./
 COPY haystack_distill haystack_distill
 COPY haystack_integrations haystack_integrations
+COPY pipelines pipelines
 # Your store's package in the place of qdrant-haystack, if it is another.
 RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check ".[onnx,server]" qdrant-haystack
 RUN /venv/bin/pip check && ! /venv/bin/python -c "import torch"

@@ -22,7 +22,12 @@ from matplotlib.figure import Figure, SubFigure
 mpl.use("svg")
 
 OWN_WORDS = {"feedbackqa": "FeedbackQA", "stackfaq_answers": "StackFAQ", "demo": "Python's documentation"}
-FROM_PASSAGE = {"new_wiki": "Wikipedia", "amazon": "Amazon reviews", "scifact": "SciFact claims", "gov_rules": "rules"}
+FROM_PASSAGE = {
+    "new_wiki": "Wikipedia",
+    "amazon": "Amazon reviews",
+    "scifact": "SciFact claims",
+    "gov_rules": "government rules",
+}
 SYSTEMS = {
     ("bm25", ""): "BM25",
     ("encoder", ""): "encoder",
@@ -46,7 +51,10 @@ def main(rows: Annotated[Path, typer.Argument()], picture: Annotated[Path, typer
     there = {row["data"] for row in table}
     kinds = [
         ("Questions people asked in their own words", {key: OWN_WORDS[key] for key in OWN_WORDS if key in there}),
-        ("Questions written from the passage", {key: FROM_PASSAGE[key] for key in FROM_PASSAGE if key in there}),
+        (
+            "Questions written from the passage, and situations under rules",
+            {key: FROM_PASSAGE[key] for key in FROM_PASSAGE if key in there},
+        ),
     ]
     kinds = [(title, corpora) for title, corpora in kinds if corpora]
     if not kinds:
