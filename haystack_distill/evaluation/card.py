@@ -151,7 +151,8 @@ def _read(model: str) -> ModelCardData:
 def _on_hub(model: str, about: ModelCardData) -> str | None:
     """The name of a model on the hub; of a folder that was made here, the name of what it was made from."""
     if Path(model).exists():
-        return about.base_model if Path(model, PROVENANCE).is_file() else None
+        made_from = about.base_model if Path(model, PROVENANCE).is_file() else None
+        return made_from if isinstance(made_from, str) else None
     return _hub_name(model)
 
 

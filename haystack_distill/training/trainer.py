@@ -111,7 +111,7 @@ def run_trainer(
     """
     student.model_card_data.generate_widget_examples = False
     # It would choose examples, with a bar of its own, for a card that is not kept.
-    student.model_card_data.set_widget_examples = lambda _: None  # type: ignore[method-assign]
+    student.model_card_data.set_widget_examples = lambda dataset: None  # type: ignore[method-assign]  # noqa: ARG005
     # Each checkpoint has a model card, for which the hub would be asked about the last two folders of a local path.
     student.model_card_data.local_files_only = True
     trainer = trainer_class(
@@ -204,7 +204,8 @@ def train_or_go_on(trainer: Trainer, checkpoints: Path) -> None:
 def _acquaint(file: Path, trainer: Trainer) -> None:
     """Put callbacks that the killed run did not have into its state, where transformers expects all that keep one."""
     state = TrainerState.load_from_json(str(file))
-    state.stateful_callbacks = {**trainer.state.stateful_callbacks, **state.stateful_callbacks}
+    known: dict[str, Any] = dict(trainer.state.stateful_callbacks or {})  # type: ignore[arg-type]  # declared as a list
+    state.stateful_callbacks = known | dict(state.stateful_callbacks or {})  # type: ignore[arg-type,assignment]
     with written(file) as unfinished:
         state.save_to_json(str(unfinished))
 
