@@ -202,7 +202,8 @@ def train_or_go_on(trainer: Trainer, checkpoints: Path) -> None:
 def _acquaint(file: Path, trainer: Trainer) -> None:
     """Put callbacks that the killed run did not have into its state, where transformers expects all that keep one."""
     state = TrainerState.load_from_json(str(file))
-    state.stateful_callbacks = {**trainer.state.stateful_callbacks, **state.stateful_callbacks}
+    fresh: Any = trainer.state.stateful_callbacks  # class -> state, in spite of its annotation
+    state.stateful_callbacks = fresh | state.stateful_callbacks
     with written(file) as unfinished:
         state.save_to_json(str(unfinished))
 
