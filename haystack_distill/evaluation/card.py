@@ -148,7 +148,7 @@ def _read(model: str) -> ModelCardData:
     return ModelCardData()
 
 
-def _on_hub(model: str, about: ModelCardData) -> str | None:
+def _on_hub(model: str, about: ModelCardData) -> str | list[str] | None:
     """The name of a model on the hub; of a folder that was made here, the name of what it was made from."""
     if Path(model).exists():
         made_from = about.base_model if Path(model, PROVENANCE).is_file() else None

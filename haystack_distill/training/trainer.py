@@ -204,8 +204,8 @@ def train_or_go_on(trainer: Trainer, checkpoints: Path) -> None:
 def _acquaint(file: Path, trainer: Trainer) -> None:
     """Put callbacks that the killed run did not have into its state, where transformers expects all that keep one."""
     state = TrainerState.load_from_json(str(file))
-    known: dict[str, Any] = dict(trainer.state.stateful_callbacks or {})  # type: ignore[arg-type]  # declared as a list
-    state.stateful_callbacks = known | dict(state.stateful_callbacks or {})  # type: ignore[arg-type,assignment]
+    fresh: Any = trainer.state.stateful_callbacks  # class -> state, in spite of its annotation
+    state.stateful_callbacks = fresh | state.stateful_callbacks
     with written(file) as unfinished:
         state.save_to_json(str(unfinished))
 
