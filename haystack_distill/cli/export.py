@@ -15,7 +15,8 @@ def export(
     backend: Annotated[options.Backend, typer.Option(help="What will serve it.")] = "onnx",
     precision: Annotated[options.Precision, typer.Option(help="Of its weights.")] = "int8",
     data: Annotated[
-        Path | None, typer.Option(help="A BEIR folder to judge it on, for encoders that `align` did not make.")
+        Path | None,
+        typer.Option(help="A BEIR folder, or one of texts, to judge it on, for encoders that `align` did not make."),
     ] = None,
 ) -> dict[str, Any]:
     """
@@ -26,7 +27,7 @@ def export(
       haystack-distill export my-encoder --backend openvino --precision fp32 --data questions
     """
     with explained():
-        from haystack_distill.data.beir import read_beir
+        from haystack_distill.cli.documents import corpus_of
         from haystack_distill.evaluation.dev_set import dev_set_of_texts, read_dev_set
         from haystack_distill.serving.backends import export_name
         from haystack_distill.serving.export import check_can_export
@@ -39,7 +40,7 @@ def export(
         if data is None:
             dev = read_dev_set(model)
         else:
-            dev = dev_set_of_texts(list(read_beir(data).documents.values()), BiEncoder.load(str(model)))
+            dev = dev_set_of_texts(list(corpus_of(data).documents.values()), BiEncoder.load(str(model)))
         folder = export_to(model, backend, precision, dev)
         made = read_export(folder)
     share = f"{100 * made.share:.1f} % of the dev nDCG@10 at full precision"
