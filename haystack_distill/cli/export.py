@@ -16,7 +16,7 @@ def export(
     precision: Annotated[options.Precision, typer.Option(help="Of its weights.")] = "int8",
     data: Annotated[
         Path | None,
-        typer.Option(help="A BEIR folder, or one of texts, to judge it on, for encoders that `align` did not make."),
+        typer.Option(help="Documents to judge it on, as `align` takes them, if `align` did not make it."),
     ] = None,
 ) -> dict[str, Any]:
     """
