@@ -29,9 +29,9 @@ $(VENV)/.dev: $(VENV)/.demo
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo
 
-# One thread: on few cores those of torch and of the stores' servers slow each other down. Workers are for you to add.
+# Two workers of one thread each: on few cores those of torch and of the stores' servers slow each other down.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -160,7 +160,8 @@ def test_the_picture_has_no_texts_that_overlap(tmp_path, monkeypatch):
     file.write_text(json.dumps(picture_rows(*retrieval_picture.OWN_WORDS, *retrieval_picture.FROM_PASSAGE)))
     retrieval_picture.main(file, tmp_path / "picture.svg")
     content = (tmp_path / "picture.svg").read_text()
-    for text in ("FeedbackQA", "Wikipedia", "encoder, 1.5 ms", "BM25", "alone", "Questions written from the passage"):
+    title = "Questions written from the passage, and situations under rules"
+    for text in ("FeedbackQA", "Wikipedia", "encoder, 1.5 ms", "BM25", "alone", title):
         assert f"<!-- {text} -->" in content
     unseen = {  # ticks beyond the ends of an axis are there, and not drawn
         label

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from haystack_distill import KaleQueryEncoder
 from haystack_distill.cli import app
-from haystack_distill.cli.indexing import FolderStore, loaded_encoder, store_similarity, text_retriever
+from haystack_distill.cli.indexing import Documents, FolderStore, loaded_encoder, store_similarity
 from haystack_distill.data.beir import Corpus, read_corpus
 from haystack_distill.serving.hub import local_folder
 
@@ -68,7 +68,7 @@ def test_a_store_can_be_named(aligned, bert, teacher, passages, tmp_path):
     assert not (tmp_path / ".o.run").exists()
     result = RUN.invoke(app, list(map(str, ["align", tmp_path / "nowhere", *common[:3], tmp_path / "p", *common[4:]])))
     assert result.exit_code == 1
-    assert "nowhere/corpus.jsonl is missing" in result.output
+    assert "nowhere is missing: name a folder of texts" in result.output
 
 
 def test_evaluate_compares_students(aligned, bert, tmp_path):
@@ -93,7 +93,7 @@ def test_students_that_are_called_alike(aligned, bert, tmp_path):
 
 def test_documents_of_a_file_are_searched_with_an_encoder_of_the_hub(on_the_hub, passages, tmp_path):
     on_the_hub("sentence-transformers/mini")
-    retriever = text_retriever(Corpus(passages, {}), "mini", tmp_path / "questions", progress=False)
+    retriever = Documents(Corpus(passages, {})).by_text("mini", tmp_path / "questions", progress=False)
     assert len(retriever.run(query="river", top_k=3)["documents"]) == 3
     with pytest.raises(FileNotFoundError, match="team/mistyped is no folder here"):
         local_folder("team/mistyped")
@@ -182,7 +182,7 @@ def test_a_yaml_that_is_wrong_is_one_sentence(change, message, tmp_path):
     [
         (["run", "nowhere.yaml", "query=a"], "nowhere.yaml is missing"),
         (["align", "nowhere", "--model", "m", "--output", "o", "--keep", "a,b"], "neither 'kale' nor layer numbers"),
-        (["align", "nowhere", "--model", "m", "--output", "o"], "nowhere/corpus.jsonl is missing"),
+        (["align", "nowhere", "--model", "m", "--output", "o"], "nowhere is missing: name a folder of texts"),
     ],
 )
 def test_mistakes_are_explained(arguments, message, tmp_path, monkeypatch):

@@ -121,7 +121,7 @@ BROKEN = {"components": {}, "connections": []}
         ),
         (["old.yaml", "new.yaml", "questions.txt", "--api-base-url", "http://localhost:1"], "name it with --model."),
         (["old.yaml", "new.yaml", "questions.txt", "--model", "nowhere/m"], "nowhere/m"),
-        (["old.yaml", "moved.yaml", "questions.txt"], "The query encoder models/gone is missing"),
+        (["old.yaml", "moved.yaml", "questions.txt"], "The encoder models/gone is missing"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(folder, command, typed, said):

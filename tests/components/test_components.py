@@ -13,6 +13,7 @@ from haystack.components.retrievers import MultiRetriever
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 from haystack.core.errors import DeserializationError
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.utils import Secret
 from haystack_integrations.components.retrievers.qdrant import QdrantEmbeddingRetriever
 from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 from sentence_transformers import SentenceTransformer
@@ -52,11 +53,12 @@ class TestKaleQueryEncoder:
         assert all(np.allclose(one, found[0], atol=1e-6) for one in found)
 
     def test_to_dict_and_back(self, student):
-        settings = {"backend": "onnx", "precision": "int8", "threads": 2, "cache_size": 5}
+        settings = {"backend": "onnx", "precision": "int8", "threads": 2, "cache_size": 5, "revision": "v1"}
+        settings["token"] = Secret.from_env_var("HF_TOKEN", strict=False)
         data = KaleQueryEncoder(model=student, **settings).to_dict()
         assert data == {
             "type": "haystack_integrations.components.distill.kale_query_encoder.KaleQueryEncoder",
-            "init_parameters": {"model": student, "device": None, **settings},
+            "init_parameters": {"model": student, "device": None, **settings, "token": settings["token"].to_dict()},
         }
         assert KaleQueryEncoder.from_dict(data).to_dict() == data
 

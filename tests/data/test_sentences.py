@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from haystack_distill.cli.indexing import checked_corpus, index_for
+from haystack_distill.cli.indexing import Documents
 from haystack_distill.data.beir import read_beir
 from haystack_distill.data.index import read_index
 from haystack_distill.data.sentences import index_sentences
@@ -42,7 +42,7 @@ def test_a_folder_s_titles_are_aligned_on_and_its_vectors_are_those_of_before(be
     rows += [{"_id": "b", "text": "Letter engine doctor."}]
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
     teacher = BiEncoder.load(bert, device="cpu")
-    settings = index_for(checked_corpus(folder), None, teacher, bert, tmp_path / "out", progress=False)
+    settings = Documents.of(folder).index(teacher, bert, tmp_path / "out", progress=False)
     store = settings["document_store"]
     pages = pages_of(store, settings["meta_fields_to_embed"], settings["embedding_separator"])
     index = read_index(pages, tmp_path / "view", "cosine")
