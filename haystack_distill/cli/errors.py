@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 import yaml
@@ -15,6 +16,10 @@ from haystack_distill.files.packages import extra_for
 from haystack_distill.files.runs import LOCK, workspace_of
 
 INTEGRATION = re.compile(r"haystack_integrations\.(components\.\w+|document_stores)\.\w+")
+
+
+to_close: list[Any] = []
+"""Stores that a command opened: one that lies in files is locked until it is closed."""
 
 
 @contextmanager
@@ -40,6 +45,9 @@ def explained(output: Path | None = None) -> Iterator[None]:
         if kept:
             say(f"What was computed is kept in {kept}: the next try with this --output is sooner there.", error=True)
         raise typer.Exit(1) from None
+    finally:
+        while to_close:
+            to_close.pop().close()
     if output:
         shutil.rmtree(vectors_of(output), ignore_errors=True)
 

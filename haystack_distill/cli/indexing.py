@@ -1,6 +1,5 @@
 """Documents as commands search them: of a folder, embedded into memory, or of the store that a YAML describes."""
 
-import atexit
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +11,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils.deserialization import deserialize_component_inplace
 
 from haystack_distill.cli.documents import corpus_of
-from haystack_distill.cli.errors import vectors_of
+from haystack_distill.cli.errors import to_close, vectors_of
 from haystack_distill.data.beir import Corpus, read_judged
 from haystack_distill.data.index import stored_vectors
 from haystack_distill.files.shapes import read_yaml
@@ -98,6 +97,9 @@ class Documents:
         """Read what is there; faults in a folder's queries and judgments are found out at once, too."""
         judged = folder is not None and (folder / "queries.jsonl").is_file()
         if store is not None:
+            if folder and not folder.is_dir():
+                msg = f"{folder} is missing: name a folder with queries and judgments, or leave it out."
+                raise FileNotFoundError(msg)
             if folder and judged:
                 read_judged(folder)
             return cls(None, opened(store))
@@ -142,7 +144,7 @@ def opened(store: Path) -> Any:
     deserialize_component_inplace(described, "document_store")
     made = described["document_store"]
     if hasattr(made, "close"):
-        atexit.register(made.close)  # a store that lies in files complains if it is not
+        to_close.append(made)
     return made
 
 

@@ -42,10 +42,10 @@ def test_an_output_that_exists_is_one_sentence(aligned, bert):
 def test_a_folder_with_a_test_split_alone_is_aligned_with_its_text(aligned, bert, tmp_path, caplog):
     beir, _, _ = aligned
     arguments = ["align", beir, "--model", bert, "--layers", "0", "--epochs", "1", "--output", tmp_path / "o"]
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         result = RUN.invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
-    assert "has no qrels/train.tsv: aligning with the text of the index alone" in caplog.text
+    assert "There are no train queries: aligning with the text of the index alone" in caplog.text
     assert json.loads((tmp_path / "o" / "metrics.json").read_text())["judged_by"] == "judged test queries"
 
 
@@ -68,7 +68,7 @@ def test_a_store_can_be_named(aligned, bert, teacher, passages, tmp_path):
     assert not (tmp_path / ".o.run").exists()
     result = RUN.invoke(app, list(map(str, ["align", tmp_path / "nowhere", *common[:3], tmp_path / "p", *common[4:]])))
     assert result.exit_code == 1
-    assert "nowhere is missing: name a folder of texts" in result.output
+    assert "nowhere is missing: name a folder with queries and judgments" in result.output
 
 
 def test_evaluate_compares_students(aligned, bert, tmp_path):
