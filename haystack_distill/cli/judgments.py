@@ -27,7 +27,7 @@ def judgments(
     """
     Make a folder of questions and judgments, in the form that all commands read.
 
-    Columns are found by their usual names: question, query or text; document, document_id or id, or the field of --by;
+    Columns are found by their usual names: question, query or text; document, document_id, id or url, or the field of --by;
     perhaps grade, and split (train, dev or test).
 
     Examples:

@@ -10,7 +10,7 @@ from haystack_distill.evaluation.held_out import hold_out
 from haystack_distill.files.folders import published, refuse_existing
 
 QUESTIONS = ("question", "query", "text")
-DOCUMENTS = ("document", "document_id", "doc_id", "corpus-id", "corpus_id", "id")
+DOCUMENTS = ("document", "document_id", "doc_id", "corpus-id", "corpus_id", "id", "url")
 GRADES = ("grade", "score", "relevance")
 SPLITS = ("train", "dev", "test")
 """The names that columns may have, and what may stand in `split`."""
