@@ -71,6 +71,7 @@ def fuse(
         metrics = distiller.run(queries=str(folder), judged=judged)["metrics"]
     show(_table(metrics))
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in metrics["weights"].items())
+    say(f"Judged by {metrics['judged_by']}, {metrics['queries']} queries.")
     say(f"Weights ({metrics['labels']} labelled queries): {weights}. The hybrid is in {output}")
     return metrics
 

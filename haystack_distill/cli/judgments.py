@@ -27,8 +27,8 @@ def judgments(
     """
     Make a folder of questions and judgments, in the form that all commands read.
 
-    Columns are found by their usual names: question, query or text; document, document_id, id or url, or the field of --by;
-    perhaps grade, and split (train, dev or test).
+    Columns are found by their usual names: question, query or text; document, document_id, id or url, or the field of
+    --by; perhaps grade, and split (train, dev or test).
 
     Examples:
       haystack-distill judgments answered.csv --store store.yaml --by meta.url --output questions
@@ -44,8 +44,9 @@ def judgments(
         ids = _ids(store, by) if store else None
         counts = write_judgments(output, rows, lambda name: (name,) if ids is None else ids.get(name, ()), test, seed)
     unknown = counts.pop("unknown")
-    if unknown:
-        say(f"{unknown} of {len(rows)} rows name a document that is not in the store: they are left out.")
+    if unknown and ids is not None:
+        first = next(row.document for row in rows if row.document not in ids)
+        say(f"{unknown} of {len(rows)} rows name documents that the store lacks, and are left out ({first!r} is one).")
     said = ", ".join(f"{count} {split}" for split, count in counts.items())
     say(f"{output} has {said} questions; their documents are {'those of the store' if store else 'elsewhere'}.")
     return {"output": str(output), "questions": counts, "unknown": unknown}

@@ -163,7 +163,10 @@ class TestJudgments:
             "judgments", tmp_path / "log.csv", "--store", described, "--by", "meta.url", "--output", output
         )
         assert code == 0, said
-        assert "1 of 3 rows name a document that is not in the store: they are left out." in said
+        assert (
+            "1 of 3 rows name documents that the store lacks, and are left out ('https://x.org/nowhere' is one)."
+            in said
+        )
         texts = {row["_id"]: row["text"] for row in map(json.loads, (output / "queries.jsonl").open())}
         judged = [
             (texts[line.split("\t")[0]], *line.split("\t")[1:])
