@@ -29,9 +29,11 @@ $(VENV)/.dev: $(VENV)/.demo
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo
 
-# Two workers of one thread each: on few cores those of torch and of the stores' servers slow each other down.
+# One thread each: on few cores those of torch and of the stores' servers slow each other down. The servers of stores
+# start in one process, all else is tested by two.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/stores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/stores
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

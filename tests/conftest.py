@@ -66,14 +66,6 @@ def sentences(count: int, seed: int = 0, length: int = 7) -> list[str]:
     return [" ".join(random.choice(WORDS, length)) + "." for _ in range(count)]
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
-def pytest_collection_modifyitems(items):
-    """With several workers a file stays on one of them, and so do all tests of stores, which start servers."""
-    for item in items:
-        group = "stores" if item.path.parent.name == "stores" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
