@@ -172,7 +172,8 @@ class _Inputs:
         """Attention of some rows, `[batch, heads, rows, keys]`; with a sink they sum to less than 1."""
         scores = self.masked(rows)
         if self.sinks is None:
-            return scores.softmax(-1)
+            # Padding before a prompt sees no key: its rows, and what later layers make of them, would be NaN.
+            return scores.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0.0).softmax(-1)
         sink = self.sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         return torch.cat([scores, sink], dim=-1).softmax(-1)[..., :-1]
 

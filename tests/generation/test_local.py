@@ -36,8 +36,12 @@ def all_texts(generator, asked, done=frozenset()) -> dict[str, tuple]:
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mistral"])
 @pytest.mark.parametrize("sampling", [Sampling(6, 0.8, 20, 0.9), Sampling(6, 1.0, 0, 1.0), Sampling(4, 0.0)])
-def test_samples_as_a_plain_loop_does(reader, reader_folder, family, sampling):
-    generator = LocalGenerator(reader(family), family, sampling, batch_size=6)
+@pytest.mark.parametrize("attention_was_read", [False, True])
+def test_samples_as_a_plain_loop_does(reader_folder, family, sampling, attention_was_read):
+    reader = load_reader(reader_folder(family))
+    if attention_was_read:
+        reader.readable()
+    generator = LocalGenerator(reader, family, sampling, batch_size=6)
     asked = requests(4)
     found = all_texts(generator, asked)
     tokenizer = AutoTokenizer.from_pretrained(reader_folder(family))
