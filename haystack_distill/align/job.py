@@ -208,7 +208,7 @@ def train_on(
     searched: dict[str, float] = {}
     if kept is None:
         file = workspace / "layers.json"
-        kept, searched = best_layers(file, teacher, settings.layers, evaluator, material.sentences)
+        kept, searched = best_layers(file, teacher, settings.layers, evaluator, material.sentences, progress)
     student, cut_only = make_student(teacher, kept, material.sentences, folded=settings.folded)
     texts = _affordable(material, student, settings.training)
     vectors = _targets(index, teacher, settings, workspace, material, texts, progress)

@@ -1,6 +1,7 @@
 """Which layers of the teacher a student keeps, and the student before it is trained."""
 
 import logging
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from typing_extensions import TypedDict
 
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
 from haystack_distill.files.folders import write_json
+from haystack_distill.files.progress import progress_bar
 from haystack_distill.files.shapes import read_json
 from haystack_distill.students.bi_encoder import BiEncoder
-from haystack_distill.students.cutting import check_depth, check_keep, kale_layers
-from haystack_distill.students.layer_search import LayerSearch, make_layered
+from haystack_distill.students.cutting import check_depth, check_keep, find_stack, kale_layers
+from haystack_distill.students.layer_search import MAX_CANDIDATES, LayerSearch, make_layered
 from haystack_distill.students.token_table import average_over, make_token_table
 from haystack_distill.training.trainer import METRIC
 
@@ -54,6 +56,7 @@ def best_layers(
     count: int,
     evaluator: IndexRetrievalEvaluator,
     texts: list[str],
+    progress: bool,
 ) -> tuple[tuple[int, ...], dict[str, float]]:
     """
     Search for the layers that keep most, unless a killed run did: its checkpoints fit the layers it found.
@@ -68,8 +71,15 @@ def best_layers(
     part = evaluator.part(SEARCH_QUERIES)
     tokens = {token for row in teacher.model.tokenizer(part.queries)["input_ids"] for token in row}
     sample = texts[:: max(1, len(texts) // SEARCH_TEXTS)]
-    search = LayerSearch(teacher, lambda student: part(student)[METRIC], sample, tokens)
-    best = search.best(count)
+    most = min(MAX_CANDIDATES, comb(len(find_stack(teacher.model)), count))
+    with progress_bar("Trying layers, at most", most, 0, shown=progress) as show:
+
+        def measured(student: SentenceTransformer) -> float:
+            show(len(search.scores) + 1)
+            return part(student)[METRIC]
+
+        search = LayerSearch(teacher, measured, sample, tokens)
+        best = search.best(count)
     scores = {" ".join(map(str, layers)): score for layers, score in search.scores.items() if np.isfinite(score)}
     logger.info("Layers %s stay; the search measured %s.", list(best), scores)
     write_json(file, {"kept": best, "searched": scores})

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pyarrow import parquet
-from rich.console import Console
-from rich.progress import Progress
 
 from haystack_distill.data.questions import Question
 from haystack_distill.data.training_set import MANIFEST, Row, TrainingSet, manifest_of, shard_name, write_shard
 from haystack_distill.files.folders import published, write_json
+from haystack_distill.files.progress import progress_bar
 from haystack_distill.files.runs import already_made, claim, fingerprint, running
 
 logger = logging.getLogger(__name__)
@@ -80,11 +79,10 @@ def _search(
     shard_rows: int,
     progress: bool,
 ) -> None:
-    with Progress(console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task("Searching", total=len(questions))
+    with progress_bar("Searching", len(questions), 0, shown=progress) as show:
         for number, start in enumerate(range(0, len(questions), shard_rows)):
             chunk = questions[start : start + shard_rows]
             file = workspace / shard_name(number)
             if not file.exists():
                 write_shard(file, candidates(chunk))
-            bar.advance(task, len(chunk))
+            show(start + len(chunk))

@@ -1,6 +1,7 @@
 """DKRR, the whole job: a retriever is distilled, measured beside what it was, and written into a folder of its own."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from haystack_distill.evaluation.proof import (
     recommendation_fact,
 )
 from haystack_distill.files.layout import PROVENANCE
+from haystack_distill.files.progress import with_bar
 from haystack_distill.files.runs import fingerprint
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import cut, find_stack
@@ -109,8 +111,8 @@ def _moved(student: SentenceTransformer, index: IndexView, workspace: Path, prog
     """The index as it will be once its documents are embedded again."""
 
     def embed() -> np.ndarray:
-        vectors = student.encode_document(index.texts, batch_size=32, show_progress_bar=progress)
-        return np.asarray(vectors, dtype=np.float32)
+        encode = partial(student.encode_document, batch_size=32, show_progress_bar=False)
+        return with_bar(encode, index.texts, "Embedding documents again", 32, shown=progress)
 
     # Kept for the case of a kill, for this student only.
     first = student.encode_document(index.texts[:1], show_progress_bar=False)

@@ -1,27 +1,45 @@
-"""The bar of work that a kill does not undo: it begins where the work was left."""
+"""The bars of work that takes long: each has a name and says how long it will take."""
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+import numpy as np
+from tqdm import tqdm
+
+PARTS = 10
+"""Batches between two steps of a bar."""
 
 
 @contextmanager
 def progress_bar(what: str, total: int, done: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
     """
-    Show how far some work is, and how long it will take, on stderr.
+    Show on stderr how far some work is, and how long it will take.
 
+    :param done: Where it was left, if it goes on after a kill.
     :returns: To be called with how much is done.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task(what, total=total, completed=done)
-        yield lambda count: bar.update(task, completed=count)
+    every = 0.1 if sys.stderr.isatty() else 10.0  # a file that is read later needs fewer lines
+    with tqdm(desc=what, total=total, initial=done, disable=not shown, mininterval=every, dynamic_ncols=True) as bar:
+        yield lambda count: bar.update(count - bar.n)
+
+
+def with_bar(
+    encode: Callable[[list[str]], np.ndarray], texts: Sequence[str], what: str, batch_size: int, *, shown: bool
+) -> np.ndarray:
+    """
+    Encode texts a few batches at a time, the longest first, so that the texts of a batch are about equally long.
+
+    :param what: The name of the bar.
+    :returns: `[texts, dim]`, float32.
+    """
+    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
+    size, parts = PARTS * batch_size, []
+    with progress_bar(what, len(texts), 0, shown=shown) as show:
+        for start in range(0, max(1, len(texts)), size):
+            parts.append(encode([texts[number] for number in order[start : start + size]]))
+            show(min(start + size, len(texts)))
+    found = np.concatenate(parts).astype(np.float32, copy=False)
+    vectors = np.empty_like(found)
+    vectors[order] = found
+    return vectors

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.similarity import cosines
 from haystack_distill.files.precision import bf16_where_fast
+from haystack_distill.files.progress import with_bar
 from haystack_distill.students.prompt import prompt_for
 
 SAMPLE = 16
@@ -76,7 +78,7 @@ class BiEncoder:
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         """Embed queries as they are embedded when the index is searched: `[texts, dim]`, float32."""
-        return self._encode(texts, self.query_prefix, 64, False)
+        return self._encode(texts, self.query_prefix, 64)
 
     def encode_targets(self, texts: list[str], *, progress: bool = False) -> np.ndarray:
         """
@@ -85,11 +87,11 @@ class BiEncoder:
         On a CPU that is 1.6 times as fast, and the vectors' cosine with those of `encode_queries` is above 0.9999.
         """
         with bf16_where_fast(self.model.device):
-            return self._encode(texts, self.query_prefix, 64, progress)
+            return self._encode(texts, self.query_prefix, 64, progress, "The teacher reads")
 
     def encode_documents(self, texts: list[str], *, batch_size: int = 32, progress: bool = False) -> np.ndarray:
         """Embed documents as they are embedded in the index: `[texts, dim]`, float32."""
-        return self._encode(texts, self.document_prefix, batch_size, progress)
+        return self._encode(texts, self.document_prefix, batch_size, progress, "Embedding documents")
 
     def check_belongs_to(self, index: IndexView) -> None:
         """
@@ -122,7 +124,7 @@ class BiEncoder:
     def _difference(self, texts: list[str], ours: np.ndarray, stored: np.ndarray) -> str:
         """Say what would make the vectors equal, or that it is another model."""
         for prefix in {"", *(prompt for prompt in self.model.prompts.values() if prompt)} - {self.document_prefix}:
-            if cosines(self._encode(texts, prefix, 32, False), stored).mean() >= MATCH:
+            if cosines(self._encode(texts, prefix, 32), stored).mean() >= MATCH:
                 return (
                     f"The documents were embedded with the prefix {prefix!r}, not {self.document_prefix!r}: "
                     f"set `document_prefix` to {prefix!r}."
@@ -135,14 +137,16 @@ class BiEncoder:
             + (" If two models made it, embed all of it with one." if differ < len(texts) else "")
         )
 
-    def _encode(self, texts: list[str], prefix: str, batch_size: int, progress: bool) -> np.ndarray:
-        vectors = self.model.encode(
-            texts,
+    def _encode(
+        self, texts: list[str], prefix: str, batch_size: int, progress: bool = False, what: str = "Embedding"
+    ) -> np.ndarray:
+        encode = partial(
+            self.model.encode,
             prompt=prefix,
             batch_size=batch_size,
-            show_progress_bar=progress,
+            show_progress_bar=False,
             normalize_embeddings=self.normalize,
             truncate_dim=self.dim,
             convert_to_numpy=True,
         )
-        return np.asarray(vectors, dtype=np.float32)
+        return with_bar(encode, texts, what, batch_size, shown=progress)

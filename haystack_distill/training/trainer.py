@@ -42,7 +42,7 @@ class Patience(EarlyStoppingCallback):
 
 class Progress(ProgressCallback):
     """
-    The trainer's bar with its ETA, and one line an evaluation instead of every figure that was logged.
+    The trainer's bar with its ETA, named, and one line an evaluation instead of every figure that was logged.
 
     :param metric: What the evaluator calls the figure.
     :param name: What people call it.
@@ -51,6 +51,12 @@ class Progress(ProgressCallback):
     def __init__(self, metric: str, name: str) -> None:
         super().__init__()
         self.key, self.name = f"eval_{metric}", name
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Name the bar."""
+        super().on_train_begin(*args, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description("Training")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
         """Write the figure of an evaluation."""
