@@ -28,19 +28,21 @@ SHARD = 256
 class CachedTeacher(BiEncoder):
     """A teacher that embeds a text once for all tables, and goes on where it was stopped."""
 
-    def _encode(self, texts: list[str], prefix: str, batch_size: int, progress: bool) -> np.ndarray:
+    def _encode(
+        self, texts: list[str], prefix: str, batch_size: int, progress: bool = False, what: str = "Embedding"
+    ) -> np.ndarray:
         if len(texts) < 200:
-            return super()._encode(texts, prefix, batch_size, progress)
+            return super()._encode(texts, prefix, batch_size, progress, what)
         folder = CACHE / self.made_by(prefix)
         folder.mkdir(parents=True, exist_ok=True)
         names = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
         known = _stored(folder)
         missing = {name: text for name, text in zip(names, texts, strict=True) if name not in known}
         todo = sorted(missing, key=lambda name: len(missing[name]))
-        with progress_bar("Embedding", len(todo), 0, shown=progress) as show:
+        with progress_bar(what, len(todo), 0, shown=progress) as show:
             for start in range(0, len(todo), SHARD):
                 part = todo[start : start + SHARD]
-                vectors = super()._encode([missing[name] for name in part], prefix, batch_size, False)
+                vectors = super()._encode([missing[name] for name in part], prefix, batch_size)
                 known |= dict(zip(part, vectors, strict=True))
                 _store(folder, part, vectors)
                 show(start + len(part))

@@ -171,6 +171,8 @@ def test_a_hybrid_retriever_joins_as_its_fusion_says(fitted, retrievers):
         assert document.meta["retriever_scores"] == pytest.approx(own)
         assert document.content
     assert len(hybrid.run(query=QUERY, top_k=2)["documents"]) == 2
+    with pytest.raises(ValueError, match="top_k must be at least 1, not 0"):
+        hybrid.run(query=QUERY, top_k=0)
     again = asyncio.run(hybrid.run_async(query=QUERY))["documents"]
     assert [d.id for d in again] == [d.id for d in found]
     hybrid.close()

@@ -5,7 +5,7 @@ from typing import Any
 from haystack import Document, component
 
 from haystack_distill.fusion.model import Fusion
-from haystack_integrations.components.distill.parts.checking import check_query
+from haystack_integrations.components.distill.parts.checking import check_query, check_top_k
 from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.joining import joined
 from haystack_integrations.components.distill.parts.searching import check_named, search_all, search_all_async
@@ -87,9 +87,9 @@ class DistilledHybridRetriever(Serialisable):
         :param top_k: Overrides the one given at initialisation.
         :returns: `documents`, the best first: `score` is the fused score, `meta["retriever_scores"]` holds each
             retriever's own.
-        :raises ValueError: If the query is empty, a document has no score, or see `warm_up`.
+        :raises ValueError: If the query is empty, `top_k` is below 1, a document has no score, or see `warm_up`.
         """
-        fusion = self._ready(query)
+        fusion = self._ready(query, top_k)
         assert self._pool is not None
         found = search_all(self.retrievers, query, fusion.top_k, filters, self._pool)
         return {"documents": joined(fusion, found, self.top_k if top_k is None else top_k)}
@@ -107,12 +107,13 @@ class DistilledHybridRetriever(Serialisable):
         :returns: As `run`.
         :raises ValueError: As `run`.
         """
-        fusion = self._ready(query)
+        fusion = self._ready(query, top_k)
         found = await search_all_async(self.retrievers, query, fusion.top_k, filters)
         return {"documents": joined(fusion, found, self.top_k if top_k is None else top_k)}
 
-    def _ready(self, query: str) -> Fusion:
+    def _ready(self, query: str, top_k: int | None) -> Fusion:
         check_query(query, "DistilledHybridRetriever", "search for")
+        check_top_k(top_k)
         self.warm_up()
         assert self._fusion is not None
         return self._fusion
