@@ -70,8 +70,7 @@ def read_beir(folder: str | Path) -> BeirFolder:
     :raises ValueError: If a line is not JSON, lacks a key or repeats an id, or a judgment names an unknown query or
         document.
     """
-    read_corpus(Path(folder) / "corpus.jsonl")
-    return read_judged(folder)
+    return _about(read_corpus(Path(folder) / "corpus.jsonl"), Path(folder))
 
 
 def read_judged(folder: str | Path) -> BeirFolder:
@@ -80,12 +79,16 @@ def read_judged(folder: str | Path) -> BeirFolder:
 
     :returns: Without a `corpus.jsonl` there are no documents, and judgments may name any.
     """
-    path, file = Path(folder), Path(folder) / "corpus.jsonl"
-    corpus = read_corpus(file) if file.is_file() else Corpus({}, {})
-    queries = {row["_id"]: row["text"] for row in _texts(path / "queries.jsonl")}
-    known = corpus.documents if file.is_file() else None
-    qrels = {file.stem: read_qrels(file, queries, known) for file in sorted((path / "qrels").glob("*.tsv"))}
-    return BeirFolder(corpus.documents, queries, qrels, corpus.titles)
+    file = Path(folder) / "corpus.jsonl"
+    return _about(read_corpus(file) if file.is_file() else None, Path(folder))
+
+
+def _about(corpus: Corpus | None, folder: Path) -> BeirFolder:
+    """The folder with its queries and judgments; without a corpus these may name any document."""
+    queries = {row["_id"]: row["text"] for row in _texts(folder / "queries.jsonl")}
+    known = corpus.documents if corpus else None
+    qrels = {file.stem: read_qrels(file, queries, known) for file in sorted((folder / "qrels").glob("*.tsv"))}
+    return BeirFolder(known or {}, queries, qrels, corpus.titles if corpus else {})
 
 
 def read_corpus(file: str | Path) -> Corpus:

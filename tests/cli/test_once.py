@@ -30,6 +30,11 @@ def counts(monkeypatch):
     return counted
 
 
+def test_a_folder(beir, counts):
+    beir_module.read_beir(beir)
+    assert counts["corpus.jsonl"] == 1
+
+
 def test_align_and_evaluate(beir, bert, counts, command, tmp_path):
     common = ["--model", bert, "--output"]
     code, said = command("align", beir, *common, tmp_path / "table", "--layers", "0", "--epochs", "1")
