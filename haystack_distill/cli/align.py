@@ -55,6 +55,7 @@ def align(
     with explained(output):
         from haystack_distill.align.layers import named_layers
         from haystack_distill.cli.indexing import Documents, loaded_encoder
+        from haystack_distill.data.beir import splits_in
         from haystack_distill.students.cutting import find_stack
         from haystack_integrations.components.distill.kale_aligner import KaleAligner
 
@@ -78,7 +79,8 @@ def align(
             progress_bar=progress,
         )
         aligner.loaded = encoder
-        train, test = (_judged(folder, split) for split in ("train", "test"))
+        splits = splits_in(folder) if folder else {}
+        train, test = (str(folder) if split in splits else None for split in ("train", "test"))
         if queries and not train:
             logger.info("There are no train queries: aligning with the text of the index alone.")
         metrics = aligner.run(queries=train if queries else None, test=test)["metrics"]
@@ -87,11 +89,6 @@ def align(
     say(f"Model, metrics.json and report.html are in {output}")
     say(f"It takes the place of the query embedder: KaleQueryEncoder(model={str(output)!r}), as query.yaml has it.")
     return metrics
-
-
-def _judged(folder: Path | None, split: str) -> str | None:
-    """The folder, if it has this split."""
-    return str(folder) if folder and (folder / "qrels" / f"{split}.tsv").is_file() else None
 
 
 def _layer_numbers(keep: str | None) -> list[int] | str | None:

@@ -70,9 +70,10 @@ def compare(
 
 
 def _questions(source: Path) -> list[str]:
+    from haystack_distill.data.beir import splits_in
     from haystack_distill.data.questions import read_questions
 
-    if (source / "qrels" / "test.tsv").is_file():  # the others may have been learnt from
+    if "test" in splits_in(source):  # the others may have been learnt from
         return [question.text for question in read_questions(source, "test")]
     if source.is_dir() or source.suffix in {".jsonl", ".csv", ".tsv", ".parquet"}:
         return [question.text for question in read_questions(source / "queries.jsonl" if source.is_dir() else source)]

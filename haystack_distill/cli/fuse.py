@@ -7,7 +7,7 @@ import typer
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
-from haystack_distill.cli.shared import check_split, say, scorer_of, show, show_progress, table_of
+from haystack_distill.cli.shared import say, scorer_of, show, show_progress, table_of
 
 
 def fuse(
@@ -38,6 +38,7 @@ def fuse(
     """
     with explained(output):
         from haystack_distill.cli.indexing import Documents, by_vectors, loaded_encoder
+        from haystack_distill.data.beir import split_file, splits_in
         from haystack_distill.files.runs import workspace_for
         from haystack_distill.serving.hub import local_folder
         from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
@@ -46,7 +47,7 @@ def fuse(
 
         show_progress(progress)
         workspace_for(output)
-        check_split(folder, split)
+        split_file(folder, split)  # one that is not there is found out before anything is embedded
         documents = Documents.of(folder, store)
         encoder = KaleQueryEncoder(model=local_folder(student or model))
         scorer = scorer_of(reader, signal, heads=heads, dtype=dtype) if reader else None
@@ -67,7 +68,7 @@ def fuse(
             seed=seed,
             progress_bar=progress,
         )
-        judged = str(folder) if (folder / "qrels" / "test.tsv").is_file() else None
+        judged = str(folder) if "test" in splits_in(folder) else None
         metrics = distiller.run(queries=str(folder), judged=judged)["metrics"]
     show(_table(metrics))
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in metrics["weights"].items())

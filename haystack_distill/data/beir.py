@@ -87,8 +87,22 @@ def _about(corpus: Corpus | None, folder: Path) -> BeirFolder:
     """The folder with its queries and judgments; without a corpus these may name any document."""
     queries = {row["_id"]: row["text"] for row in _texts(folder / "queries.jsonl")}
     known = corpus.documents if corpus else None
-    qrels = {file.stem: read_qrels(file, queries, known) for file in sorted((folder / "qrels").glob("*.tsv"))}
+    qrels = {split: read_qrels(file, queries, known) for split, file in splits_in(folder).items()}
     return BeirFolder(known or {}, queries, qrels, corpus.titles if corpus else {})
+
+
+def splits_in(folder: str | Path) -> dict[str, Path]:
+    """The splits that a BEIR folder judges, by their names, and the files of their judgments."""
+    return {file.stem: file for file in sorted((Path(folder) / "qrels").glob("*.tsv"))}
+
+
+def split_file(folder: str | Path, split: str) -> Path | None:
+    """The judgments of a split; None where there are none at all, a FileNotFoundError where there are only others."""
+    splits = splits_in(folder)
+    if splits and split not in splits:
+        msg = f"{folder} has no qrels/{split}.tsv: name one of its splits, {', '.join(splits)}."
+        raise FileNotFoundError(msg)
+    return splits.get(split)
 
 
 def read_corpus(file: str | Path) -> Corpus:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from haystack_distill.data.beir import Qrels, read_corpus, read_qrels
+from haystack_distill.data.beir import Qrels, read_corpus, read_qrels, split_file
 from haystack_distill.data.tables import read_parquet
 from haystack_distill.files.json_lines import read_json_lines
 
@@ -55,14 +55,11 @@ def read_questions(source: str | Path, split: str = "train") -> list[Question]:
 
 def _judgments(path: Path, split: str, query_ids: set[str]) -> Qrels | None:
     """What a BEIR folder judges; None where there are no judgments at all."""
-    splits = {file.stem: file for file in (path / "qrels").glob("*.tsv")}
-    if not splits:
+    file = split_file(path, split)
+    if file is None:
         return None
-    if split not in splits:
-        msg = f"{path} has no qrels/{split}.tsv: name one of its splits, {', '.join(sorted(splits))}."
-        raise FileNotFoundError(msg)
     corpus = path / "corpus.jsonl"  # without it they are about the documents of a store
-    return read_qrels(splits[split], query_ids, read_corpus(corpus).documents if corpus.is_file() else None)
+    return read_qrels(file, query_ids, read_corpus(corpus).documents if corpus.is_file() else None)
 
 
 def _question(row: dict[str, Any], where: str, number: int) -> Question:
