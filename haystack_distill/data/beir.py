@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from haystack_distill.files.json_lines import read_json_lines
 from haystack_distill.files.shapes import Id
+from haystack_distill.files.texts import read_cells
 
 Qrels = dict[str, dict[str, int]]
 """Relevance judgments: query id -> document id -> grade (above 0)."""
@@ -201,26 +202,14 @@ def write_qrels(file: Path, judged: Iterable[tuple[str, str, int]]) -> None:
 
 def _columns(file: Path) -> Iterator[tuple[int, list[str]]]:
     """The judgments with their lines; a first line without a digit in its third column is the header."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        reader = csv.reader(lines, delimiter="\t")
-        try:
-            for place, row in enumerate(reader):
-                is_header = not place and len(row) == 3 and not any(letter.isdigit() for letter in row[2])
-                if len(row) == 3 and GRADE.fullmatch(row[2]):
-                    yield reader.line_num, row
-                elif row and not is_header:
-                    shown = [cell if len(cell) <= 40 else f"{cell[:40]}..." for cell in row]
-                    msg = (
-                        f"{file}, line {reader.line_num}: expected query-id, corpus-id and a whole-number score, got "
-                        f"{shown}."
-                    )
-                    raise ValueError(msg)
-        except UnicodeDecodeError as error:
-            msg = f"{file} is not UTF-8 text (after line {reader.line_num}: {error}): save it as UTF-8."
-            raise ValueError(msg) from error
-        except csv.Error as error:
-            msg = f"{file}, line {reader.line_num}: expected query-id, corpus-id and a whole-number score ({error})."
-            raise ValueError(msg) from error
+    for number, row in read_cells(file, "\t"):
+        is_header = number == 1 and len(row) == 3 and not any(letter.isdigit() for letter in row[2])
+        if len(row) == 3 and GRADE.fullmatch(row[2]):
+            yield number, row
+        elif row and not is_header:
+            shown = [cell if len(cell) <= 40 else f"{cell[:40]}..." for cell in row]
+            msg = f"{file}, line {number}: expected query-id, corpus-id and a whole-number score, got {shown}."
+            raise ValueError(msg)
 
 
 def _texts(file: str | Path) -> Iterator[Any]:
