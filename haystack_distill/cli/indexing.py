@@ -1,7 +1,9 @@
 """Documents as commands search them: of a folder, embedded into memory, or of the store that a YAML describes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from haystack_distill.serving.hub import local_folder
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
-from haystack_integrations.components.distill.stores import EmbedderSettings, teacher_of
+from haystack_integrations.components.distill.stores import EmbedderSettings, rows_of, teacher_of
+from haystack_integrations.components.distill.stores.base import Row
 from haystack_integrations.components.distill.stores.known import kind_of
 
 
@@ -146,6 +149,11 @@ def opened(store: Path) -> Any:
     if hasattr(made, "close"):
         to_close.append(made)
     return made
+
+
+def documents_in(store: Path) -> Iterator[Row]:
+    """All documents of the store that a YAML describes; they are read page by page."""
+    return chain.from_iterable(rows_of(opened(store)))
 
 
 def by_vectors(store: Any) -> Any:
