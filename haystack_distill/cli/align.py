@@ -8,8 +8,7 @@ import typer
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
-from haystack_distill.cli.shared import say, show_encoders, show_progress, weights_of
-from haystack_distill.evaluation.measures import headline
+from haystack_distill.cli.shared import say, show_aligned, show_progress, weights_of
 from haystack_distill.losses.table import ALIGNMENT
 
 logger = logging.getLogger(__name__)
@@ -84,9 +83,7 @@ def align(
         if queries and not train:
             logger.info("There are no train queries: aligning with the text of the index alone.")
         metrics = aligner.run(queries=train if queries else None, test=test)["metrics"]
-    show_encoders(metrics)
-    say(headline(metrics))
-    say(f"Model, metrics.json and report.html are in {output}")
+    show_aligned(metrics, output)
     say(f"It takes the place of the query embedder: KaleQueryEncoder(model={str(output)!r}), as query.yaml has it.")
     return metrics
 

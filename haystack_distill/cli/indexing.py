@@ -133,12 +133,17 @@ class Documents:
         store.write_documents([Document(id=key, content=text) for key, text in self.corpus.documents.items() if text])
         return InMemoryBM25Retriever(store)
 
-    def by_text(self, model: str | None, output: Path, progress: bool) -> Any:
-        """A retriever that takes a text: by an encoder, folder or hub name, or by words if it is None."""
+    def by_text(self, model: str | None, output: Path, progress: bool, student: str | None = None) -> Any:
+        """
+        A retriever that takes a text.
+
+        :param model: The encoder, folder or hub name; None searches by words.
+        :param student: What embeds the queries in its place, if anything does.
+        """
         if model is None:
             return self.by_words()
         retriever = by_vectors(self.embedded(loaded_encoder(model), model, output, progress))
-        return DistilledRetriever(retriever=retriever, query_encoder=KaleQueryEncoder(model=model))
+        return DistilledRetriever(retriever=retriever, query_encoder=KaleQueryEncoder(model=student or model))
 
 
 def opened(store: Path) -> Any:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells
+from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells, headline
 
 people_read_stderr = False
 """Whether stdout is for a machine."""
@@ -51,6 +51,13 @@ def show_encoders(metrics: dict[str, Any]) -> None:
             shown = cells(figures, figures["intervals"][MAIN.key])
             table.add_row(escape(name.replace("_", " ")), *shown, f"{100 * share:.1f} %", f"{figures['encode_ms']:.2f}")
     show(table)
+
+
+def show_aligned(metrics: dict[str, Any], folder: Any) -> None:
+    """Print what an alignment proved, and where its files are."""
+    show_encoders(metrics)
+    say(headline(metrics))
+    say(f"Model, metrics.json and report.html are in {folder}")
 
 
 def show_progress(progress: bool) -> None:
