@@ -8,8 +8,7 @@ import typer
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
-from haystack_distill.cli.shared import say, show_encoders, show_progress, weights_of
-from haystack_distill.evaluation.measures import headline
+from haystack_distill.cli.shared import say, show_aligned, show_progress, weights_of
 from haystack_distill.losses.table import ALIGNMENT
 
 logger = logging.getLogger(__name__)
@@ -55,6 +54,7 @@ def align(
     with explained(output):
         from haystack_distill.align.layers import named_layers
         from haystack_distill.cli.indexing import Documents, loaded_encoder
+        from haystack_distill.data.beir import splits_in
         from haystack_distill.students.cutting import find_stack
         from haystack_integrations.components.distill.kale_aligner import KaleAligner
 
@@ -78,20 +78,14 @@ def align(
             progress_bar=progress,
         )
         aligner.loaded = encoder
-        train, test = (_judged(folder, split) for split in ("train", "test"))
+        splits = splits_in(folder) if folder else {}
+        train, test = (str(folder) if split in splits else None for split in ("train", "test"))
         if queries and not train:
             logger.info("There are no train queries: aligning with the text of the index alone.")
         metrics = aligner.run(queries=train if queries else None, test=test)["metrics"]
-    show_encoders(metrics)
-    say(headline(metrics))
-    say(f"Model, metrics.json and report.html are in {output}")
+    show_aligned(metrics, output)
     say(f"It takes the place of the query embedder: KaleQueryEncoder(model={str(output)!r}), as query.yaml has it.")
     return metrics
-
-
-def _judged(folder: Path | None, split: str) -> str | None:
-    """The folder, if it has this split."""
-    return str(folder) if folder and (folder / "qrels" / f"{split}.tsv").is_file() else None
 
 
 def _layer_numbers(keep: str | None) -> list[int] | str | None:

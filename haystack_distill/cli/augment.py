@@ -139,11 +139,10 @@ def _given(source: Path | None, store: Path | None) -> "list[Document] | None":
     from haystack import Document
 
     from haystack_distill.cli.documents import corpus_of, holds_texts
-    from haystack_distill.cli.indexing import opened
-    from haystack_integrations.components.distill.stores import rows_of
+    from haystack_distill.cli.indexing import documents_in
 
     if store is not None:
-        return [Document(id=row.id, content=row.content) for rows in rows_of(opened(store)) for row in rows]
+        return [Document(id=row.id, content=row.content) for row in documents_in(store)]
     if source is None or not holds_texts(source):
         return None
     return [Document(id=key, content=text) for key, text in corpus_of(source).documents.items()]

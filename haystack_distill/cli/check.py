@@ -55,6 +55,7 @@ def check(
         from haystack_distill.cli.indexing import Documents, loaded_encoder
         from haystack_distill.data.beir import judged_documents
         from haystack_distill.students.cutting import find_stack
+        from haystack_integrations.components.distill.stores import vectors_of
 
         documents, encoder = Documents.of(folder, store), loaded_encoder(model)
         depth = len(find_stack(encoder.model))
@@ -62,7 +63,7 @@ def check(
         seen = _seen(documents.store, encoder)
         minutes = _minutes(seen, encoder, layers, depth)
         judged = set(judged_documents(folder))
-        found = {row.id for row in documents.store.filter_documents(_named(judged))} if judged else set()
+        found = vectors_of(documents.store, sorted(judged)).keys()
     few = seen.expected < FEW
     facts = {
         "documents": seen.documents,
@@ -90,15 +91,11 @@ def _seen(store: Any, encoder: "BiEncoder") -> Seen:
     """Look at the first documents; a ValueError if the encoder did not make their vectors."""
     from haystack_distill.data.index import read_index
     from haystack_distill.data.sentences import index_sentences
-    from haystack_integrations.components.distill.stores import pages_of
-    from haystack_integrations.components.distill.stores.opening import verified_similarity
+    from haystack_integrations.components.distill.stores.opening import filled_pages_of, verified_similarity
 
     started = time.perf_counter()
-    page = next((page for page in pages_of(store) if page), [])[:SAMPLE]
-    reading = (time.perf_counter() - started) / max(1, len(page))
-    if not page:
-        msg = f"{type(store).__name__} holds no documents: run the indexing pipeline first."
-        raise ValueError(msg)
+    page = next(filled_pages_of(store))[:SAMPLE]
+    reading = (time.perf_counter() - started) / len(page)
     with TemporaryDirectory() as place:
         index = read_index([page], Path(place) / "index", lambda vectors: verified_similarity(store, vectors))
         encoder.check_belongs_to(index)
@@ -121,7 +118,3 @@ def _minutes(seen: Seen, encoder: "BiEncoder", layers: int, depth: int) -> float
     # A step back costs twice a step forward; a table, what is around it.
     training = 3 * (layers or 0.3) / depth * a_text * passed
     return (seen.documents * seen.reading + read * a_text + training) / 60
-
-
-def _named(ids: set[str]) -> dict[str, Any]:
-    return {"field": "id", "operator": "in", "value": sorted(ids)}

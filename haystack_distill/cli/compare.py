@@ -70,20 +70,18 @@ def compare(
 
 
 def _questions(source: Path) -> list[str]:
+    from haystack_distill.data.beir import splits_in
     from haystack_distill.data.questions import read_questions
+    from haystack_distill.files.texts import read_text
 
-    if (source / "qrels" / "test.tsv").is_file():  # the others may have been learnt from
+    if "test" in splits_in(source):  # the others may have been learnt from
         return [question.text for question in read_questions(source, "test")]
     if source.is_dir() or source.suffix in {".jsonl", ".csv", ".tsv", ".parquet"}:
         return [question.text for question in read_questions(source / "queries.jsonl" if source.is_dir() else source)]
     if not source.is_file():
         msg = f"The questions {source} are missing: name a text file with a question a line, or a BEIR folder."
         raise FileNotFoundError(msg)
-    try:
-        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        msg = f"{source} is not a text file in UTF-8: name one with a question a line."
-        raise ValueError(msg) from error
+    lines = [line.strip() for line in read_text(source).splitlines()]
     if not any(lines):
         msg = f"{source} holds no question: write one on each line."
         raise ValueError(msg)

@@ -53,6 +53,7 @@ def distill(
         from haystack.utils import ComponentDevice
 
         from haystack_distill.cli.indexing import Documents, by_vectors, loaded_encoder
+        from haystack_distill.data.beir import splits_in
         from haystack_distill.files.processes import first_process_first, process_count, process_number
         from haystack_distill.serving.hub import local_folder
         from haystack_integrations.components.distill.distillation_loop import DistillationLoop
@@ -87,7 +88,7 @@ def distill(
         if process_count() > 1:
             with first_process_first(cpu=ComponentDevice.resolve_device(None).to_torch_str() == "cpu"):
                 searched.count_documents()
-        has_splits = judged and any((folder / "qrels" / f"{split}.tsv").is_file() for split in ("dev", "test"))
+        has_splits = judged and splits_in(folder).keys() & {"dev", "test"}
         result = loop.run(queries=str(folder), judged=str(folder) if has_splits else None)
     if process_number():
         return {}  # under torchrun the first process speaks for all

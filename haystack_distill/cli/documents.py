@@ -9,6 +9,7 @@ from haystack.components.preprocessors import RecursiveDocumentSplitter
 from haystack_distill.cli.templates import template
 from haystack_distill.data.beir import Corpus, read_corpus
 from haystack_distill.files.shapes import read_yaml
+from haystack_distill.files.texts import read_text
 
 SUFFIXES = (".txt", ".md", ".markdown", ".rst")
 """What counts as a text; other formats are for Haystack's converters."""
@@ -31,7 +32,7 @@ def read_documents(path: Path) -> list[Document]:
         ]
     files = sorted(filter(_is_text, path.rglob("*"))) if path.is_dir() else [path]
     home = path if path.is_dir() else path.parent
-    texts = {str(file.relative_to(home)): _text(file) for file in files}
+    texts = {str(file.relative_to(home)): read_text(file) for file in files}
     return [Document(content=text, meta={"source": source}) for source, text in texts.items() if text.strip()]
 
 
@@ -77,11 +78,3 @@ def _read(path: Path) -> Corpus:
         )
         raise ValueError(msg)
     return read_corpus(path / "corpus.jsonl" if path.is_dir() else path)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        msg = f"{file} is not UTF-8 text ({error}): save it as UTF-8."
-        raise ValueError(msg) from error

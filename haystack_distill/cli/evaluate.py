@@ -7,7 +7,7 @@ import typer
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
-from haystack_distill.cli.shared import check_split, say, show_encoders, show_progress
+from haystack_distill.cli.shared import say, show_encoders, show_progress
 from haystack_distill.evaluation.measures import headline
 
 
@@ -28,6 +28,7 @@ def evaluate(
     """
     with explained(output):
         from haystack_distill.cli.indexing import Documents, loaded_encoder
+        from haystack_distill.data.beir import split_file
         from haystack_distill.files.layout import MODULES
         from haystack_integrations.components.distill.retrieval_evaluator import RetrievalEvaluator
 
@@ -41,7 +42,7 @@ def evaluate(
                 msg = f"The student {path} is no sentence-transformers model (it has no {MODULES})."
                 raise FileNotFoundError(msg)
         documents = Documents.of(folder, store)
-        check_split(folder, split)
+        split_file(folder, split)  # one that is not there is found out before anything is embedded
         encoder = loaded_encoder(model)
         evaluator = RetrievalEvaluator(
             **documents.index(encoder, model, output, progress=True),

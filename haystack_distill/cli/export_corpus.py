@@ -22,21 +22,19 @@ def export_corpus(
       haystack-distill export-corpus store.yaml corpus.jsonl --title name
     """
     with explained():
-        from haystack_distill.cli.indexing import opened
+        from haystack_distill.cli.indexing import documents_in
         from haystack_distill.data.beir import write_lines
         from haystack_distill.files.folders import refuse_existing, written
-        from haystack_integrations.components.distill.stores import rows_of
 
         refuse_existing(output)
         count = 0
 
         def lines() -> Any:
             nonlocal count
-            for rows in rows_of(opened(store)):
-                for row in rows:
-                    count += 1
-                    named = {"title": str(row.meta[title])} if title and row.meta.get(title) is not None else {}
-                    yield {"_id": row.id, **named, "text": row.content or ""}
+            for row in documents_in(store):
+                count += 1
+                named = {"title": str(row.meta[title])} if title and row.meta.get(title) is not None else {}
+                yield {"_id": row.id, **named, "text": row.content or ""}
 
         with written(output) as unfinished:
             write_lines(unfinished, lines())

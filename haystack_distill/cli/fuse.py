@@ -7,7 +7,7 @@ import typer
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
-from haystack_distill.cli.shared import check_split, say, scorer_of, show, show_progress, table_of
+from haystack_distill.cli.shared import say, scorer_of, show, show_progress, table_of
 
 
 def fuse(
@@ -37,27 +37,22 @@ def fuse(
       haystack-distill fuse questions --model all-MiniLM-L6-v2 --student two-layers --split dev --output judged
     """
     with explained(output):
-        from haystack_distill.cli.indexing import Documents, by_vectors, loaded_encoder
+        from haystack_distill.cli.indexing import Documents
+        from haystack_distill.data.beir import split_file, splits_in
         from haystack_distill.files.runs import workspace_for
         from haystack_distill.serving.hub import local_folder
-        from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
         from haystack_integrations.components.distill.fusion_distiller import FusionDistiller
-        from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
 
         show_progress(progress)
         workspace_for(output)
-        check_split(folder, split)
+        split_file(folder, split)  # one that is not there is found out before anything is embedded
         documents = Documents.of(folder, store)
-        encoder = KaleQueryEncoder(model=local_folder(student or model))
+        student = local_folder(student or model)  # so is one that is nowhere
         scorer = scorer_of(reader, signal, heads=heads, dtype=dtype) if reader else None
         if scorer:
             scorer.warm_up()  # a reader that does not do is found out before anything is embedded or searched
-        searched = by_vectors(documents.embedded(loaded_encoder(model), model, output, progress))
         distiller = FusionDistiller(
-            retrievers={
-                "keyword": documents.by_words(),
-                "dense": DistilledRetriever(retriever=searched, query_encoder=encoder),
-            },
+            retrievers={"keyword": documents.by_words(), "dense": documents.by_text(model, output, progress, student)},
             output=str(output),
             scorer=scorer,
             questions=questions,
@@ -67,7 +62,7 @@ def fuse(
             seed=seed,
             progress_bar=progress,
         )
-        judged = str(folder) if (folder / "qrels" / "test.tsv").is_file() else None
+        judged = str(folder) if "test" in splits_in(folder) else None
         metrics = distiller.run(queries=str(folder), judged=judged)["metrics"]
     show(_table(metrics))
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in metrics["weights"].items())

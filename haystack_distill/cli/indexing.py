@@ -1,7 +1,9 @@
 """Documents as commands search them: of a folder, embedded into memory, or of the store that a YAML describes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from haystack_distill.serving.hub import local_folder
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill.distilled_retriever import DistilledRetriever
 from haystack_integrations.components.distill.kale_query_encoder import KaleQueryEncoder
-from haystack_integrations.components.distill.stores import EmbedderSettings, teacher_of
+from haystack_integrations.components.distill.stores import EmbedderSettings, rows_of, teacher_of
+from haystack_integrations.components.distill.stores.base import Row
 from haystack_integrations.components.distill.stores.known import kind_of
 
 
@@ -130,12 +133,17 @@ class Documents:
         store.write_documents([Document(id=key, content=text) for key, text in self.corpus.documents.items() if text])
         return InMemoryBM25Retriever(store)
 
-    def by_text(self, model: str | None, output: Path, progress: bool) -> Any:
-        """A retriever that takes a text: by an encoder, folder or hub name, or by words if it is None."""
+    def by_text(self, model: str | None, output: Path, progress: bool, student: str | None = None) -> Any:
+        """
+        A retriever that takes a text.
+
+        :param model: The encoder, folder or hub name; None searches by words.
+        :param student: What embeds the queries in its place, if anything does.
+        """
         if model is None:
             return self.by_words()
         retriever = by_vectors(self.embedded(loaded_encoder(model), model, output, progress))
-        return DistilledRetriever(retriever=retriever, query_encoder=KaleQueryEncoder(model=model))
+        return DistilledRetriever(retriever=retriever, query_encoder=KaleQueryEncoder(model=student or model))
 
 
 def opened(store: Path) -> Any:
@@ -146,6 +154,11 @@ def opened(store: Path) -> Any:
     if hasattr(made, "close"):
         to_close.append(made)
     return made
+
+
+def documents_in(store: Path) -> Iterator[Row]:
+    """All documents of the store that a YAML describes; they are read page by page."""
+    return chain.from_iterable(rows_of(opened(store)))
 
 
 def by_vectors(store: Any) -> Any:

@@ -81,18 +81,14 @@ def _store(kind: "StoreKind", folder: str, model: str) -> dict[str, Any]:
 def _vectors_of(folder: Path, model: str) -> tuple[int, str]:
     """How long an encoder's vectors are, and how its maker compares them; a ValueError if its files don't say."""
     from haystack_distill.files.layout import MODULES
+    from haystack_distill.files.shapes import read_json
 
-    def read(name: str) -> Any:
-        return json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+    def read(*place: str) -> Any:
+        file = folder.joinpath(*place)
+        return read_json(file, Any, "correct --model.") if file.is_file() else {}
 
-    parts = [folder / part["path"] / "config.json" for part in read(MODULES) or []]
-    sizes = [read(str(part.relative_to(folder))) for part in parts]
-    found = [
-        size[key]
-        for size in sizes
-        for key in ("hidden_size", "word_embedding_dimension", "out_features", "dim")
-        if key in size
-    ]
+    parts = [read(part["path"], "config.json") for part in read(MODULES)]
+    found = [part[key] for part in parts for key in SIZES if key in part]
     if not found:
         msg = f"{model} is no sentence-transformers model that says how long its vectors are: correct --model."
         raise ValueError(msg)

@@ -54,13 +54,11 @@ def judgments(
 
 def _ids(store: Path, by: str) -> dict[str, list[str]]:
     """What documents are named by -> the ids of those that are."""
-    from haystack_distill.cli.indexing import opened
-    from haystack_integrations.components.distill.stores import rows_of
+    from haystack_distill.cli.indexing import documents_in
 
     found = defaultdict(list)
-    for rows in rows_of(opened(store)):
-        for row in rows:
-            value = row.id if by == "id" else row.meta.get(by.removeprefix("meta."))
-            if value is not None:
-                found[str(value)].append(row.id)
+    for row in documents_in(store):
+        value = row.id if by == "id" else row.meta.get(by.removeprefix("meta."))
+        if value is not None:
+            found[str(value)].append(row.id)
     return found

@@ -7,7 +7,7 @@ import typer
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
-from haystack_distill.cli.shared import check_split, plain_table, say, scorer_of, show, show_progress
+from haystack_distill.cli.shared import plain_table, say, scorer_of, show, show_progress
 
 
 def label(
@@ -39,6 +39,7 @@ def label(
     """
     with explained(output or data):
         from haystack_distill.cli.indexing import Documents
+        from haystack_distill.data.beir import split_file
         from haystack_integrations.components.distill.teacher_labeller import TeacherLabeller
         from haystack_integrations.components.distill.training_set_builder import TrainingSetBuilder
 
@@ -50,7 +51,7 @@ def label(
             if output is None:
                 msg = f"{data} is no training set, so one is made of it: name it with --output."
                 raise ValueError(msg)
-            check_split(data, split)
+            split_file(data, split)  # one that is not there is found out before anything is embedded
             documents = Documents.of(data, store)
             scorer.warm_up()  # a reader that does not do is found out before anything is embedded or searched
             builder = TrainingSetBuilder(

@@ -13,7 +13,6 @@ from rich.console import Console
 from haystack_distill.cli import shared
 from haystack_distill.cli.errors import explained
 from haystack_distill.cli.machines import plain
-from haystack_distill.evaluation.measures import headline
 
 
 def run(
@@ -51,9 +50,7 @@ def _show(result: dict[str, Any]) -> None:
     """Print a result: to people what an alignment proved as a table, all else as JSON."""
     metrics = result.get("metrics")
     if sys.stdout.isatty() and isinstance(metrics, dict) and "share_of_teacher" in metrics:
-        shared.show_encoders(metrics)
-        shared.say(headline(metrics))
-        shared.say(f"Model, metrics.json and report.html are in {result.get('model_path', 'its folder')}")
+        shared.show_aligned(metrics, result.get("model_path", "its folder"))
         return
     Console().print_json(json.dumps(result, default=plain))
 

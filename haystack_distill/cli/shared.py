@@ -1,7 +1,6 @@
 """What commands share: how they print, and what they find out before anything is embedded."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells
+from haystack_distill.evaluation.measures import HEADINGS, MAIN, cells, headline
 
 people_read_stderr = False
 """Whether stdout is for a machine."""
@@ -54,6 +53,13 @@ def show_encoders(metrics: dict[str, Any]) -> None:
     show(table)
 
 
+def show_aligned(metrics: dict[str, Any], folder: Any) -> None:
+    """Print what an alignment proved, and where its files are."""
+    show_encoders(metrics)
+    say(headline(metrics))
+    say(f"Model, metrics.json and report.html are in {folder}")
+
+
 def show_progress(progress: bool) -> None:
     """Show bars for what takes long; loading and saving need none."""
     from transformers.utils import logging as transformers_logging
@@ -75,14 +81,6 @@ def weights_of(loss: str | None, known: Any) -> dict[str, float] | None:
         msg = f"--loss {loss!r} is not of the form name=weight,name=weight; the names are {', '.join(known)}."
         raise typer.BadParameter(msg) from error
     return checked_weights(weights, known)
-
-
-def check_split(folder: Path, split: str) -> None:
-    """Refuse, with a FileNotFoundError, a split that a BEIR folder lacks, before anything is embedded."""
-    splits = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
-    if splits and split not in splits:
-        msg = f"{folder} has no qrels/{split}.tsv: name one of its splits, {', '.join(splits)}."
-        raise FileNotFoundError(msg)
 
 
 def scorer_of(reader: str, signal: str, api_base_url: str | None = None, **settings: Any) -> Any:

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from haystack_distill.files.json_lines import read_json_lines
 from haystack_distill.files.shapes import Id
+from haystack_distill.files.texts import read_cells
 
 Qrels = dict[str, dict[str, int]]
 """Relevance judgments: query id -> document id -> grade (above 0)."""
@@ -70,8 +71,7 @@ def read_beir(folder: str | Path) -> BeirFolder:
     :raises ValueError: If a line is not JSON, lacks a key or repeats an id, or a judgment names an unknown query or
         document.
     """
-    read_corpus(Path(folder) / "corpus.jsonl")
-    return read_judged(folder)
+    return _about(read_corpus(Path(folder) / "corpus.jsonl"), Path(folder))
 
 
 def read_judged(folder: str | Path) -> BeirFolder:
@@ -80,12 +80,30 @@ def read_judged(folder: str | Path) -> BeirFolder:
 
     :returns: Without a `corpus.jsonl` there are no documents, and judgments may name any.
     """
-    path, file = Path(folder), Path(folder) / "corpus.jsonl"
-    corpus = read_corpus(file) if file.is_file() else Corpus({}, {})
-    queries = {row["_id"]: row["text"] for row in _texts(path / "queries.jsonl")}
-    known = corpus.documents if file.is_file() else None
-    qrels = {file.stem: read_qrels(file, queries, known) for file in sorted((path / "qrels").glob("*.tsv"))}
-    return BeirFolder(corpus.documents, queries, qrels, corpus.titles)
+    file = Path(folder) / "corpus.jsonl"
+    return _about(read_corpus(file) if file.is_file() else None, Path(folder))
+
+
+def _about(corpus: Corpus | None, folder: Path) -> BeirFolder:
+    """The folder with its queries and judgments; without a corpus these may name any document."""
+    queries = {row["_id"]: row["text"] for row in _texts(folder / "queries.jsonl")}
+    known = corpus.documents if corpus else None
+    qrels = {split: read_qrels(file, queries, known) for split, file in splits_in(folder).items()}
+    return BeirFolder(known or {}, queries, qrels, corpus.titles if corpus else {})
+
+
+def splits_in(folder: str | Path) -> dict[str, Path]:
+    """The splits that a BEIR folder judges, by their names, and the files of their judgments."""
+    return {file.stem: file for file in sorted((Path(folder) / "qrels").glob("*.tsv"))}
+
+
+def split_file(folder: str | Path, split: str) -> Path | None:
+    """The judgments of a split; None where there are none at all, a FileNotFoundError where there are only others."""
+    splits = splits_in(folder)
+    if splits and split not in splits:
+        msg = f"{folder} has no qrels/{split}.tsv: name one of its splits, {', '.join(splits)}."
+        raise FileNotFoundError(msg)
+    return splits.get(split)
 
 
 def read_corpus(file: str | Path) -> Corpus:
@@ -184,26 +202,14 @@ def write_qrels(file: Path, judged: Iterable[tuple[str, str, int]]) -> None:
 
 def _columns(file: Path) -> Iterator[tuple[int, list[str]]]:
     """The judgments with their lines; a first line without a digit in its third column is the header."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        reader = csv.reader(lines, delimiter="\t")
-        try:
-            for place, row in enumerate(reader):
-                is_header = not place and len(row) == 3 and not any(letter.isdigit() for letter in row[2])
-                if len(row) == 3 and GRADE.fullmatch(row[2]):
-                    yield reader.line_num, row
-                elif row and not is_header:
-                    shown = [cell if len(cell) <= 40 else f"{cell[:40]}..." for cell in row]
-                    msg = (
-                        f"{file}, line {reader.line_num}: expected query-id, corpus-id and a whole-number score, got "
-                        f"{shown}."
-                    )
-                    raise ValueError(msg)
-        except UnicodeDecodeError as error:
-            msg = f"{file} is not UTF-8 text (after line {reader.line_num}: {error}): save it as UTF-8."
-            raise ValueError(msg) from error
-        except csv.Error as error:
-            msg = f"{file}, line {reader.line_num}: expected query-id, corpus-id and a whole-number score ({error})."
-            raise ValueError(msg) from error
+    for number, row in read_cells(file, "\t"):
+        is_header = number == 1 and len(row) == 3 and not any(letter.isdigit() for letter in row[2])
+        if len(row) == 3 and GRADE.fullmatch(row[2]):
+            yield number, row
+        elif row and not is_header:
+            shown = [cell if len(cell) <= 40 else f"{cell[:40]}..." for cell in row]
+            msg = f"{file}, line {number}: expected query-id, corpus-id and a whole-number score, got {shown}."
+            raise ValueError(msg)
 
 
 def _texts(file: str | Path) -> Iterator[Any]:

@@ -1,14 +1,14 @@
 """Questions to train on, with answers where there are any: of a file, a BEIR folder, or a `datasets` name."""
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from haystack_distill.data.beir import Qrels, read_corpus, read_qrels
+from haystack_distill.data.beir import Qrels, read_corpus, read_qrels, split_file
 from haystack_distill.data.tables import read_parquet
 from haystack_distill.files.json_lines import read_json_lines
+from haystack_distill.files.texts import read_cells
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,11 @@ def read_questions(source: str | Path, split: str = "train") -> list[Question]:
 
 def _judgments(path: Path, split: str, query_ids: set[str]) -> Qrels | None:
     """What a BEIR folder judges; None where there are no judgments at all."""
-    splits = {file.stem: file for file in (path / "qrels").glob("*.tsv")}
-    if not splits:
+    file = split_file(path, split)
+    if file is None:
         return None
-    if split not in splits:
-        msg = f"{path} has no qrels/{split}.tsv: name one of its splits, {', '.join(sorted(splits))}."
-        raise FileNotFoundError(msg)
     corpus = path / "corpus.jsonl"  # without it they are about the documents of a store
-    return read_qrels(splits[split], query_ids, read_corpus(corpus).documents if corpus.is_file() else None)
+    return read_qrels(file, query_ids, read_corpus(corpus).documents if corpus.is_file() else None)
 
 
 def _question(row: dict[str, Any], where: str, number: int) -> Question:
@@ -103,20 +100,14 @@ def read_rows(source: str | Path, split: str = "train") -> list[tuple[int, dict[
 
 def _table(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a CSV or TSV file, whose first line names the columns; empty cells are left out."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ",", restkey="")
-            for row in rows:
-                if "" in row:
-                    msg = f"{file}, line {rows.line_num}: it has more cells than the first line has columns."
-                    raise ValueError(msg)
-                yield rows.line_num, {name: cell for name, cell in row.items() if cell}
-    except UnicodeDecodeError as error:
-        msg = f"{file} is not UTF-8 text ({error}): save it as UTF-8."
-        raise ValueError(msg) from error
-    except csv.Error as error:
-        msg = f"{file}, line {rows.line_num}: {error}."
-        raise ValueError(msg) from error
+    rows = read_cells(file, "\t" if file.suffix == ".tsv" else ",")
+    _, names = next(rows, (0, []))
+    for number, cells in rows:
+        if len(cells) > len(names):
+            msg = f"{file}, line {number}: it has more cells than the first line has columns."
+            raise ValueError(msg)
+        if cells:
+            yield number, {name: cell for name, cell in zip(names, cells, strict=False) if cell}
 
 
 def _data_set(name: str, split: str) -> list[dict[str, Any]]:

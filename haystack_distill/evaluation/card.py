@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
 
 from haystack_distill.evaluation.measures import HEADINGS, MAIN, MEASURES, cells
-from haystack_distill.files.layout import CARD, PROVENANCE
+from haystack_distill.files.layout import CARD, PROVENANCE, hub_name
 
 WHAT_IS_IN_IT = (
     "This folder holds text of the index: `report.html` shows questions and passages, `dev` and exports keep "
@@ -140,7 +140,7 @@ def _results(figures: Mapping[str, Any], name: str) -> list[EvalResult]:
 def _read(model: str) -> ModelCardData:
     """What the card of a model says, if it is here: loading the model has fetched it, and the hub isn't asked again."""
     try:
-        file = Path(model, CARD) if Path(model).exists() else try_to_load_from_cache(_hub_name(model), CARD)
+        file = Path(model, CARD) if Path(model).exists() else try_to_load_from_cache(hub_name(model), CARD)
         if isinstance(file, str | Path) and Path(file).is_file():
             return ModelCard.load(file, ignore_metadata_errors=True).data
     except (ValueError, TypeError, yaml.YAMLError):
@@ -153,11 +153,7 @@ def _on_hub(model: str, about: ModelCardData) -> str | list[str] | None:
     if Path(model).exists():
         made_from = about.base_model if Path(model, PROVENANCE).is_file() else None
         return made_from if isinstance(made_from, str) else None
-    return _hub_name(model)
-
-
-def _hub_name(model: str) -> str:
-    return model if "/" in model else f"sentence-transformers/{model}"
+    return hub_name(model)
 
 
 def _is_hub_name(source: str) -> bool:

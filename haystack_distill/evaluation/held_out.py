@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from haystack_distill.data.beir import Qrels, check_judged, read_judged, read_queries
+from haystack_distill.data.beir import Qrels, check_judged, read_judged, read_queries, splits_in
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.sentences import index_sentences
 
@@ -239,7 +239,7 @@ def splits_of(judged: str | None, index: IndexView) -> tuple[Dev | None, tuple[d
     """The judged dev and test split, each as far as it is there; a FileNotFoundError if neither is."""
     if judged is None:
         return None, None
-    there = {split for split in ("dev", "test") if (Path(judged) / "qrels" / f"{split}.tsv").is_file()}
+    there = splits_in(judged).keys() & {"dev", "test"}
     if not there:
         msg = f"{judged} has neither qrels/dev.tsv nor qrels/test.tsv: leave it out to be judged by the teacher."
         raise FileNotFoundError(msg)

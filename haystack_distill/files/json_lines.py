@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from haystack_distill.files.shapes import checked
+from haystack_distill.files.texts import not_utf8
 
 
 def read_json_lines(
@@ -29,7 +30,6 @@ def read_json_lines(
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
-                msg = f"{path} is not UTF-8 text (line {number}: {error}): save it as UTF-8."
-                raise ValueError(msg) from error
+                raise not_utf8(path, error, f"line {number}: ") from error
             if text.strip():
                 yield number, checked(text, shape, f"{path}, line {number}: expected {form}")

@@ -1,4 +1,4 @@
-"""The names of files in the folders that are made here, and the versions that made them."""
+"""The names of files in the folders that are made here, of models on the hub, and the versions that made them."""
 
 from importlib import metadata
 
@@ -13,6 +13,11 @@ MODULES = "modules.json"
 
 RUN = "run.json"
 """What an unfinished run depends on."""
+
+
+def hub_name(model: str) -> str:
+    """The whole name of a model on the hub: those without an organisation are sentence-transformers' own."""
+    return model if "/" in model else f"sentence-transformers/{model}"
 
 
 def versions() -> dict[str, str]:

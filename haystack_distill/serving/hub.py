@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from haystack_distill.files.layout import CARD, MODULES
+from haystack_distill.files.layout import CARD, MODULES, hub_name
 
 OTHER_RUNTIMES = ["onnx/*", "openvino/*", "coreml/*", "*.h5", "*.msgpack", "*.ot", "*.gguf"]
 """What is beside the weights of many models and would be downloaded for nothing."""
@@ -26,7 +26,7 @@ def local_folder(model: str, revision: str | None = None, token: str | None = No
         raise FileNotFoundError(msg)
     from huggingface_hub import snapshot_download
 
-    name = model if "/" in model else f"sentence-transformers/{model}"
+    name = hub_name(model)
     try:
         return str(snapshot_download(name, revision=revision, token=token, ignore_patterns=OTHER_RUNTIMES))
     except (OSError, ValueError) as error:  # not there, not to be reached, or no name that a model could have

@@ -112,7 +112,7 @@ BROKEN = {"components": {}, "connections": []}
             "The questions none.txt are missing: name a text file with a question a",
         ),
         (["old.yaml", "new.yaml", "empty.txt"], "empty.txt holds no question: write one on each line."),
-        (["old.yaml", "new.yaml", "image.txt"], "image.txt is not a text file in UTF-8"),
+        (["old.yaml", "new.yaml", "image.txt"], "image.txt is not UTF-8 text"),
         (["old.yaml", "renamed.yaml", "questions.txt"], "renamed.yaml has no `query` among its inputs (question"),
         (["old.yaml", "blind.yaml", "questions.txt"], "blind.yaml has no `documents` among its outputs (found)"),
         (

@@ -59,6 +59,10 @@ def test_judgments_in_another_encoding_are_named(folder):
         judged(folder, f"{HEADER}q1\tcafé\t1\n", "latin-1")
 
 
+def test_judgments_that_begin_with_a_bom_are_read(folder):
+    assert judged(folder, "q1\td1\t1\n", "utf-8-sig") == {"q1": {"d1": 1}}
+
+
 def test_a_cell_without_end_is_named(folder):
     with pytest.raises(ValueError, match=r"test\.tsv, line 2: .*field larger"):
         judged(folder, f"{HEADER}q1\t{'d' * 200_000}\t1\n")

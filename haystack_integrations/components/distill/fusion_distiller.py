@@ -117,14 +117,14 @@ class FusionDistiller(Serialisable):
 
     def _asked(self, queries: str, test: list[Any]) -> list[Any]:
         """The questions to label: a sample of those that test does not ask."""
+        from haystack_distill.data.beir import splits_in
         from haystack_distill.data.questions import read_questions
         from haystack_distill.evaluation.held_out import Asked
         from haystack_distill.files.sampling import sample
         from haystack_distill.fusion.fitting import FEWEST
 
-        beside = Path(queries) / "qrels" / "test.tsv"
         kept = [question.text for question in test]
-        kept += [question.text for question in read_questions(queries, "test")] if beside.is_file() else []
+        kept += [question.text for question in read_questions(queries, "test")] if "test" in splits_in(queries) else []
         seen = Asked(kept)
         left = [question for question in read_questions(queries, self.split) if question.text not in seen]
         if self.scorer is None:

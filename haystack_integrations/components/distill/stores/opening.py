@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from haystack.utils import ComponentDevice
 
-from haystack_distill.data.index import IndexView, Sample, read_index
+from haystack_distill.data.index import IndexView, Page, Sample, read_index
 from haystack_integrations.components.distill.stores.embedder_settings import EmbedderSettings
 from haystack_integrations.components.distill.stores.known import kind_of
 from haystack_integrations.components.distill.stores.ranking import ranking_of, similarity_of
@@ -42,20 +42,26 @@ def index_of(
     :raises ValueError: See `read_index`; and if the store is empty or ranks otherwise than `embedder` says.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    pages = pages_of(store, embedder.meta_fields_to_embed, embedder.embedding_separator)
-    first = next((page for page in pages if page), None)
-    if first is None:
-        msg = (
-            f"{type(store).__name__} can't be aligned with: it holds no documents. Run the indexing pipeline first. If "
-            f"it was run: each component of a YAML gets a store of its own, so {kind_of(store).shared_by}."
-        )
-        raise ValueError(msg)
+    pages = filled_pages_of(store, embedder.meta_fields_to_embed, embedder.embedding_separator)
     sample = _sample(store, max_documents, judged)
 
     def found_out(vectors: np.ndarray) -> str:
         return verified_similarity(store, vectors, embedder.similarity)
 
-    return read_index(chain([first], pages), folder, found_out, sample)
+    return read_index(pages, folder, found_out, sample)
+
+
+def filled_pages_of(store: Any, meta_fields: Sequence[str] = (), separator: str = "\n") -> Iterator[Page]:
+    """Read a store, see `pages_of`; a ValueError, at once, if it holds no documents."""
+    pages = pages_of(store, meta_fields, separator)
+    first = next((page for page in pages if page), None)
+    if first is None:
+        msg = (
+            f"{type(store).__name__} holds no documents: run the indexing pipeline first. If it was run: each "
+            f"component of a YAML gets a store of its own, so {kind_of(store).shared_by}."
+        )
+        raise ValueError(msg)
+    return chain([first], pages)
 
 
 def verified_similarity(store: Any, vectors: np.ndarray, given: str | None = None) -> str:
