@@ -8,8 +8,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +143,21 @@ def documents(teacher, passages) -> list[Document]:
         Document(id=key, content=text, meta={"number": number}, embedding=vector)
         for number, ((key, text), vector) in enumerate(zip(passages.items(), vectors, strict=True))
     ]
+
+
+@pytest.fixture
+def write_index(documents) -> Callable[..., dict[str, Any]]:
+    """Writes the documents to a local Qdrant; gives the parameters that open it."""
+    from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
+
+    def write(path: str | Path = "index") -> dict[str, Any]:
+        parameters = {"path": str(path), "embedding_dim": 32, "similarity": "cosine"}
+        store = QdrantDocumentStore(**parameters, progress_bar=False)
+        store.write_documents(documents)
+        store.close()
+        return parameters
+
+    return write
 
 
 @pytest.fixture
