@@ -8,7 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -224,6 +224,11 @@ def reader_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def llama(reader_folder) -> str:
+    return reader_folder("llama")
+
+
+@pytest.fixture(scope="session")
 def reader(reader_folder):
     from haystack_distill.teachers.readers import load_reader
 
@@ -236,6 +241,11 @@ def reader(reader_folder):
         return loaded[key]
 
     return get
+
+
+def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
 
 
 def write_beir(
