@@ -4,14 +4,15 @@ import json
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.json_server import JSONHandler, running
 
 
-class Chat(BaseHTTPRequestHandler):
+class Chat(JSONHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def post(self, content):
+        body = json.loads(content)
         with self.server.lock:
             self.server.requests.append((time.monotonic(), body))
             trouble = self.server.troubles.pop(0) if self.server.troubles else None
@@ -26,19 +27,6 @@ class Chat(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         head = {"id": "x", "object": "chat.completion", "created": 0, "model": "served-model"}
         return self.answer(200, {**head, "choices": [choice], "usage": usage})
-
-    def answer(self, status, body, headers=()):
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in dict(headers).items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
 
 
 def question_about(body) -> str:
@@ -57,16 +45,9 @@ def chatting(reply=question_about, trouble_for=lambda _: None):
     `server.troubles` are popped one a request before all else: `"stall"`, a dictionary with `status` and `headers`, any
     other text as the reply, or None. `trouble_for` sees the request.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Chat)
-    server.daemon_threads = True
-    server.reply, server.trouble_for = reply, trouble_for
-    server.requests, server.troubles = [], []
-    server.lock, server.released = threading.Lock(), threading.Event()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server, f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.released.set()
-        server.shutdown()
-        server.server_close()
+    state = {"reply": reply, "trouble_for": trouble_for, "requests": [], "troubles": []}
+    with running(Chat, **state, lock=threading.Lock(), released=threading.Event()) as server:
+        try:
+            yield server, f"{server.address}/v1"
+        finally:
+            server.released.set()

@@ -1,17 +1,17 @@
 """A small OpenAI-compatible completions server over a real model, in both dialects of prompt log-probabilities."""
 
 import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.json_server import JSONHandler, running
 
-class Completions(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+class Completions(JSONHandler):
+    def post(self, content):
+        body = json.loads(content)
         self.server.requests.append((self.path, body, self.headers.get("Authorization")))
         if self.server.failures:
             return self.answer(self.server.failures.pop(0), {"error": "busy"})
@@ -41,28 +41,11 @@ class Completions(BaseHTTPRequestHandler):
             return {"prompt_logprobs": [None, *({str(i): {"logprob": v, "decoded_token": w}} for i, v, w in entries)]}
         return {"logprobs": None}
 
-    def answer(self, status, body):
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
 
 @contextmanager
 def serving(folder):
     """Serve a model on loopback."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Completions)
-    server.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    server.tokenizer = AutoTokenizer.from_pretrained(folder)
-    server.requests, server.failures = [], []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server, f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with running(Completions, model=model, tokenizer=tokenizer, requests=[], failures=[]) as server:
+        yield server, f"{server.address}/v1"

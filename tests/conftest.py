@@ -8,8 +8,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,6 +146,21 @@ def documents(teacher, passages) -> list[Document]:
 
 
 @pytest.fixture
+def write_index(documents) -> Callable[..., dict[str, Any]]:
+    """Writes the documents to a local Qdrant; gives the parameters that open it."""
+    from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
+
+    def write(path: str | Path = "index") -> dict[str, Any]:
+        parameters = {"path": str(path), "embedding_dim": 32, "similarity": "cosine"}
+        store = QdrantDocumentStore(**parameters, progress_bar=False)
+        store.write_documents(documents)
+        store.close()
+        return parameters
+
+    return write
+
+
+@pytest.fixture
 def on_the_hub(bert, tmp_path, monkeypatch):
     """Puts the encoder where downloads from the hub are kept, for no hub is asked in tests."""
 
@@ -207,6 +224,11 @@ def reader_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def llama(reader_folder) -> str:
+    return reader_folder("llama")
+
+
+@pytest.fixture(scope="session")
 def reader(reader_folder):
     from haystack_distill.teachers.readers import load_reader
 
@@ -219,6 +241,11 @@ def reader(reader_folder):
         return loaded[key]
 
     return get
+
+
+def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
 
 
 def write_beir(

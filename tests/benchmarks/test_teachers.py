@@ -10,12 +10,6 @@ from benchmarks import labels, teachers
 from haystack_distill.teachers.prompts import ANSWER, UnscorableError
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates, Scored
-from tests.readers import save_reader
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return save_reader("llama", tmp_path_factory.mktemp("readers") / "llama")
 
 
 def test_labels_runs_and_goes_on_where_it_was(beir, bert, llama, tmp_path, monkeypatch):

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from haystack import Document
-from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 
 from haystack_distill.students.token_table import make_token_table
 from tests.conftest import sentences, write_beir
@@ -16,20 +14,14 @@ CASCADE = Path(__file__).parents[2] / "pipelines" / "cascade.yaml"
 
 
 @pytest.fixture
-def filled(bert, teacher, passages, place) -> Path:
+def filled(bert, teacher, write_index, place) -> Path:
     """pipelines/cascade.yaml in a folder where there is all that it names."""
     make_token_table(teacher).save("models/minilm-table", create_model_card=False)
     for name in ("minilm-2-layers", "all-MiniLM-L6-v2"):
         shutil.copytree(bert, place / "models" / name)
-    settings = {"path": "index", "embedding_dim": 32, "similarity": "cosine"}
-    store = QdrantDocumentStore(**settings)
-    vectors = teacher.encode_documents(list(passages.values())).tolist()
-    rows = zip(passages.items(), vectors, strict=True)
-    store.write_documents([Document(id=key, content=text, embedding=vector) for (key, text), vector in rows])
-    store.close()
     content = yaml.safe_load(CASCADE.read_text())
     retriever = content["components"]["retriever"]["init_parameters"]["retriever"]
-    retriever["init_parameters"]["document_store"]["init_parameters"] = settings
+    retriever["init_parameters"]["document_store"]["init_parameters"] = write_index()
     (place / "cascade.yaml").write_text(yaml.safe_dump(content))
     (place / "log.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences(60, seed=31)))
     return place

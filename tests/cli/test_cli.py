@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from haystack import Document
-from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
@@ -49,19 +47,12 @@ def test_a_folder_with_a_test_split_alone_is_aligned_with_its_text(aligned, bert
     assert json.loads((tmp_path / "o" / "metrics.json").read_text())["judged_by"] == "judged test queries"
 
 
-def test_a_store_can_be_named(aligned, bert, teacher, passages, tmp_path):
+def test_a_store_can_be_named(aligned, bert, write_index, tmp_path):
     """Its vectors are read, so a store by another encoder is refused and nothing is embedded beside it."""
     beir, output, _ = aligned
-    place = {"path": str(tmp_path / "qdrant"), "embedding_dim": 32, "similarity": "cosine"}
-    store = QdrantDocumentStore(**place)
-    vectors = teacher.encode_documents(list(passages.values()))
-    rows = zip(passages.items(), vectors, strict=True)
-    # Qdrant makes ids of its own form, so documents get the ones that judgments can use.
-    store.write_documents([Document(id=key, content=text, embedding=row.tolist()) for (key, text), row in rows])
-    store._client.close()
     file = tmp_path / "store.yaml"
     kind = "haystack_integrations.document_stores.qdrant.document_store.QdrantDocumentStore"
-    file.write_text(yaml.safe_dump({"type": kind, "init_parameters": place}))
+    file.write_text(yaml.safe_dump({"type": kind, "init_parameters": write_index(tmp_path / "qdrant")}))
     common = ["--model", bert, "--output", tmp_path / "o", "--store", file]
     result = RUN.invoke(app, list(map(str, ["evaluate", beir, "--student", output, *common])))
     assert result.exit_code == 0, result.output

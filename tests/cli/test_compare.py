@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
-from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 
 from haystack_distill import KaleQueryEncoder
 from haystack_distill.students.token_table import make_token_table
@@ -21,16 +19,11 @@ QUESTIONS = sentences(4, seed=31, length=5)
 
 
 @pytest.fixture
-def folder(bert, teacher, passages, place) -> Path:
+def folder(bert, teacher, write_index, place) -> Path:
     """pipelines/query.yaml twice, before one local index: with its encoder and with a table."""
     make_token_table(teacher).save("models/table", create_model_card=False)
     shutil.copytree(bert, place / "models" / "bert")
-    settings = {"path": "index", "embedding_dim": 32, "similarity": "cosine"}
-    store = QdrantDocumentStore(**settings)
-    vectors = teacher.encode_documents(list(passages.values())).tolist()
-    rows = zip(passages.items(), vectors, strict=True)
-    store.write_documents([Document(id=key, content=text, embedding=vector) for (key, text), vector in rows])
-    store.close()
+    settings = write_index()
     for name, model in (("old", "models/bert"), ("new", "models/table")):
         content = yaml.safe_load(QUERY.read_text())
         parameters = content["components"]["retriever"]["init_parameters"]

@@ -5,7 +5,7 @@ from haystack import Document
 
 from haystack_distill import CurrentRetriever
 from haystack_distill.evaluation.pointer import Serving, write_pointer
-from tests.components.test_index_switcher import RETRIEVERS, close, make_store
+from tests.indexes import RETRIEVERS, close, make_store
 
 
 def test_a_retriever_follows_the_pointer_and_survives_a_bad_one(place, documents, bert, caplog):

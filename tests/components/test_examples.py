@@ -21,7 +21,7 @@ from haystack_distill.files.layout import PROVENANCE
 from haystack_distill.fusion.model import Fusion, Retriever
 from haystack_distill.students.token_table import make_token_table
 from tests.chat_server import chatting
-from tests.conftest import sentences, write_beir
+from tests.conftest import sentences, write_beir, write_lines
 
 COMPONENTS = sorted(name for name in haystack_distill.__all__ if name[0].isupper())
 BLOCK = re.compile(r"^```python\n(.+?)^```", re.MULTILINE | re.DOTALL)
@@ -79,10 +79,6 @@ def workshop(bert, teacher, passages, tmp_path_factory) -> Path:
     dialogues = [{"_id": f"c{n}", "turns": turns[4 * n : 4 * n + 4]} for n in range(30)]
     write_lines(folder / "responses.jsonl", dialogues)
     return folder
-
-
-def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def common_words(query: str, text: str) -> float:

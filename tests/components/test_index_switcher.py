@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from haystack import Document, Pipeline
-from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack import Pipeline
 from typer.testing import CliRunner
 
 from haystack_distill import CurrentRetriever, IndexSwitcher
@@ -20,57 +19,12 @@ from haystack_distill.cli import app
 from haystack_distill.data.beir import read_beir
 from haystack_distill.evaluation.comparison import System
 from haystack_distill.evaluation.measures import MEASURES
-from haystack_distill.evaluation.pointer import Serving, read_pointer, write_pointer
+from haystack_distill.evaluation.pointer import read_pointer
 from haystack_distill.evaluation.switching import judge
-from haystack_distill.files.runs import alone
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill.parts import reembedding
+from tests.indexes import RETRIEVERS, close, make_store, switcher
 from tests.kills import kill_when
-
-FAISS = pytest.importorskip("haystack_integrations.document_stores.faiss", reason="faiss-haystack is not installed")
-QDRANT = pytest.importorskip("haystack_integrations.document_stores.qdrant", reason="qdrant-haystack is not installed")
-
-RETRIEVERS = {
-    "faiss": "haystack_integrations.components.retrievers.faiss.FAISSEmbeddingRetriever",
-    "qdrant": "haystack_integrations.components.retrievers.qdrant.QdrantEmbeddingRetriever",
-}
-
-
-def make_store(kind: str, path: Path, documents: list[Document] | None = None):
-    if kind == "faiss":
-        store = FAISS.FAISSDocumentStore(index_path=str(path), embedding_dim=32)
-    else:
-        store = QDRANT.QdrantDocumentStore(path=str(path), embedding_dim=32, similarity="cosine", progress_bar=False)
-    if documents:
-        store.write_documents(documents)
-        if kind == "faiss":
-            store.save(path)
-    return store
-
-
-def close(*stores) -> None:
-    """Embedded Qdrant locks its folder."""
-    for store in stores:
-        if hasattr(store, "close"):
-            store.close()
-
-
-@pytest.fixture(scope="module")
-def other(make_encoder) -> str:
-    """A new encoder: on this little corpus neither random one is right, so tests don't count on which is better."""
-    return make_encoder("bert", seed=8)
-
-
-def switcher(kind, place, documents, bert, new, **options) -> IndexSwitcher:
-    return IndexSwitcher(
-        document_store=make_store(kind, place / "old", documents),
-        teacher=bert,
-        new_document_store=make_store(kind, place / "new"),
-        model=new,
-        pointer=str(place / "current.json"),
-        progress_bar=False,
-        **options,
-    )
 
 
 @pytest.mark.parametrize("kind", ["faiss", "qdrant"])
@@ -248,32 +202,6 @@ def test_documents_that_changed_meanwhile_are_embedded_again(place, documents, t
         reembedding.reembed(source, target, teacher, progress=False)
 
 
-def test_a_new_index_that_holds_something_else_is_refused_and_left_alone(place, documents, bert, other, beir):
-    one = switcher("faiss", place, documents, bert, other)
-    one.new_document_store.write_documents([Document(id="x", content="mine")])
-    with pytest.raises(ValueError, match="holds 1 documents that no unfinished run"):
-        one.run(queries=str(beir))
-    assert list(one.new_document_store.documents) == ["x"]
-    assert not (place / "current.json").exists()
-
-
-def test_a_half_made_index_is_not_gone_on_with_by_another_encoder(place, documents, bert, other, beir, monkeypatch):
-    one = switcher("faiss", place, documents, bert, other)
-
-    def half(_, target, *__, **___):
-        target.write_documents(documents[:30])
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("haystack_integrations.components.distill.parts.reindexing.reembed", half)
-    with pytest.raises(ZeroDivisionError):
-        one.run(queries=str(beir))
-    one.model = bert
-    with pytest.raises(ValueError, match="holds 30 documents of a run with other settings, .*name an empty index"):
-        one.run(queries=str(beir))
-    assert len(one.new_document_store.documents) == 30
-    assert read_pointer(place / "current.json").query_model == bert
-
-
 def test_after_a_refused_switch_an_empty_index_is_the_way_out(place, documents, bert, other, beir, monkeypatch):
     """Another encoder does not get the index that is there, and nothing but an empty one is asked for."""
     monkeypatch.setattr(BiEncoder, "encode_queries", worse(BiEncoder.encode_queries, other))
@@ -285,59 +213,6 @@ def test_after_a_refused_switch_an_empty_index_is_the_way_out(place, documents, 
     again.new_document_store = make_store("faiss", place / "another")
     assert again.run(queries=str(beir))["switched"]
     assert read_pointer(place / "current.json").document_store["init_parameters"]["index_path"].endswith("another")
-
-
-def test_what_would_serve_nothing_or_something_else_is_refused(place, documents, bert, other, beir):
-    old = make_store("faiss", place / "old", documents)
-    common = {"document_store": old, "teacher": bert, "model": other, "pointer": "current.json"}
-    for store in (InMemoryDocumentStore(), FAISS.FAISSDocumentStore(), QDRANT.QdrantDocumentStore(":memory:")):
-        with pytest.raises(ValueError, match="keeps documents in memory only"):
-            IndexSwitcher(**common, new_document_store=store)
-    with pytest.raises(ValueError, match="is the index that serves"):
-        IndexSwitcher(**common, new_document_store=make_store("faiss", place / "old"))
-    one = IndexSwitcher(**common, new_document_store=make_store("faiss", place / "new"))
-    write_pointer(place / "current.json", Serving("elsewhere", bert, old.to_dict()))
-    with pytest.raises(ValueError, match="its query_model differ"):
-        one.run(queries=str(beir))
-    (place / "current.json").write_text("{")
-    with pytest.raises(ValueError, match="does not say which index serves"):
-        one.run(queries=str(beir))
-    (place / "current.json").write_text('{"version": 9}')
-    with pytest.raises(ValueError, match="of version 9"):
-        one.run(queries=str(beir))
-    with pytest.raises(FileNotFoundError, match=r"pointer nowhere.json is missing"):
-        CurrentRetriever(pointer="nowhere.json", retriever=RETRIEVERS["faiss"]).warm_up()
-
-
-def test_an_encoder_of_another_index_is_refused(place, documents, bert, other, beir):
-    """The comparison would be with something that nobody uses. Nothing is left behind that hinders the right one."""
-    with pytest.raises(ValueError, match="not made by this encoder"):
-        switcher("faiss", place, documents, other, other).run(queries=str(beir))
-    assert not (place / "current.json").exists()
-    assert not (place / "new.faiss").exists()
-    assert switcher("faiss", place, [], bert, other, max_loss=1.0).run(queries=str(beir))["switched"]
-
-
-@pytest.mark.parametrize("side", ["document_store", "new_document_store"])
-def test_stores_that_empty_themselves_are_refused(side, place, bert, other):
-    """The pointer would hand the setting on, and the first query would delete the index."""
-    stores = {name: make_store("qdrant", place / name) for name in ("document_store", "new_document_store")}
-    stores[side].recreate_index = True
-    with pytest.raises(ValueError, match="recreate_index=True"):
-        IndexSwitcher(**stores, teacher=bert, model=other, pointer="p.json")
-    made = {"type": f"{QDRANT.__name__}.document_store.QdrantDocumentStore"}
-    made["init_parameters"] = {"path": str(place / "x"), "recreate_index": True}
-    with pytest.raises(ValueError, match="recreate_index=True"):
-        reembedding.open_store(Serving(bert, bert, made))
-    close(*stores.values())
-
-
-def test_settings_that_a_pointer_would_lose_are_refused(place, bert, other):
-    stores = {name: make_store("faiss", place / name) for name in ("document_store", "new_document_store")}
-    for setting in ({"query_prefix": "query: "}, {"truncate_dim": 16}):
-        with pytest.raises(ValueError, match=f"`{next(iter(setting))}` would be lost to what serves"):
-            IndexSwitcher(**stores, teacher=bert, model=other, pointer="p.json", **setting)
-        IndexSwitcher(**stores, teacher=bert, model=other, pointer="p.json", query_model=bert, **setting)
 
 
 def test_the_yaml_runs_and_the_command_tells_the_outcome(place, documents, bert, other, beir):
@@ -369,13 +244,6 @@ def test_the_command_says_when_the_old_index_stays(monkeypatch):
     done = CliRunner().invoke(app, ["reindex", "reindex.yaml", "questions"])
     assert done.exit_code == 1
     assert "stays: the new index is worse" in done.output
-
-
-def test_two_runs_do_not_work_on_one_pointer(place, documents, bert, other, beir):
-    one = switcher("faiss", place, documents, bert, other)
-    with alone(place / ".current.json.lock", ""), pytest.raises(BlockingIOError, match="Another run works on"):
-        one.run(queries=str(beir))
-    assert not (place / "current.json").exists()
 
 
 def test_both_components_survive_serialisation(place, documents, bert, other):

@@ -11,7 +11,6 @@ import typer
 import yaml
 from haystack import Pipeline
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMemoryEmbeddingRetriever
-from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 
 from haystack_distill import ResponseSetBuilder
 from haystack_distill.cli import app
@@ -36,16 +35,14 @@ def blocks(language: str) -> list[Any]:
 
 
 @pytest.fixture
-def named(places, place, documents, teacher, index, passages) -> dict[str, Any]:
+def named(places, place, write_index, teacher, index, passages) -> dict[str, Any]:
     """What blocks take for granted: the pipelines of the repository, an index that they name, and some objects."""
     shutil.copytree(ROOT / "pipelines", place / "pipelines")
     for file in (place / "pipelines").iterdir():
         file.write_text(file.read_text(encoding="utf-8").replace("_dim: 384", "_dim: 32"), encoding="utf-8")
     shutil.copyfile(place / "pipelines" / "query.yaml", place / "query.yaml")  # as `haystack-distill init` writes it
     for path in ("index", "response_index"):
-        store = QdrantDocumentStore(path=path, embedding_dim=32, similarity="cosine", progress_bar=False)
-        store.write_documents(documents)
-        store.close()
+        write_index(path)
     questions = {f"q{n}": " ".join(reversed(text.split()[:8])) for n, text in enumerate(passages.values())}
     pairs = [
         Row(f"q{n}", questions[f"q{n}"], [], [key, "else"], [text, f"Else {n}. {text}"], [1.0, 0.5], [1.0, 0.0])

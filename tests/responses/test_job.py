@@ -1,4 +1,4 @@
-"""G2R: its loss against a plain computation, training sets of responses, every recipe, and runs that go on."""
+"""G2R: every recipe with its proof, its evaluator, and runs that go on."""
 
 import json
 import math
@@ -9,58 +9,13 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.dialogues import PIECE, contexts_in, some_dialogues
-from benchmarks.g2r import BEFORE
-from benchmarks.replies import add_gains, diversity, in_whole_set
 from haystack_distill.data.training_set import TrainingSet, write_training_set
 from haystack_distill.losses.temperature import entropy_temperature
 from haystack_distill.responses.building import write_responses
 from haystack_distill.responses.evaluator import METRIC, ResponseEvaluator, ranks_among
 from haystack_distill.responses.job import distill_responses, read_material
-from haystack_distill.responses.mining import NEAREST
-from haystack_distill.responses.rows import (
-    MINED,
-    human_ids,
-    human_response,
-    query_text,
-    read_responses,
-    response_id,
-    response_set,
-)
 from haystack_distill.responses.training import RECIPES, G2RSettings, make_rows
 from tests.conftest import sentences
-
-
-def write_lines(file: Path, rows: list[dict]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
-@pytest.fixture(scope="module")
-def augmented(tmp_path_factory) -> Path:
-    """Forty dialogues of one context each; replies begin with the last word of what they reply to."""
-    lines, rows = sentences(40, seed=3), []
-    random = np.random.default_rng(0)
-    for number, line in enumerate(lines):
-        word = line.rstrip(".").split()[-1]
-        replies = [f"{word} {word} {extra}" for extra in sentences(int(random.integers(1, 4)), seed=100 + number)]
-        responses = [{"text": text, "generated": place > 0} for place, text in enumerate(replies)]
-        rows.append({"_id": f"d{number}-1", "context": ["Hello there.", line], "responses": responses})
-    return write_lines(tmp_path_factory.mktemp("g2r") / "responses.jsonl", rows)
-
-
-@pytest.fixture(scope="module")
-def labelled(augmented, tmp_path_factory) -> Path:
-    """With scores as a teacher gives them; a row is set aside."""
-    folder = tmp_path_factory.mktemp("sets")
-    rows = list(write_responses(augmented, folder / "bare"))
-    random = np.random.default_rng(1)
-    scored = [
-        replace(row, teacher_scores=None if number == 5 else random.normal(-3, 1, len(row.documents)).tolist())
-        for number, row in enumerate(rows)
-    ]
-    write_training_set(folder / "set", scored, source="test", teacher={"model": "test", "signal": "mi"})
-    return folder / "set"
 
 
 @pytest.fixture(scope="module")
@@ -72,105 +27,6 @@ def mined(augmented, bert, tmp_path_factory) -> Path:
     scored = [replace(row, teacher_scores=random.normal(-3, 1, len(row.documents)).tolist()) for row in made]
     write_training_set(folder / "set", scored, source="test", teacher={"model": "test", "signal": "response"})
     return folder / "set"
-
-
-class TestTrainingSets:
-    def test_of_generated_responses(self, augmented, tmp_path):
-        made = list(write_responses(augmented, tmp_path / "set"))
-        given_rows = [json.loads(line) for line in augmented.read_text().splitlines()]
-        assert [row.query_id for row in made] == [row["_id"] for row in given_rows]
-        assert [row.documents for row in made] == [[one["text"] for one in row["responses"]] for row in given_rows]
-        assert all(row.labels == [1] + [0] * (len(row.documents) - 1) for row in made)
-        assert made[0].query.split("\n") == given_rows[0]["context"]
-        assert made[0].document_ids[0] == response_id(made[0].documents[0])
-        assert response_set(made) == {response_id(text): text for row in made for text in row.documents}
-
-    def test_of_dialogues(self, tmp_path):
-        file = write_lines(tmp_path / "d.jsonl", [{"_id": "a", "turns": ["one\n two", "three", "four"]}])
-        made = list(write_responses(file, tmp_path / "set"))
-        assert [(row.query_id, row.query, row.documents) for row in made] == [
-            ("a-1", "one two", ["three"]),
-            ("a-2", "one two\nthree", ["four"]),
-        ]
-        assert query_text(made[1].query) == "three | one two"
-        assert query_text(made[1].query, history=1) == "three"
-
-    def test_a_set_that_is_there_is_kept_if_it_is_of_the_same_file(self, augmented, tmp_path):
-        first = write_responses(augmented, tmp_path / "set")
-        assert write_responses(augmented, tmp_path / "set").manifest == first.manifest
-        other = write_lines(tmp_path / "o.jsonl", [{"turns": ["a", "b"]}])
-        with pytest.raises(FileExistsError):
-            write_responses(other, tmp_path / "set")
-
-    def test_duplicates_and_empty_responses_are_left_out(self, tmp_path):
-        responses = [{"text": t, "generated": t != "yes"} for t in ("yes", " yes ", "", "no")]
-        row = {"_id": "a-1", "context": ["hi"], "responses": responses}
-        found = read_responses(write_lines(tmp_path / "r.jsonl", [row]))[0]
-        assert (found.texts, found.human) == (["yes", "no"], [True, False])
-
-    def test_generated_replies_are_not_taken_for_human_ones(self, augmented, tmp_path):
-        """Where the human reply is missing, no other takes its place."""
-        row = {"_id": "a-1", "context": ["hi"], "responses": [{"text": "yes", "generated": True}]}
-        made = list(write_responses(write_lines(tmp_path / "r.jsonl", [row]), tmp_path / "one"))
-        assert human_response(made[0]) is None
-        rows = list(write_responses(augmented, tmp_path / "set"))
-        assert human_ids(rows) == {row.document_ids[0] for row in rows}
-
-    @pytest.mark.parametrize(
-        ("row", "says"),
-        [
-            ({"_id": "a", "context": ["hi"], "responses": []}, "no response"),
-            ({"_id": "a", "context": [" "], "responses": [{"text": "x"}]}, "no context"),
-            ({"_id": "a", "context": ["hi"], "responses": ["x"]}, "expected"),
-            ({"_id": "a", "responses": [{"text": "x"}]}, "'context'"),
-        ],
-    )
-    def test_a_broken_line_is_named(self, tmp_path, row, says):
-        with pytest.raises(ValueError, match=f"line 1.*{says}"):
-            read_responses(write_lines(tmp_path / "r.jsonl", [row]))
-
-    def test_mined_responses_are_near_ones_of_other_contexts(self, augmented, bert, tmp_path):
-        plain = list(write_responses(augmented, tmp_path / "plain"))
-        made = write_responses(augmented, tmp_path / "mined", miner=bert, mined=3, device="cpu")
-        assert (made.manifest["retriever"], made.manifest["similarity"]) == (bert, "cosine")
-        model, everything = SentenceTransformer(bert, device="cpu"), response_set(plain)
-        for row, before in zip(made, plain, strict=True):
-            own = len(before.documents)
-            assert row.documents[:own] == before.documents
-            assert row.labels == [*before.labels, MINED, MINED, MINED]
-            assert not set(row.document_ids[own:]) & set(before.document_ids)
-            context, *found = model.encode([query_text(row.query), *row.documents], normalize_embeddings=True)
-            assert row.retriever_scores == pytest.approx([float(one @ context) for one in found], abs=1e-4)
-            others = [text for key, text in everything.items() if key not in before.document_ids]
-            scores = model.encode(others, normalize_embeddings=True) @ context
-            assert min(row.retriever_scores[own:]) >= sorted(scores, reverse=True)[:NEAREST][-1] - 1e-4
-        assert response_set(made) == everything
-        assert human_ids(made) == human_ids(plain)
-
-    def test_a_set_with_mined_responses_is_not_taken_for_one_without(self, augmented, bert, tmp_path):
-        first = write_responses(augmented, tmp_path / "set", miner=bert, mined=2, device="cpu")
-        again = write_responses(augmented, tmp_path / "set", miner=bert, mined=2, device="cpu")
-        assert again.manifest == first.manifest
-        with pytest.raises(FileExistsError):
-            write_responses(augmented, tmp_path / "set")
-        with pytest.raises(FileExistsError):  # before anything is embedded
-            write_responses(augmented, tmp_path / "set", miner="no such model", mined=2)
-
-    def test_where_there_are_few_responses_fewer_are_mined(self, bert, tmp_path):
-        file = write_lines(tmp_path / "d.jsonl", [{"turns": ["a", "yes", "no"]}])
-        made = list(write_responses(file, tmp_path / "set", miner=bert, mined=5, device="cpu"))
-        assert [row.documents for row in made] == [["yes", "no"], ["no", "yes"]]
-        assert all(row.labels == [1, MINED] for row in made)
-
-    def test_no_dialogue_is_trained_on_and_selected_on(self, labelled):
-        opened = TrainingSet.open(labelled)
-        material = read_material(opened, G2RSettings())
-        trained = {query_text(row.query) for row in material.rows}
-        assert len(material.dev) == 4
-        assert not trained & {context for context, _ in material.dev}
-        everything = read_material(opened, G2RSettings(recipe="data"))
-        assert everything.dev == material.dev  # the row without scores does not change what is selected on
-        assert len(everything.rows) >= len(material.rows)
 
 
 class TestEvaluator:
@@ -358,48 +214,3 @@ class TestRecipes:
 
 def _dies(*_args, **_kwargs):
     raise KeyboardInterrupt
-
-
-class TestBenchmark:
-    def test_places_in_the_response_set_are_those_of_one_big_sort(self):
-        random = np.random.default_rng(0)
-        pool, replies = [f"p{n}" for n in range(40)], ["p3", *(f"t{n}" for n in range(8)), "t0"]
-        vectors = {text: random.normal(size=4) for text in {*pool, *replies}}
-        queries = random.normal(size=(len(replies), 4))
-        scores = queries @ np.stack([vectors[text] for text in pool]).T
-        found = np.argsort(-scores, axis=1)[:, :10]
-        own = np.stack([vectors[text] for text in replies])
-        places = in_whole_set(queries, own, replies, np.take_along_axis(scores, found, 1), pool, found)
-        for query, reply, place in zip(queries, replies, places, strict=True):
-            ordered = sorted({*pool, *replies}, key=lambda text: -(vectors[text] @ query))
-            assert min(10, ordered.index(reply)) == min(10, place)
-
-    def test_a_gain_is_over_the_step_before(self):
-        hits = {"data": [1, 0, 0, 0], "data+ll": [1, 1, 1, 0], "data+mi": [1, 1, 0, 0]}
-        rows = [
-            {"system": name, "per_context": {"hits@1": found, "generator_loglik": [-1.0, -2.0, -3.0, -4.0]}}
-            for name, found in hits.items()
-        ]
-        add_gains(rows, BEFORE)
-        data, ll, mi = rows
-        assert "gain" not in data  # the step before it is not in the table
-        assert (ll["gain"], mi["gain"]) == (0.5, 0.25)
-        assert mi["gain_low"] <= 0.25 <= mi["gain_high"]
-        assert mi["loglik_gain"] == 0
-
-    def test_distinct_n_grams_are_counted_over_all_replies(self):
-        found = diversity(["I like it.", "I like it!"])
-        assert found["dist2"] == 4 / 6  # i like, like it (twice each), it ., it !
-        assert found["dist3"] == 3 / 4
-        assert found["length"] == 4
-
-    def test_training_contexts_come_from_the_middle_of_many_dialogues(self, tmp_path):
-        long = [{"_id": f"l{number}", "turns": [f"{number} {turn}" for turn in range(30)]} for number in range(20)]
-        short = [{"_id": f"s{number}", "turns": [f"hi {number}", "bye"]} for number in range(20)]
-        source = write_lines(tmp_path / "train.jsonl", [*long, *short])
-        chosen = some_dialogues(source, 40, tmp_path / "some.jsonl")
-        lines = [json.loads(line) for line in chosen.read_text().splitlines()]
-        assert {line["_id"][0] for line in lines} == {"l", "s"}
-        assert all(line["turns"] == [f"{line['_id'][1:]} {turn}" for turn in range(11, 19)] for line in lines[:5])
-        assert max(len(line["turns"]) for line in lines) == PIECE
-        assert len(list(contexts_in(chosen, 4))) == pytest.approx(40, abs=7)

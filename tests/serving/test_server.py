@@ -11,8 +11,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from haystack import Document
-from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 
 from haystack_distill.students.cutting import cut
 
@@ -41,15 +39,9 @@ def wait_for(url: str, server: subprocess.Popen) -> None:
 
 
 @pytest.mark.skipif(not HAYHOOKS.exists(), reason="hayhooks is not installed (the `server` extra)")
-def test_the_query_pipeline_answers_over_http(teacher, passages, tmp_path):
+def test_the_query_pipeline_answers_over_http(teacher, passages, write_index, tmp_path):
     cut(teacher, (0, 1, 2, 3, 4, 5)).save(str(tmp_path / "model"), create_model_card=False)
-    store = QdrantDocumentStore(path=str(tmp_path / "index"), embedding_dim=32, similarity="cosine")
-    vectors = teacher.encode_documents(list(passages.values()))
-    texts = passages.values()
-    store.write_documents(
-        [Document(content=text, embedding=vector.tolist()) for text, vector in zip(texts, vectors, strict=True)]
-    )
-    store.close()
+    write_index(tmp_path / "index")
     yaml = QUERY_YAML.read_text().replace("models/minilm-2-layers", str(tmp_path / "model"))
     yaml = yaml.replace("path: index", f"path: {tmp_path / 'index'}").replace("384", "32")
     with socket.socket() as listener:

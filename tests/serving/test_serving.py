@@ -1,4 +1,4 @@
-"""Exported encoders and token tables: the same vectors as sentence-transformers makes, and clear words where not."""
+"""Exported encoders and token tables: the same vectors as sentence-transformers makes, alone and under load."""
 
 import asyncio
 import gc
@@ -13,16 +13,13 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import numpy as np
-import onnx
 import pytest
 from haystack import Pipeline
-from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
-from haystack.utils import ComponentDevice
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 
-from haystack_distill import DistilledRetriever, KaleQueryEncoder
+from haystack_distill import KaleQueryEncoder
 from haystack_distill.evaluation.comparison import student_system
 from haystack_distill.evaluation.dev_set import DevSet, dev_set_of_texts, write_dev_set
 from haystack_distill.serving import opening
@@ -34,6 +31,7 @@ from haystack_distill.serving.opening import open_encoder
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import cut
 from tests.conftest import FAMILIES, sentences
+from tests.serving.conftest import edit_manifest, read_files
 
 QUERIES = ["river", "the stone bridge", "winter market garden letter?", "engine doctor harbour " * 40]
 
@@ -61,11 +59,6 @@ def words_table(minilm, tmp_path_factory) -> str:
     folder = str(tmp_path_factory.mktemp("words") / "table")
     SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=rows)]).save(folder)
     return folder
-
-
-def edit_manifest(folder: Path, **changes) -> None:
-    content = json.loads((folder / "export.json").read_text())
-    (folder / "export.json").write_text(json.dumps({**content, **changes}))
 
 
 class TestSameVectors:
@@ -163,84 +156,6 @@ class TestAuto:
         monkeypatch.setattr(opening, "find_spec", lambda _: None)
         assert open_encoder(student).name == "torch-fp32"
         assert "onnxruntime is not installed" in caplog.text
-
-
-def read_files(student: Path) -> dict[str, str]:
-    return json.loads((student / "onnx-fp32" / "export.json").read_text())["files"]
-
-
-class TestRefusals:
-    def test_a_damaged_export(self, student):
-        graph = student / "onnx-fp32" / "model.onnx"
-        graph.write_bytes(graph.read_bytes()[:-100])
-        for backend in ("onnx", "auto"):
-            with pytest.raises(ValueError, match=r"model.onnx is damaged .* export` again"):
-                open_encoder(student, backend)
-
-    def test_an_export_of_other_weights(self, student, make_encoder):
-        other = cut(BiEncoder.load(make_encoder("bert", seed=5), device="cpu"), (0, 1))
-        other.save(str(student), create_model_card=False)
-        with pytest.raises(ValueError, match="exported from other weights"):
-            open_encoder(student, "onnx")
-
-    def test_an_export_of_another_version(self, student):
-        edit_manifest(student / "onnx-fp32", format=99)
-        with pytest.raises(ValueError, match=r"another version of haystack-distill \(format 99\)"):
-            open_encoder(student, "onnx")
-
-    def test_an_opset_from_the_future(self, student):
-        file = student / "onnx-fp32" / "model.onnx"
-        graph = onnx.load(str(file))
-        graph.opset_import[0].version = 9999
-        onnx.save(graph, str(file))
-        edit_manifest(student / "onnx-fp32", files={**read_files(student), "model.onnx": digest(file)})
-        with pytest.raises(ValueError, match=r"ONNX Runtime .* can't run .*opset.* export again"):
-            open_encoder(student, "onnx")
-
-    def test_a_graph_that_openvino_cannot_read(self, student):
-        file = student / "onnx-fp32" / "model.onnx"
-        file.write_bytes(b"no graph")
-        files = {**read_files(student), "model.onnx": digest(file)}
-        edit_manifest(student / "onnx-fp32", backend="openvino", files=files)
-        with pytest.raises(ValueError, match=r"OpenVINO .* can't run .* export again"):
-            open_encoder(student / "onnx-fp32")
-
-    def test_an_export_that_is_not_there(self, student):
-        with pytest.raises(FileNotFoundError, match="--backend openvino --precision int8"):
-            open_encoder(student, "openvino", "int8")
-
-    @pytest.mark.parametrize(("backend", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
-    def test_a_package_that_is_not_there(self, real, backend, module, monkeypatch):
-        monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(ImportError, match=rf"pip install 'haystack-distill\[{backend}\]'"):
-            open_encoder(real[0], backend)
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"backend": "tensorrt"}, "no backend 'tensorrt'"),
-            ({"backend": "onnx", "precision": "fp8"}, "precision 'fp8'"),
-            ({"precision": "fp8"}, "precision 'fp8'"),
-            ({"threads": 0}, "at least 1"),
-            ({"backend": "onnx", "device": ComponentDevice.from_str("cuda:0")}, "onnx backend runs on the CPU"),
-        ],
-    )
-    def test_settings_that_do_not_fit(self, student, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            KaleQueryEncoder(str(student), **arguments).warm_up()
-
-    def test_a_query_without_tokens(self, minilm, tmp_path):
-        tokenizer = Tokenizer.from_file(str(Path(minilm) / "tokenizer.json"))
-        table = StaticEmbedding(tokenizer, embedding_weights=np.ones((tokenizer.get_vocab_size(), 4), np.float32))
-        SentenceTransformer(modules=[table]).save(str(tmp_path / "table"), create_model_card=False)
-        with pytest.raises(ValueError, match="no token that the encoder knows"):
-            KaleQueryEncoder(str(tmp_path / "table")).run(text="\u200b")
-
-    def test_an_empty_batch(self, table):
-        with pytest.raises(ValueError, match="no queries"):
-            KaleQueryEncoder(str(table)).run_batch([])
-        with pytest.raises(ValueError, match="query is empty"):
-            KaleQueryEncoder(str(table)).run_batch(["river", " "])
 
 
 LONG = [
@@ -407,50 +322,6 @@ class TestServing:
         assert len(loaded.run({"encoder": {"text": "river"}})["encoder"]["embedding"]) == 32
 
 
-class TestTablesOfOthers:
-    """`StaticEmbedding`s that this package did not make."""
-
-    @staticmethod
-    def saved(table, folder, change):
-        model = SentenceTransformer(str(table), device="cpu")
-        change(model)
-        model.save(str(folder), create_model_card=False)
-        return str(folder)
-
-    @pytest.mark.parametrize("what", ["prompt", "prompt for queries", "dense", "truncated"])
-    def test_what_changes_vectors_is_not_left_out(self, what, table, tmp_path):
-        def change(model):
-            if what == "prompt":
-                model.prompts, model.default_prompt_name = {"any": "river stone winter "}, "any"
-            elif what == "prompt for queries":
-                model.prompts, model.default_prompt_name = {"query": "river stone winter "}, None
-            elif what == "dense":
-                model.append(Dense(32, 8))
-            else:
-                model.truncate_dim = 8
-
-        folder = self.saved(table, tmp_path / "other", change)
-        prompt = "river stone winter " if "prompt" in what else None
-        expected = SentenceTransformer(folder, device="cpu").encode("bridge", prompt=prompt)
-        assert np.allclose(open_encoder(folder).encode("bridge"), expected, atol=1e-6)
-
-    def test_tokens_that_mean_nothing(self, table, tmp_path):
-        def change(model):
-            model[0].embedding.weight.data.zero_()
-
-        folder = self.saved(table, tmp_path / "other", change)
-        with pytest.raises(ValueError, match="tokens that the encoder knows nothing of"):
-            open_encoder(folder).encode("river")
-
-    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_values_that_are_no_numbers(self, table, tmp_path, value):
-        def change(model):
-            model[0].embedding.weight.data[3, 1] = value
-
-        with pytest.raises(ValueError, match=r"model\.safetensors is damaged: some of its values are no numbers"):
-            open_encoder(self.saved(table, tmp_path / "other", change))
-
-
 def test_a_runtime_that_cannot_be_imported_is_left_out(student, caplog, monkeypatch):
     """It is installed, and a library of the system is missing: torch serves, and the log says why."""
 
@@ -462,18 +333,6 @@ def test_a_runtime_that_cannot_be_imported_is_left_out(student, caplog, monkeypa
     with caplog.at_level(logging.WARNING):
         assert open_encoder(str(student)).name == "torch-fp32"
     assert "onnx-fp32 is left out: libgomp.so.1 is missing" in caplog.text
-
-
-def test_damaged_records_are_named(student, store):
-    (student / "onnx-fp32" / "export.json").write_text('{"format": ')
-    with pytest.raises(ValueError, match=r"export\.json is damaged .*export. again"):
-        open_encoder(str(student), "onnx")
-    (student / "haystack_distill.json").write_text("[]")
-    served = DistilledRetriever(
-        retriever=InMemoryEmbeddingRetriever(store), query_encoder=KaleQueryEncoder(model=str(student), backend="torch")
-    )
-    with pytest.raises(ValueError, match=r"haystack_distill\.json is damaged"):
-        served.warm_up()
 
 
 def test_int8_on_torch_runs_on_the_cpu_of_a_machine_with_a_gpu(student, monkeypatch):
