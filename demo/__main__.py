@@ -9,7 +9,6 @@ Runs the three pipelines in `pipelines/` inside `demo_output/`, which is made an
 import logging
 import os
 import shutil
-import statistics
 import time
 from importlib import resources
 from pathlib import Path
@@ -23,9 +22,10 @@ from rich.table import Table
 
 from demo.questions import PIPELINES, documents, write_questions
 from haystack_distill import KaleQueryEncoder, load_pipeline
+from haystack_distill.cli.shared import show_progress
 from haystack_distill.data.beir import read_beir
 from haystack_distill.evaluation.dev_set import read_dev_set
-from haystack_distill.evaluation.quality import Quality, measure
+from haystack_distill.evaluation.quality import Quality, latency_ms, measure
 
 OUTPUT = Path("demo_output").resolve()
 ASKED = (
@@ -45,6 +45,7 @@ def main() -> None:
     """Index, cut, align, prove, ask."""
     started = time.perf_counter()
     logging.getLogger("haystack").setLevel(logging.WARNING)
+    show_progress(True)
     shutil.rmtree(OUTPUT, ignore_errors=True)
     (OUTPUT / "models").mkdir(parents=True)
     os.chdir(OUTPUT)
@@ -146,17 +147,6 @@ def cascade() -> tuple[Quality, float]:
     return measure(run, questions.qrels["test"]), sent / len(run)
 
 
-def milliseconds(encoder: Any) -> float:
-    """How long a query embedder takes for a question, the median of all."""
-    encoder.warm_up()
-    times = []
-    for text in read_beir("questions").texts_of("test"):
-        started = time.perf_counter()
-        encoder.run(text=text)
-        times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times)
-
-
 def ask() -> None:
     """Answer questions with the encoder of the index and with the one of two layers."""
     query = yaml.safe_load((PIPELINES / "query.yaml").read_text(encoding="utf-8"))
@@ -178,8 +168,15 @@ def ask() -> None:
 
 def print_table(metrics: dict[str, Any], joined: Quality, sent: float) -> None:
     """Print quality and latency side by side: the teacher in Haystack's embedder, the student in ours."""
-    teacher = milliseconds(SentenceTransformersTextEmbedder(model=TEACHER, progress_bar=False))
-    small, large = (milliseconds(KaleQueryEncoder(model)) for model in (STUDENT, TEACHER))
+    embedders = {
+        "teacher": SentenceTransformersTextEmbedder(model=TEACHER, progress_bar=False),
+        "small": KaleQueryEncoder(STUDENT),
+        "large": KaleQueryEncoder(TEACHER),
+    }
+    for embedder in embedders.values():
+        embedder.warm_up()
+    runs = {name: lambda text, run=embedder.run: run(text=text) for name, embedder in embedders.items()}
+    teacher, small, large = latency_ms(runs, read_beir("questions").texts_of("test")[:60]).values()
     value = joined.summary()["ndcg@10"]
     rows = {
         "teacher": (metrics["teacher"]["ndcg@10"], metrics["teacher"]["intervals"]["ndcg@10"], teacher),

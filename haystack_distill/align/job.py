@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from haystack_distill.align.expected import expected_minutes
 from haystack_distill.align.layers import best_layers, make_student, named_layers
 from haystack_distill.align.ridge import Solved, solve_table
 from haystack_distill.align.training import TrainingSettings, texts_within_budget, train
@@ -201,6 +202,9 @@ def train_on(
     """Cut and train a student on what was chosen for it, see `align`."""
     checkpoints = workspace / "checkpoints"
     claim(workspace, material.run, checkpoints.glob("*"))
+    logger.info(
+        "Aligning on %d texts takes about %d minutes here.", len(material.texts), _minutes(teacher, settings, material)
+    )
     first = judged_by_teacher(teacher, index, material.dev)
     qrels = material.dev_qrels or first
     evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
@@ -240,6 +244,13 @@ def train_on(
     queries = min(material.queries, len(texts))
     counts = {"queries": queries, "index_texts": len(texts) - queries}
     return Aligned(student, cut_only, kept, searched, solved, counts, training, untrained, stays_untrained, dev)
+
+
+def _minutes(teacher: BiEncoder, settings: KaleSettings, material: Material) -> int:
+    layers = len(settings.keep) if isinstance(settings.keep, tuple) else settings.layers
+    epochs, solved = settings.training.epochs, settings.fit == "ridge"
+    texts = material.texts
+    return max(1, round(expected_minutes(teacher, texts, len(texts), layers, epochs=epochs, solved=solved)))
 
 
 def _affordable(material: Material, student: SentenceTransformer, training: TrainingSettings) -> list[str]:

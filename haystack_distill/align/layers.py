@@ -81,7 +81,8 @@ def best_layers(
         search = LayerSearch(teacher, measured, sample, tokens)
         best = search.best(count)
     scores = {" ".join(map(str, layers)): score for layers, score in search.scores.items() if np.isfinite(score)}
-    logger.info("Layers %s stay; the search measured %s.", list(best), scores)
+    found = ", ".join(f"{layers}: {score:.4f}" for layers, score in scores.items())
+    logger.info("Layers %s stay; dev nDCG@10 of those tried, untrained: %s.", list(best), found)
     write_json(file, {"kept": best, "searched": scores})
     return best, scores
 

@@ -76,7 +76,8 @@ def solve_table(
         if scores[tried] > score:
             best, score, penalty = rows, scores[tried], tried
     weight.copy_(torch.from_numpy(best))
-    logger.info("Ridge regression over %d texts: dev nDCG@10 by penalty %s.", len(texts), scores)
+    found = ", ".join(f"{tried:g}: {score:.4f}" for tried, score in scores.items())
+    logger.info("Ridge regression over %d texts: dev nDCG@10 by penalty %s.", len(texts), found)
     return Solved(scores, penalty, time.perf_counter() - start)
 
 

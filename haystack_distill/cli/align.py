@@ -85,6 +85,8 @@ def align(
         metrics = aligner.run(queries=train if queries else None, test=test)["metrics"]
     show_aligned(metrics, output)
     say(f"It takes the place of the query embedder: KaleQueryEncoder(model={str(output)!r}), as query.yaml has it.")
+    if layers and not export:
+        say(f"Next, for the speed of ONNX in int8: haystack-distill export {output}")
     return metrics
 
 

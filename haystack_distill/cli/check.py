@@ -15,8 +15,8 @@ from haystack_distill.cli.shared import plain_table, say, show
 if TYPE_CHECKING:
     from haystack_distill.students.bi_encoder import BiEncoder
 
-SAMPLE, TIMED = 1000, 64
-"""Documents that are looked at, and texts that the encoder is timed on."""
+SAMPLE = 1000
+"""Documents that are looked at."""
 
 FEW = 2000
 """Fewer sentences than these teach little: the student may stay as it was cut."""
@@ -51,6 +51,8 @@ def check(
       haystack-distill check questions --store store.yaml --model intfloat/e5-small-v2 --layers 0
     """
     with explained():
+        from haystack_distill.align.expected import expected_minutes
+        from haystack_distill.align.job import KaleSettings
         from haystack_distill.align.layers import named_layers
         from haystack_distill.cli.indexing import Documents, loaded_encoder
         from haystack_distill.data.beir import judged_documents
@@ -61,7 +63,9 @@ def check(
         depth = len(find_stack(encoder.model))
         named_layers(layers, None, depth)
         seen = _seen(documents.store, encoder)
-        minutes = _minutes(seen, encoder, layers, depth)
+        learnt = min(seen.expected, KaleSettings.max_texts)
+        reading = seen.documents * seen.reading / 60
+        minutes = reading + expected_minutes(encoder, seen.sentences, learnt, layers)
         judged = set(judged_documents(folder))
         found = vectors_of(documents.store, sorted(judged)).keys()
     few = seen.expected < FEW
@@ -100,21 +104,3 @@ def _seen(store: Any, encoder: "BiEncoder") -> Seen:
         index = read_index([page], Path(place) / "index", lambda vectors: verified_similarity(store, vectors))
         encoder.check_belongs_to(index)
         return Seen(store.count_documents(), index.dim, index.similarity, list(index_sentences(index.texts)), reading)
-
-
-def _minutes(seen: Seen, encoder: "BiEncoder", layers: int, depth: int) -> float:
-    """How long reading, the teacher's vectors and training take here, by what a few texts took."""
-    from haystack_distill.align.job import KaleSettings
-    from haystack_distill.align.training import LAYERED_TOKENS, MAX_EPOCHS
-
-    texts = seen.sentences[:TIMED]
-    encoder.encode_queries(texts[:2])
-    started = time.perf_counter()
-    encoder.encode_queries(texts)
-    a_text = (time.perf_counter() - started) / max(1, len(texts))
-    read = min(seen.expected, KaleSettings.max_texts)
-    tokens = sum(len(ids) for ids in encoder.model.tokenizer(texts)["input_ids"]) / max(1, len(texts))
-    passed = min(LAYERED_TOKENS / max(1.0, tokens), MAX_EPOCHS * read)
-    # A step back costs twice a step forward; a table, what is around it.
-    training = 3 * (layers or 0.3) / depth * a_text * passed
-    return (seen.documents * seen.reading + read * a_text + training) / 60

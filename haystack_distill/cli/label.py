@@ -1,13 +1,18 @@
 """`haystack-distill label`: from questions to a labelled training set."""
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
-from haystack_distill.cli.shared import plain_table, say, scorer_of, show, show_progress
+from haystack_distill.cli.shared import plain_table, say, scorer_of, show, show_progress, table_of
+
+SHOWN = 5
+"""Passages of the row that is shown."""
 
 
 def label(
@@ -64,10 +69,26 @@ def label(
             training_set = Path(builder.run(queries=str(data))["training_set"])
         summary = labeller.run(training_set=str(training_set))["summary"]
     show(_summary(summary))
+    if summary["labelled"]:
+        _show_example(training_set)
     for row in summary["set_aside"][:5]:
         say(f"Set aside: {row['query_id']}: {row['reason']}")
     say(f"The training set is in {training_set}")
     return {"output": str(training_set), **summary}
+
+
+def _show_example(training_set: Path) -> None:
+    """Print what the teacher thinks of the first row that it scored, the best passage first."""
+    from haystack_distill.data.training_set import TrainingSet
+
+    row = next(TrainingSet.open(training_set).labelled())
+    say(f"For example: {row.query}")
+    table = table_of("passage", "teacher's\nscore", "retriever's\nplace")
+    places = range(1, 1 + len(row.documents))
+    scored = sorted(zip(row.teacher_scores or [], places, row.documents, strict=True), reverse=True)
+    for score, place, text in scored[:SHOWN]:
+        table.add_row(escape(shorten(text, 60, placeholder=" ...")), f"{score:.3f}", str(place))
+    show(table)
 
 
 def _summary(summary: dict[str, Any]) -> Any:

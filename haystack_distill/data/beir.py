@@ -144,11 +144,18 @@ def check_judged(qrels: Qrels, document_ids: Iterable[str], what: str) -> None:
 
 
 def judged_documents(*paths: str | Path | None) -> Iterator[str]:
-    """The ids of the documents that BEIR folders judge, read when they are asked for; other paths judge none."""
-    for path in paths:
-        if path is not None and Path(path).is_dir():
-            for qrels in read_judged(path).qrels.values():
-                yield from (key for judged in qrels.values() for key in judged)
+    """
+    The ids of the documents that BEIR folders judge, read when they are asked for; files of queries judge none.
+
+    :raises FileNotFoundError: At once, if a path is missing.
+    """
+    given = [Path(path) for path in paths if path is not None]
+    for path in given:
+        if not path.exists():
+            msg = f"{path} is missing: give a BEIR folder (queries.jsonl, qrels/*.tsv), or a JSONL file of queries."
+            raise FileNotFoundError(msg)
+    splits = (qrels for path in given if path.is_dir() for qrels in read_judged(path).qrels.values())
+    return (key for qrels in splits for judged in qrels.values() for key in judged)
 
 
 def read_queries(file: str | Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from haystack_distill.data.index import IndexView, read_index
 from haystack_distill.evaluation.held_out import Queries, given_queries, unseen
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import cut
+from haystack_integrations.components.distill import kale_aligner
 from haystack_integrations.components.distill.retrieval_evaluator import RESERVED
 from tests.conftest import sentences, write_beir
 
@@ -31,6 +32,13 @@ def aligner(store, bert, tmp_path):
         return KaleAligner(**{**parameters, "output": str(tmp_path / "student"), **changes})
 
     return made
+
+
+def test_a_path_that_is_missing_is_known_before_anything_is_read(aligner, monkeypatch):
+    monkeypatch.setattr(kale_aligner, "index_of", lambda *_: pytest.fail("the store was read"))
+    for paths in ({"queries": "nowhere"}, {"test": "nowhere"}):
+        with pytest.raises(FileNotFoundError, match="nowhere is missing: give a BEIR folder"):
+            aligner().run(**paths)
 
 
 def test_weights_written_by_hand_in_yaml_are_numbers_to_the_end(aligner):

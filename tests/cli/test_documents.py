@@ -114,6 +114,10 @@ def test_labels_over_a_store(described, judged, reader_folder, bert, command, tm
         rows = list(TrainingSet.open(tmp_path / name))
         assert len(rows) == 30
         assert all(row.teacher_scores for row in rows)
+        example = said[said.index(f"For example: {rows[0].query}") :]
+        best_first = sorted(enumerate(rows[0].teacher_scores, 1), key=lambda pair: -pair[1])
+        places = [example.index(f"{score:.3f} {place}") for place, score in best_first]
+        assert places == sorted(places)
 
 
 def test_a_hybrid_over_a_store(described, judged, bert, command, tmp_path):

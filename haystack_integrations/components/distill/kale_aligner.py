@@ -151,9 +151,9 @@ class KaleAligner(Serialisable):
 
         check_can_export(self.export, self.layers if self.keep is None else 1)
         settings = self._settings()
+        judged = judged_documents(queries, test)
         output = Path(self.output)
         with watched_by(self.output, self.report_to, self.callbacks), running(output) as workspace:
-            judged = judged_documents(queries, test)
             index = index_of(self.document_store, self.embedder, workspace / "index", judged, self.max_documents)
             teacher = self.loaded or teacher_of(self.embedder, self.device)
             metrics = align_and_prove(
