@@ -28,7 +28,7 @@ from sentence_transformers import SentenceTransformer
 from benchmarks.common import load_teacher, minilm, open_corpus, print_rows, write_rows
 from benchmarks.kale_limits import json_lines
 from benchmarks.retrieval_systems import Bench, read_facts
-from haystack_distill.align.job import KaleSettings
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.calibration import FEWEST, Target, calibrate

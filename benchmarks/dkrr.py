@@ -37,7 +37,8 @@ from benchmarks.common import (
     write_rows,
 )
 from benchmarks.labels import NamedReader, labelled, read_answers, smollm2
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.training_set import RECIPROCAL_RANK, Row, TrainingSet, write_training_set
 from haystack_distill.distill.job import DistillationSettings, distill

@@ -26,7 +26,8 @@ from benchmarks.common import (
     read_rows,
     write_rows,
 )
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.data.beir import BeirFolder, read_beir
 from haystack_distill.data.index import IndexView

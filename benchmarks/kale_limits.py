@@ -23,7 +23,8 @@ import numpy as np
 import typer
 
 from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, queries_to_align, write_rows
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.data.beir import BeirFolder, Qrels
 from haystack_distill.data.index import IndexView

@@ -20,7 +20,8 @@ from benchmarks.common import CachedTeacher, open_corpus, queries_to_align
 from benchmarks.joining import FUSIONS, Candidates, best_weight
 from benchmarks.kale import published_settings
 from benchmarks.labels import NamedReader, labelled
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.training_set import Row

@@ -21,7 +21,8 @@ from sentence_transformers import SentenceTransformer
 
 from benchmarks.common import CachedTeacher, minilm, queries_to_align
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.data.beir import read_beir
 from haystack_distill.data.index import IndexView

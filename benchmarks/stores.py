@@ -34,7 +34,8 @@ from haystack.document_stores.types import DuplicatePolicy
 from benchmarks.common import CACHE, load_teacher, minilm, print_rows, read_rows, write_rows
 from demo.corpus import python_documentation
 from haystack_distill import DistilledRetriever, KaleQueryEncoder
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.files.folders import published
 from haystack_distill.students.token_table import make_token_table

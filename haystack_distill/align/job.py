@@ -3,16 +3,19 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill.align.expected import expected_minutes
-from haystack_distill.align.layers import best_layers, make_student, named_layers
+from haystack_distill.align.layers import best_layers, make_student
+from haystack_distill.align.mapping import solve_map
 from haystack_distill.align.ridge import Solved, solve_table
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings, texts_within_budget, train
 from haystack_distill.data.beir import Qrels, check_judged
 from haystack_distill.data.index import IndexView, stored_vectors
@@ -23,64 +26,12 @@ from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
 from haystack_distill.evaluation.held_out import Asked, Queries, split_index_text, unseen
 from haystack_distill.files.runs import claim, fingerprint
 from haystack_distill.losses.alignment import AlignmentLoss
-from haystack_distill.losses.table import ALIGNMENT
-from haystack_distill.losses.weights import checked_weights
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.cutting import find_stack
+from haystack_distill.students.mapped import with_map
 from haystack_distill.training.trainer import METRIC, TrainingSummary
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_LOSS = {"mse": 1.0, "index_ranking": 2.0}
-
-FITS = ("trained", "ridge")
-"""How a student is fitted: step by step, or, of token tables alone, in closed form."""
-
-
-@dataclass(frozen=True)
-class KaleSettings:
-    """
-    What is wanted of the student.
-
-    :param layers: How many layers stay; 0 asks for a token table.
-    :param keep: The numbers of the layers that stay, or `kale` for the paper's; None searches for the best.
-    :param temperature: Divides the vectors in the `kale` loss.
-    :param folded: Whether dropped lower layers are folded into the token embeddings.
-    :param fit: Of `FITS`; `ridge` solves for a token table (`align.ridge`).
-    :param index_text: Whether text of the index is aligned on, besides given queries.
-    :param passage_weight: How far the target of a sentence of the index is moved from the teacher's vector to that of
-        the passage it stands in: from 0, the teacher alone, to below 1.
-    :param max_texts: The most texts to align on.
-    :raises ValueError: If a loss or fit is not known, a weight or the temperature is out of bounds, or layers are asked
-        for that can't be had in closed form.
-    """
-
-    layers: int = 2
-    keep: tuple[int, ...] | str | None = None
-    loss: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_LOSS))
-    temperature: float = 1.0
-    folded: bool = True
-    index_text: bool = True
-    passage_weight: float = 0.2
-    max_texts: int = 50_000
-    fit: str = "trained"
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without the encoder; weights from YAML may still be strings."""
-        object.__setattr__(self, "loss", checked_weights(self.loss, ALIGNMENT))
-        if not self.temperature > 0:
-            msg = f"temperature must be above 0, not {self.temperature}."
-            raise ValueError(msg)
-        if not 0 <= self.passage_weight < 1:
-            msg = f"passage_weight must be at least 0 and below 1, not {self.passage_weight}."
-            raise ValueError(msg)
-        if self.fit not in FITS:
-            msg = f"fit={self.fit!r} is not one of {', '.join(map(repr, FITS))}."
-            raise ValueError(msg)
-        if self.fit == "ridge" and (self.layers or self.keep is not None):
-            msg = f"fit={self.fit!r} solves for a token table: ask for layers=0 without keep, or leave fit out."
-            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
@@ -88,8 +39,8 @@ class Aligned:
     """
     A trained student and how it came to be.
 
-    :param cut_only: The same cut without folding and training.
-    :param kept_layers: The numbers of the layers that stayed, empty for a token table.
+    :param cut_only: The same cut without folding and training; None of another encoder, which is not cut.
+    :param kept_layers: The numbers of the layers that stayed, empty for a token table or another encoder.
     :param searched: What the search measured: layers -> dev nDCG@10.
     :param solved: What the closed form found; None without one.
     :param texts: How many texts it was trained on, by kind.
@@ -98,9 +49,9 @@ class Aligned:
     """
 
     student: SentenceTransformer
-    cut_only: SentenceTransformer
+    cut_only: SentenceTransformer | None
     kept_layers: tuple[int, ...]
-    searched: dict[str, float]
+    searched: Mapping[str, float]
     solved: Solved | None
     texts: dict[str, int]
     training: TrainingSummary
@@ -140,6 +91,7 @@ def align(
     queries: Queries | None = None,
     *,
     test: Iterable[str],
+    another: BiEncoder | None = None,
     progress: bool = True,
 ) -> Aligned:
     """
@@ -148,11 +100,12 @@ def align(
     :param workspace: Holds what a killed run needs to go on: the teacher's vectors and the checkpoints.
     :param queries: Given queries, or None to align on the index alone.
     :param test: What the student will be measured on: nothing of it is learnt or selected on.
+    :param another: The encoder that `settings.student` names.
     :raises ValueError: If encoder and index don't belong together, there is nothing to align on, or the workspace
         holds a run with other settings.
     """
     material = material_of(index, teacher, settings, queries or Queries(), test)
-    return train_on(index, teacher, settings, workspace, material, progress)
+    return train_on(index, teacher, settings, workspace, material, progress, another)
 
 
 def material_of(
@@ -163,7 +116,7 @@ def material_of(
 
     :raises ValueError: See `align`.
     """
-    named_layers(settings.layers, settings.keep, len(find_stack(teacher.model)))
+    settings.kept(teacher)
     check_judged(given.dev_qrels, index.ids, "The dev split of the queries")
     teacher.check_belongs_to(index)
     test = list(test)
@@ -196,27 +149,95 @@ def material_of(
     return Material(texts, queries, sentences or texts, index_text.places, dev, given.dev_qrels, left_out, run)
 
 
+class Begun(NamedTuple):
+    """A student before it learns: see `Aligned`."""
+
+    student: SentenceTransformer
+    cut_only: SentenceTransformer | None = None
+    kept_layers: tuple[int, ...] = ()
+    searched: Mapping[str, float] = MappingProxyType({})
+
+
 def train_on(
-    index: IndexView, teacher: BiEncoder, settings: KaleSettings, workspace: Path, material: Material, progress: bool
+    index: IndexView,
+    teacher: BiEncoder,
+    settings: KaleSettings,
+    workspace: Path,
+    material: Material,
+    progress: bool,
+    another: BiEncoder | None = None,
 ) -> Aligned:
-    """Cut and train a student on what was chosen for it, see `align`."""
+    """Make a student and train it on what was chosen for it, see `align`."""
     checkpoints = workspace / "checkpoints"
     claim(workspace, material.run, checkpoints.glob("*"))
-    logger.info(
-        "Aligning on %d texts takes about %d minutes here.", len(material.texts), _minutes(teacher, settings, material)
-    )
+    minutes = _minutes(teacher, settings, material, another)
+    logger.info("Aligning on %d texts takes about %d minutes here.", len(material.texts), minutes)
     first = judged_by_teacher(teacher, index, material.dev)
     qrels = material.dev_qrels or first
     evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
-    kept = named_layers(settings.layers, settings.keep, len(find_stack(teacher.model)))
+    begun = (
+        Begun(with_map(another, teacher))
+        if another
+        else _cut(teacher, settings, workspace, material, evaluator, progress)
+    )
+    student, solving = begun.student, settings.fit == "ridge"
+    texts = material.texts if solving else _affordable(material, student, settings.training)
+    vectors = _targets(index, teacher, settings, workspace, material, texts, progress)
+    solved = None
+    if another:
+        solved = solve_map(student, another, _inputs(another, workspace, texts, progress), vectors, evaluator)
+    untrained = evaluator(student)[METRIC]
+    if solving:
+        solved = solved or solve_table(student, texts, vectors, evaluator)
+        training = TrainingSummary(solved.seconds, 0)
+    else:
+        before = {name: weight.clone() for name, weight in student.state_dict().items()}
+        loss = _loss(student, settings, index, vectors)
+        training = train(student, texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress)
+    trained = max((entry["dev_ndcg@10"] for entry in training.history), default=untrained)
+    stays_untrained = trained < untrained
+    if stays_untrained:
+        logger.info(
+            "Training made the student worse on dev (nDCG@10 %.4f, before %.4f), so it stays as it was before: "
+            "few texts teach little. More text in the index, queries, or a lower learning rate may help.",
+            trained,
+            untrained,
+        )
+        student.load_state_dict(before)
+    dev = make_dev_set(index, material.dev, qrels, first)
+    queries = min(material.queries, len(texts))
+    counts = {"queries": queries, "index_texts": len(texts) - queries}
+    return Aligned(
+        **begun._asdict(),
+        solved=solved,
+        texts=counts,
+        training=training,
+        before=untrained,
+        stays_untrained=stays_untrained,
+        dev=dev,
+    )
+
+
+def _cut(
+    teacher: BiEncoder,
+    settings: KaleSettings,
+    workspace: Path,
+    material: Material,
+    evaluator: IndexRetrievalEvaluator,
+    progress: bool,
+) -> Begun:
+    """Cut the teacher, at the best layers if none are named."""
+    kept = settings.kept(teacher)
     searched: dict[str, float] = {}
     if kept is None:
-        file = workspace / "layers.json"
-        kept, searched = best_layers(file, teacher, settings.layers, evaluator, material.sentences, progress)
+        file, count = workspace / "layers.json", settings.layers or 0
+        kept, searched = best_layers(file, teacher, count, evaluator, material.sentences, progress)
     student, cut_only = make_student(teacher, kept, material.sentences, folded=settings.folded)
-    texts = _affordable(material, student, settings.training)
-    vectors = _targets(index, teacher, settings, workspace, material, texts, progress)
-    loss = AlignmentLoss(
+    return Begun(student, cut_only, kept, searched)
+
+
+def _loss(student: SentenceTransformer, settings: KaleSettings, index: IndexView, vectors: np.ndarray) -> AlignmentLoss:
+    return AlignmentLoss(
         student,
         settings.loss,
         index.ranking_vectors,
@@ -224,33 +245,16 @@ def train_on(
         temperature=settings.temperature,
         seed=settings.training.seed,
     )
-    untrained = evaluator(student)[METRIC]
-    solved = solve_table(student, texts, vectors, evaluator) if settings.fit == "ridge" else None
-    if solved:
-        training = TrainingSummary(solved.seconds, 0)
+
+
+def _minutes(teacher: BiEncoder, settings: KaleSettings, material: Material, another: BiEncoder | None) -> int:
+    texts, epochs, solved = material.texts, settings.training.epochs, settings.fit == "ridge"
+    if another:  # the teacher only reads
+        minutes = expected_minutes(teacher, texts, len(texts), 0, solved=True)
+        layers, teacher = len(find_stack(another.model)), another
     else:
-        training = train(student, texts, vectors, loss, evaluator, checkpoints, settings.training, progress=progress)
-    trained = max((entry["dev_ndcg@10"] for entry in training.history), default=untrained)
-    stays_untrained = trained < untrained
-    if stays_untrained:
-        logger.info(
-            "Training made the student worse on dev (nDCG@10 %.4f, before %.4f), so it stays as it was cut and folded: "
-            "few texts teach little. More text in the index, queries, or a lower learning rate may help.",
-            trained,
-            untrained,
-        )
-        student, _ = make_student(teacher, kept, material.sentences, folded=settings.folded)
-    dev = make_dev_set(index, material.dev, qrels, first)
-    queries = min(material.queries, len(texts))
-    counts = {"queries": queries, "index_texts": len(texts) - queries}
-    return Aligned(student, cut_only, kept, searched, solved, counts, training, untrained, stays_untrained, dev)
-
-
-def _minutes(teacher: BiEncoder, settings: KaleSettings, material: Material) -> int:
-    layers = len(settings.keep) if isinstance(settings.keep, tuple) else settings.layers
-    epochs, solved = settings.training.epochs, settings.fit == "ridge"
-    texts = material.texts
-    return max(1, round(expected_minutes(teacher, texts, len(texts), layers, epochs=epochs, solved=solved)))
+        minutes, layers = 0.0, len(settings.keep) if isinstance(settings.keep, tuple) else settings.layers or 0
+    return max(1, round(minutes + expected_minutes(teacher, texts, len(texts), layers, epochs=epochs, solved=solved)))
 
 
 def _affordable(material: Material, student: SentenceTransformer, training: TrainingSettings) -> list[str]:
@@ -276,6 +280,15 @@ def _targets(
         lambda: teacher.encode_targets(texts, progress=progress),
     )
     return toward_own_passages(vectors, texts, material.places, index, settings.passage_weight)
+
+
+def _inputs(another: BiEncoder, workspace: Path, texts: list[str], progress: bool) -> np.ndarray:
+    """What another encoder makes of texts, read once for a run and its continuations."""
+    return stored_vectors(
+        workspace / "student_vectors.npy",
+        [json.dumps(_named(another)), *texts],
+        lambda: another.encode_targets(texts, progress=progress, what="The new encoder reads"),
+    )
 
 
 def _named(teacher: BiEncoder) -> dict[str, Any]:

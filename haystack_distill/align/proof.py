@@ -4,7 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from haystack_distill.align.job import Aligned, KaleSettings, Material, material_of, train_on
+from haystack_distill.align.job import Aligned, Material, material_of, train_on
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.own_passages import judged_by_place
@@ -27,6 +28,7 @@ def align_and_prove(
     queries: str | None,
     test: str | None,
     *,
+    another: BiEncoder | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """
@@ -34,6 +36,7 @@ def align_and_prove(
 
     :param teacher_name: The folder or hub name of the teacher, for the card.
     :param workspace: See `running`.
+    :param another: The encoder that `settings.student` names.
     :param queries: A BEIR folder or a JSONL file of queries, or None for the index alone.
     :param test: A BEIR folder with a test split, or None to be judged on held-out sentences by where they stand.
     :returns: The content of `metrics.json`.
@@ -47,12 +50,12 @@ def align_and_prove(
     done = finished(output, material.run)
     if done is not None:
         return done
-    aligned = train_on(index, teacher, settings, workspace, material, progress)
+    aligned = train_on(index, teacher, settings, workspace, material, progress, another)
 
     def measured() -> Result:
         systems = [
             teacher_system(teacher),
-            student_system("cut_only", aligned.cut_only),
+            *([student_system("cut_only", aligned.cut_only)] if aligned.cut_only else []),
             student_system("student", aligned.student, aligned.training.seconds),
         ]
         evidence = Evidence(measure_all(systems, index, asked, qrels), index, asked, qrels, seed)
@@ -95,11 +98,12 @@ def _provenance(
 ) -> dict[str, Any]:
     return {
         "teacher": teacher_name,
+        "student": settings.student,
         "kept_layers": list(aligned.kept_layers),
         "index": index_facts(index),
         "query_prefix": teacher.query_prefix,
         "trained_on": aligned.texts,
-        "layer_search": aligned.searched,
+        "layer_search": dict(aligned.searched),
         "ridge": aligned.solved and {"penalty": aligned.solved.penalty, "dev_ndcg@10": _named(aligned.solved.scores)},
         "settings": asdict(settings),
         "history": aligned.training.history,
@@ -120,9 +124,10 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
     weight = settings["passage_weight"]
     moved = f", those of sentences moved by {weight:g} toward the passages they stand in" if weight else ""
     untrained = "; worse on dev than untrained, so the student is untrained" if made["stays_untrained"] else ""
+    layers = ", ".join(map(str, made["kept_layers"])) or "none: a token table"
     return {
         "Teacher": made["teacher"],
-        "Layers kept": ", ".join(map(str, made["kept_layers"])) or "none: a token table",
+        **({"Student": f"{made['student']}, and a linear map"} if made["student"] else {"Layers kept": layers}),
         "Index": f"{index['documents']} documents{part}, {index['dim']} dimensions, {index['similarity']}, "
         f"fingerprint {index['fingerprint'][:16]}",
         "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",
@@ -146,5 +151,5 @@ def _loss(made: dict[str, Any]) -> str:
 def _card(figures: dict[str, Any], queries: str | None) -> Card:
     """The model card of a student, from the content of its `metrics.json`."""
     said = [headline(figures), "It embeds queries; documents stay as the teacher embedded them."]
-    base = figures["provenance"]["teacher"]
+    base = figures["provenance"]["student"] or figures["provenance"]["teacher"]
     return Card("A query encoder for one index", "query-encoder", said, base, learnt_from=queries)

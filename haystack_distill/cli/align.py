@@ -21,8 +21,13 @@ def align(
         Path | None,
         typer.Argument(help="A folder of texts, or a BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv."),
     ] = None,
-    layers: Annotated[int, typer.Option(help="How many layers stay; 0 asks for a token table.")] = 2,
+    layers: Annotated[
+        int | None, typer.Option(help="How many layers stay, 2 by default; 0 asks for a token table.")
+    ] = None,
     keep: Annotated[str | None, typer.Option(help="The layers that stay, as 0,5, or 'kale' for the paper's.")] = None,
+    student: Annotated[
+        str | None, typer.Option(help="Another encoder that is to search this index, which is mapped and not cut.")
+    ] = None,
     export: options.Exports = None,
     store: options.Store = None,
     queries: Annotated[bool, options.training(help="Align on the train queries too, or on the index alone.")] = True,
@@ -30,9 +35,9 @@ def align(
     fit: Annotated[
         str | None,
         options.training(
-            parser=options.one_of("haystack_distill.align.job", "FITS"),
+            parser=options.one_of("haystack_distill.align.settings", "FITS"),
             metavar="NAME",
-            help="trained, or, of a token table, ridge, which takes seconds; default: trained.",
+            help="trained, or, of a token table or a student, ridge, which takes seconds.",
         ),
     ] = None,
     epochs: Annotated[
@@ -50,28 +55,31 @@ def align(
     Examples:
       haystack-distill align texts --model all-MiniLM-L6-v2 --output two-layers
       haystack-distill align questions --store store.yaml --model all-MiniLM-L6-v2 --layers 0 --output table
+      haystack-distill align --store store.yaml --model all-MiniLM-L6-v2 --student all-mpnet-base-v2 --output mapped
     """
     with explained(output):
-        from haystack_distill.align.layers import named_layers
+        from haystack_distill.align.settings import KaleSettings
         from haystack_distill.cli.indexing import Documents, loaded_encoder
         from haystack_distill.data.beir import splits_in
-        from haystack_distill.students.cutting import find_stack
+        from haystack_distill.serving.hub import local_folder
         from haystack_integrations.components.distill.kale_aligner import KaleAligner
 
         show_progress(progress)
         kept, weights = _layer_numbers(keep), weights_of(loss, ALIGNMENT)
         documents, encoder = Documents.of(folder, store), loaded_encoder(model)
         # A number that does not fit is found out before documents are embedded.
-        named_layers(layers, tuple(kept) if isinstance(kept, list) else kept, len(find_stack(encoder.model)))
-        chosen: dict[str, Any] = {"fit": fit} if fit else {}
+        named = tuple(kept) if isinstance(kept, list) else kept
+        settings = KaleSettings(layers=layers, keep=named, fit=fit, student=student and local_folder(student))
+        settings.kept(encoder)
         aligner = KaleAligner(
             **documents.index(encoder, model, output, progress),
             teacher=model,
             output=str(output),
+            student=settings.student,
             layers=layers,
             keep=kept,
             loss=weights,
-            **chosen,
+            fit=fit,
             epochs=epochs,
             seed=seed,
             export=export,
@@ -85,7 +93,7 @@ def align(
         metrics = aligner.run(queries=train if queries else None, test=test)["metrics"]
     show_aligned(metrics, output)
     say(f"It takes the place of the query embedder: KaleQueryEncoder(model={str(output)!r}), as query.yaml has it.")
-    if layers and not export:
+    if settings.layers != 0 and not export:
         say(f"Next, for the speed of ONNX in int8: haystack-distill export {output}")
     return metrics
 

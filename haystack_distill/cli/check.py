@@ -52,8 +52,8 @@ def check(
     """
     with explained():
         from haystack_distill.align.expected import expected_minutes
-        from haystack_distill.align.job import KaleSettings
         from haystack_distill.align.layers import named_layers
+        from haystack_distill.align.settings import KaleSettings
         from haystack_distill.cli.indexing import Documents, loaded_encoder
         from haystack_distill.data.beir import judged_documents
         from haystack_distill.students.cutting import find_stack

@@ -35,10 +35,14 @@ class IndexRetrievalEvaluator(SentenceEvaluator):
     ) -> dict[str, float]:
         """Measure an encoder; the trainer's other arguments are not used."""
         del output_path, epoch, steps
-        ids, index = list(self.qrels), self.searched(model)
         vectors = np.asarray(model.encode_query(self.queries, batch_size=64, show_progress_bar=False))
+        return {METRIC: self.measured(vectors, self.searched(model))}
+
+    def measured(self, vectors: np.ndarray, index: IndexView | None = None) -> float:
+        """Measure vectors of the queries, `[queries, dim]`; over another index than its own if one is given."""
+        ids, index = list(self.qrels), index or self.index
         own = own_rows(index, dict(zip(ids, self.queries, strict=True)), self.qrels)
-        return {METRIC: measure(search(index, ids, vectors, depth=10, own=own), self.qrels).mean()}
+        return measure(search(index, ids, vectors, depth=10, own=own), self.qrels).mean()
 
     def searched(self, model: SentenceTransformer) -> IndexView:  # noqa: ARG002
         """The index that an encoder of queries searches."""

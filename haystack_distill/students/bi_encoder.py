@@ -80,14 +80,16 @@ class BiEncoder:
         """Embed queries as they are embedded when the index is searched: `[texts, dim]`, float32."""
         return self._encode(texts, self.query_prefix, 64)
 
-    def encode_targets(self, texts: list[str], *, progress: bool = False) -> np.ndarray:
+    def encode_targets(
+        self, texts: list[str], *, progress: bool = False, what: str = "The teacher reads"
+    ) -> np.ndarray:
         """
         Embed many queries to train on, in bfloat16 where the device multiplies it in hardware: `[texts, dim]`, float32.
 
         On a CPU that is 1.6 times as fast, and the vectors' cosine with those of `encode_queries` is above 0.9999.
         """
         with bf16_where_fast(self.model.device):
-            return self._encode(texts, self.query_prefix, 64, progress, "The teacher reads")
+            return self._encode(texts, self.query_prefix, 64, progress, what)
 
     def encode_documents(self, texts: list[str], *, batch_size: int = 32, progress: bool = False) -> np.ndarray:
         """Embed documents as they are embedded in the index: `[texts, dim]`, float32."""

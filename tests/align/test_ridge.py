@@ -9,8 +9,9 @@ import pytest
 from scipy import sparse
 
 from haystack_distill import KaleAligner, KaleQueryEncoder
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
 from haystack_distill.align.ridge import PENALTIES, ridge_path, solve_table, token_counts
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.students.token_table import make_token_table
 from haystack_distill.training.trainer import METRIC
 from tests.conftest import sentences

@@ -13,8 +13,9 @@ from haystack_integrations.components.embedders.sentence_transformers import Sen
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill import KaleAligner, KaleQueryEncoder, RetrievalEvaluator
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
 from haystack_distill.align.proof import align_and_prove
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.data.index import IndexView, read_index
 from haystack_distill.evaluation.held_out import Queries, given_queries, unseen

@@ -28,6 +28,7 @@ BENCHMARKS = (
     "kale_limits",
     "labels",
     "losses",
+    "new_encoder",
     "retrieval",
     *SERVING,
     "stores",

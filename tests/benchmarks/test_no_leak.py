@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from benchmarks import asymmetric, cold_start, common, dkrr, g2r, kale_limits, labels, losses
+from benchmarks import asymmetric, cold_start, common, dkrr, g2r, kale_limits, labels, losses, new_encoder
 from haystack_distill.data.beir import read_beir
 from tests.benchmarks.conftest import ASKED
 from tests.conftest import sentences
@@ -34,6 +34,30 @@ def test_train_and_dev_lose_what_test_asks(leaking):
     (leaking / "qrels" / "train.tsv").unlink()
     given = common.queries_to_align(leaking, common.without_test(read_beir(leaking)))
     assert (given.train, len(given.dev), len(given.dev_qrels)) == ([], 9, 9)
+
+
+def test_new_encoder(leaking, bert, make_encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    read = []
+    fitted = new_encoder.align
+    monkeypatch.setattr(
+        new_encoder, "align", lambda *given, **named: read.append(named["test"]) or fitted(*given, **named)
+    )
+    arguments = {"data": leaking, "new": make_encoder("mpnet"), "old": bert, "json": tmp_path / "rows.json"}
+    new_encoder.main(**arguments, quick=True)
+    rows = rows_of(tmp_path / "rows.json")
+    assert [row["method"] for row in rows] == [
+        "old encoder",
+        "map of queries, passage weight 0",
+        "map of queries, passage weight 0.2",
+        "map of documents",
+        "re-embedding",
+    ]
+    assert rows[-1]["share_of_reembedding"] == pytest.approx(100)
+    assert all(0 <= row["ci_low"] <= row["ndcg@10"] <= row["ci_high"] <= 100 for row in rows)
+    assert [ASKED in asked for asked in read] == [True, True]
+    monkeypatch.setattr(new_encoder, "rows_of", lambda *_: pytest.fail("a finished row was run again"))
+    new_encoder.main(**arguments, quick=True)
 
 
 def test_dkrr(leaking, tiny, llama, trained_on, tmp_path):

@@ -14,7 +14,8 @@ from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base import model_card
 
 from haystack_distill.align import training as alignment
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
 from haystack_distill.evaluation.held_out import Queries
@@ -145,7 +146,8 @@ import sys, time
 from pathlib import Path
 from haystack_distill.data.index import open_index
 from haystack_distill.files.runs import claim
-from haystack_distill.align.job import KaleSettings, align
+from haystack_distill.align.job import align
+from haystack_distill.align.settings import KaleSettings
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.align.training import TrainingSettings
 index, teacher, work, out, slow = sys.argv[1:]

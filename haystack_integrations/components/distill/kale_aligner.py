@@ -46,7 +46,9 @@ class KaleAligner(Serialisable):
         document_store: DocumentStore,
         teacher: str | DocumentEmbedder,
         output: str,
-        layers: int = 2,
+        student: str | None = None,
+        student_prefix: str | None = None,
+        layers: int | None = None,
         keep: list[int] | str | None = None,
         loss: dict[str, float] | None = None,
         temperature: float = 1.0,
@@ -54,7 +56,7 @@ class KaleAligner(Serialisable):
         index_text: bool = True,
         passage_weight: float = 0.2,
         max_texts: int = 50_000,
-        fit: str = "trained",
+        fit: str | None = None,
         epochs: int | None = None,
         batch_size: int = 64,
         learning_rate: float | None = None,
@@ -81,7 +83,10 @@ class KaleAligner(Serialisable):
         :param teacher: The encoder of the index: folder, hub name, or the SentenceTransformersDocumentEmbedder of the
             indexing pipeline, from which all settings that are "as in the document embedder" are then read.
         :param output: The folder to make; it must not exist.
-        :param layers: How many layers stay; 0 asks for a token table.
+        :param student: Another encoder that is to search this index, folder or hub name: all of it stays, and a linear
+            map into the index's space is put behind it. None cuts the teacher.
+        :param student_prefix: Put before every query of the student; None takes its own prompt.
+        :param layers: How many layers stay; 0 asks for a token table. None keeps 2, or all of a `student`.
         :param keep: The numbers of the layers that stay, or `kale` for the paper's; None measures which.
         :param loss: Loss name -> weight, of `kale`, `mse`, `cosine` and `index_ranking`; None takes the default.
         :param temperature: The temperature of the `kale` loss.
@@ -91,7 +96,8 @@ class KaleAligner(Serialisable):
             of the passage it stands in: from 0, the teacher alone, to below 1.
         :param max_texts: The most texts to align on.
         :param fit: `trained`, or, of a token table, `ridge`: the one with the least squared error, in seconds. Then
-            `loss`, `epochs` and rates count for nothing.
+            `loss`, `epochs` and rates count for nothing. Of a `student`, `ridge` solves for the map alone, and
+            `trained` goes on from there. None takes `ridge` for a `student`, and `trained` for all else.
         :param epochs: How often all texts are seen; None fits them into some minutes on two cores.
         :param batch_size: Texts a step; a token table takes twice as many.
         :param learning_rate: Peak rate; None takes what suits the student.
@@ -149,13 +155,16 @@ class KaleAligner(Serialisable):
         from haystack_distill.serving.export import check_can_export, export
         from haystack_distill.training.watching import watched_by
 
-        check_can_export(self.export, self.layers if self.keep is None else 1)
+        check_can_export(self.export, 1 if self.layers is None or self.keep else self.layers)
         settings = self._settings()
         judged = judged_documents(queries, test)
         output = Path(self.output)
         with watched_by(self.output, self.report_to, self.callbacks), running(output) as workspace:
             index = index_of(self.document_store, self.embedder, workspace / "index", judged, self.max_documents)
             teacher = self.loaded or teacher_of(self.embedder, self.device)
+            another = None
+            if self.student:
+                another = teacher_of(EmbedderSettings(self.student, query_prefix=self.student_prefix), self.device)
             metrics = align_and_prove(
                 index,
                 teacher,
@@ -165,6 +174,7 @@ class KaleAligner(Serialisable):
                 workspace,
                 queries,
                 test,
+                another=another,
                 progress=self.progress_bar,
             )
             for name in self.export:
@@ -173,7 +183,7 @@ class KaleAligner(Serialisable):
         return {"model_path": self.output, "metrics": metrics, "report_path": str(output / REPORT)}
 
     def _settings(self) -> Any:
-        from haystack_distill.align.job import DEFAULT_LOSS, KaleSettings
+        from haystack_distill.align.settings import DEFAULT_LOSS, KaleSettings
         from haystack_distill.align.training import TrainingSettings
 
         given = self.parameters_of(KaleSettings)
