@@ -69,13 +69,13 @@ def align(
         documents, encoder = Documents.of(folder, store), loaded_encoder(model)
         # A number that does not fit is found out before documents are embedded.
         named = tuple(kept) if isinstance(kept, list) else kept
-        settings = KaleSettings(layers=layers, keep=named, fit=fit, student=student and local_folder(student))
+        settings = KaleSettings(layers=layers, keep=named, fit=fit, student=student)
         settings.kept(encoder)
         aligner = KaleAligner(
             **documents.index(encoder, model, output, progress),
             teacher=model,
             output=str(output),
-            student=settings.student,
+            student=student and local_folder(student),
             layers=layers,
             keep=kept,
             loss=weights,

@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 from haystack_distill.students.bi_encoder import BiEncoder
 
-PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
+PENALTIES = (0.3, 0.1, 0.03, 0.01)
 """What a squared weight of the map costs, in units of the mean variance of the encoder's dimensions."""
 
 

@@ -120,6 +120,15 @@ def test_labels_over_a_store(described, judged, reader_folder, bert, command, tm
         assert places == sorted(places)
 
 
+def test_another_encoder_over_a_store(described, bert, make_encoder, command, tmp_path):
+    arguments = ["--store", described, "--model", bert, "--student", make_encoder("mpnet"), "--no-progress"]
+    code, said = command("align", *arguments, "--output", tmp_path / "mapped")
+    assert code == 0, said
+    assert f"Next, for the speed of ONNX in int8: haystack-distill export {tmp_path / 'mapped'}" in said
+    metrics = json.loads((tmp_path / "mapped" / "metrics.json").read_text())
+    assert len(metrics["provenance"]["ridge"]["dev_ndcg@10"]) == 4
+
+
 def test_a_hybrid_over_a_store(described, judged, bert, command, tmp_path):
     arguments = ["--store", described, "--model", bert, "--output", tmp_path / "hybrid", "--no-progress"]
     code, said = command("fuse", judged, *arguments)

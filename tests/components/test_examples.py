@@ -46,6 +46,7 @@ def named_on_the_hub(bert, reader_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     models = {
         "sentence-transformers/all-MiniLM-L6-v2": bert,
+        "sentence-transformers/all-mpnet-base-v2": bert,
         "HuggingFaceTB/SmolLM2-135M-Instruct": reader_folder("llama"),
     }
     for name, folder in models.items():
