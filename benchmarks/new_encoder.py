@@ -4,10 +4,10 @@ A new encoder on an old index: what mapping its queries keeps of embedding all d
     python -m benchmarks.new_encoder --data BEIR_FOLDER --new MODEL [--old MODEL] [--json FILE] [--quick]
 
 Rows, all on the test queries of the folder, none of which was learnt: the encoder of the index as it is; the new one
-with a map fitted on the index's sentences (`KaleAligner(student=...)`), without and with the move of targets toward the
-passages they stand in; with a map from its document vectors to the stored ones, the linear one of Drift-Adapter (arXiv
-2509.23471), for which documents are embedded again; and the new encoder on an index of its own. `seconds` are those
-that the way took on this machine, reading of texts included.
+with a map fitted on the index's sentences and some documents (`KaleAligner(student=...)`), without and with the move of
+the sentences' targets toward the passages they stand in; with a map from its document vectors to the stored ones, the
+linear one of Drift-Adapter (arXiv 2509.23471), for which all documents are embedded again; and the new encoder on an
+index of its own. `seconds` are those that the way took on this machine, reading of texts included.
 """
 
 import shutil

@@ -37,8 +37,10 @@ def expected_minutes(
     started = time.perf_counter()
     teacher.encode_queries(sample)
     a_text = (time.perf_counter() - started) / max(1, len(sample))
+    if solved:
+        return (AROUND + count * a_text) / 60
     tokens = sum(len(ids) for ids in teacher.model.tokenizer(sample)["input_ids"]) / max(1, len(sample))
     passed = epochs * count if epochs else min(LAYERED_TOKENS / max(1.0, tokens), MAX_EPOCHS * count)
     # A step back costs twice a step forward; a table, what is around it.
-    learning = 0.0 if solved else 3 * (layers or 0.3) / len(find_stack(teacher.model)) * a_text * passed
+    learning = 3 * (layers or 0.3) / len(find_stack(teacher.model)) * a_text * passed
     return (AROUND + count * a_text + learning) / 60

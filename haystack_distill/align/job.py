@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from haystack_distill.align.expected import expected_minutes
 from haystack_distill.align.layers import best_layers, make_student
-from haystack_distill.align.mapping import solve_map
+from haystack_distill.align.mapping import map_pairs, solve_map
 from haystack_distill.align.ridge import Solved, solve_table
 from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings, texts_within_budget, train
@@ -185,7 +185,8 @@ def train_on(
     vectors = _targets(index, teacher, settings, workspace, material, texts, progress)
     solved = None
     if another:
-        solved = solve_map(student, another, _inputs(another, workspace, texts, progress), vectors, evaluator)
+        pairs = map_pairs(another, index, texts, vectors, workspace, progress)
+        solved = solve_map(student, another, *pairs, evaluator)
     untrained = evaluator(student)[METRIC]
     if solving:
         solved = solved or solve_table(student, texts, vectors, evaluator)
@@ -251,7 +252,7 @@ def _minutes(teacher: BiEncoder, settings: KaleSettings, material: Material, ano
     texts, epochs, solved = material.texts, settings.training.epochs, settings.fit == "ridge"
     if another:  # the teacher only reads
         minutes = expected_minutes(teacher, texts, len(texts), 0, solved=True)
-        layers, teacher = len(find_stack(another.model)), another
+        layers, teacher = 0 if solved else len(find_stack(another.model)), another
     else:
         minutes, layers = 0.0, len(settings.keep) if isinstance(settings.keep, tuple) else settings.layers or 0
     return max(1, round(minutes + expected_minutes(teacher, texts, len(texts), layers, epochs=epochs, solved=solved)))
@@ -280,15 +281,6 @@ def _targets(
         lambda: teacher.encode_targets(texts, progress=progress),
     )
     return toward_own_passages(vectors, texts, material.places, index, settings.passage_weight)
-
-
-def _inputs(another: BiEncoder, workspace: Path, texts: list[str], progress: bool) -> np.ndarray:
-    """What another encoder makes of texts, read once for a run and its continuations."""
-    return stored_vectors(
-        workspace / "student_vectors.npy",
-        [json.dumps(_named(another)), *texts],
-        lambda: another.encode_targets(texts, progress=progress, what="The new encoder reads"),
-    )
 
 
 def _named(teacher: BiEncoder) -> dict[str, Any]:

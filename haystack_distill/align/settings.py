@@ -23,6 +23,7 @@ class KaleSettings:
 
     :param student: Another encoder that is to search the index, folder or hub name; all of it stays, and a linear map
         into the index's space is put behind it. None cuts the encoder of the index.
+    :param student_prefix: Put before every query of the student; None takes its own prompt.
     :param layers: How many layers stay; 0 asks for a token table. None stands for 2.
     :param keep: The numbers of the layers that stay, or `kale` for the paper's; None searches for the best.
     :param temperature: Divides the vectors in the `kale` loss.
@@ -47,6 +48,7 @@ class KaleSettings:
     max_texts: int = 50_000
     fit: str | None = None
     student: str | None = None
+    student_prefix: str | None = None
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:

@@ -45,7 +45,9 @@ def _made(folder: Path) -> str:
     facts = read_figures(folder).get("facts")
     if not facts:
         return f"{folder}, not made by an alignment"
-    told = (label for label in ("Trained", "Layers kept", "Trained on", "Loss", "Training") if label in facts)
+    told = (
+        label for label in ("Trained", "Student", "Layers kept", "Trained on", "Loss", "Training") if label in facts
+    )
     return f"{folder} ({'; '.join(f'{label.lower()}: {facts[label]}' for label in told)})"
 
 

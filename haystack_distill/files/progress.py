@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 from tqdm import tqdm
 
-PARTS = 10
+PARTS = 2
 """Batches between two steps of a bar."""
 
 

@@ -3,7 +3,7 @@ Another encoder's queries for an index that stays as it is: its vectors, moved i
 
 The map is ridge regression from the encoder's vectors of texts to what the index's own encoder makes of them, in closed
 form. Drift-Adapter (arXiv 2509.23471) has such maps for a change of encoders, fitted from one document vector to the
-other; here it is the query side that is fitted.
+other; here texts as queries stand beside the documents.
 """
 
 import copy
