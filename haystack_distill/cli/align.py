@@ -55,7 +55,6 @@ def align(
     Examples:
       haystack-distill align texts --model all-MiniLM-L6-v2 --output two-layers
       haystack-distill align questions --store store.yaml --model all-MiniLM-L6-v2 --layers 0 --output table
-      haystack-distill align --store store.yaml --model all-MiniLM-L6-v2 --student all-mpnet-base-v2 --output mapped
     """
     with explained(output):
         from haystack_distill.align.settings import KaleSettings
