@@ -65,16 +65,19 @@ class KaleSettings:
             raise ValueError(msg)
         if self.fit is None:
             object.__setattr__(self, "fit", "ridge" if self.student else "trained")
+        if self.layers is None and not self.student:
+            object.__setattr__(self, "layers", 2)
         if self.fit not in FITS:
             msg = f"fit={self.fit!r} is not one of {', '.join(map(repr, FITS))}."
             raise ValueError(msg)
-        if self.student:
-            return
-        if self.layers is None:
-            object.__setattr__(self, "layers", 2)
-        if self.fit == "ridge" and (self.layers or self.keep is not None):
+        if self.fit == "ridge" and not (self.student or self.is_table):
             msg = f"fit={self.fit!r} solves for a token table: ask for layers=0 without keep, or leave fit out."
             raise ValueError(msg)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the student is a token table."""
+        return self.layers == 0 and self.keep is None
 
     def kept(self, teacher: BiEncoder) -> tuple[int, ...] | None:
         """The layers of the teacher that stay; None if they are to be searched for. A ValueError if they don't fit."""

@@ -57,7 +57,6 @@ def align(
       haystack-distill align questions --store store.yaml --model all-MiniLM-L6-v2 --layers 0 --output table
     """
     with explained(output):
-        from haystack_distill.align.settings import KaleSettings
         from haystack_distill.cli.indexing import Documents, loaded_encoder
         from haystack_distill.data.beir import splits_in
         from haystack_distill.serving.hub import local_folder
@@ -66,15 +65,11 @@ def align(
         show_progress(progress)
         kept, weights = _layer_numbers(keep), weights_of(loss, ALIGNMENT)
         documents, encoder = Documents.of(folder, store), loaded_encoder(model)
-        # A number that does not fit is found out before documents are embedded.
-        named = tuple(kept) if isinstance(kept, list) else kept
-        settings = KaleSettings(layers=layers, keep=named, fit=fit, student=student)
-        settings.kept(encoder)
         aligner = KaleAligner(
             **documents.index(encoder, model, output, progress),
             teacher=model,
             output=str(output),
-            student=student and local_folder(student),
+            student=student,
             layers=layers,
             keep=kept,
             loss=weights,
@@ -84,7 +79,10 @@ def align(
             export=export,
             progress_bar=progress,
         )
-        aligner.loaded = encoder
+        aligner.loaded, settings = encoder, aligner.settings()
+        settings.kept(encoder)  # a number that does not fit is found out before documents are embedded
+        if student:
+            local_folder(student)  # so is one that is nowhere
         splits = splits_in(folder) if folder else {}
         train, test = (str(folder) if split in splits else None for split in ("train", "test"))
         if queries and not train:
@@ -92,7 +90,7 @@ def align(
         metrics = aligner.run(queries=train if queries else None, test=test)["metrics"]
     show_aligned(metrics, output)
     say(f"It takes the place of the query embedder: KaleQueryEncoder(model={str(output)!r}), as query.yaml has it.")
-    if settings.layers != 0 and not export:
+    if not (settings.is_table or export):
         say(f"Next, for the speed of ONNX in int8: haystack-distill export {output}")
     return metrics
 

@@ -129,6 +129,14 @@ def test_another_encoder_over_a_store(described, bert, make_encoder, command, tm
     assert len(metrics["provenance"]["ridge"]["dev_ndcg@10"]) == 4
 
 
+def test_another_encoder_is_called_by_its_name_on_the_hub(described, bert, on_the_hub, command, tmp_path):
+    arguments = ["--store", described, "--model", bert, "--student", on_the_hub("org/other"), "--no-progress"]
+    code, said = command("align", *arguments, "--output", tmp_path / "mapped")
+    assert code == 0, said
+    assert json.loads((tmp_path / "mapped" / "metrics.json").read_text())["provenance"]["student"] == "org/other"
+    assert "base_model: org/other" in (tmp_path / "mapped" / "README.md").read_text()
+
+
 def test_a_hybrid_over_a_store(described, judged, bert, command, tmp_path):
     arguments = ["--store", described, "--model", bert, "--output", tmp_path / "hybrid", "--no-progress"]
     code, said = command("fuse", judged, *arguments)

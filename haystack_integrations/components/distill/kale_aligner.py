@@ -155,16 +155,16 @@ class KaleAligner(Serialisable):
         from haystack_distill.serving.export import check_can_export, export
         from haystack_distill.training.watching import watched_by
 
-        check_can_export(self.export, 1 if self.layers is None or self.keep else self.layers)
-        settings = self._settings()
+        settings = self.settings()
+        check_can_export(self.export, 0 if settings.is_table else 1)
         judged = judged_documents(queries, test)
         output = Path(self.output)
+        another = None
+        if self.student:  # one that is nowhere is known before the index is read
+            another = teacher_of(EmbedderSettings(self.student, query_prefix=self.student_prefix), self.device)
         with watched_by(self.output, self.report_to, self.callbacks), running(output) as workspace:
             index = index_of(self.document_store, self.embedder, workspace / "index", judged, self.max_documents)
             teacher = self.loaded or teacher_of(self.embedder, self.device)
-            another = None
-            if self.student:
-                another = teacher_of(EmbedderSettings(self.student, query_prefix=self.student_prefix), self.device)
             metrics = align_and_prove(
                 index,
                 teacher,
@@ -182,7 +182,8 @@ class KaleAligner(Serialisable):
                     export(output, *split_name(name), read_dev_set(output))
         return {"model_path": self.output, "metrics": metrics, "report_path": str(output / REPORT)}
 
-    def _settings(self) -> Any:
+    def settings(self) -> Any:
+        """What the engine is told; a ValueError if a setting is wrong, before anything is loaded."""
         from haystack_distill.align.settings import DEFAULT_LOSS, KaleSettings
         from haystack_distill.align.training import TrainingSettings
 
