@@ -24,6 +24,7 @@ from demo.questions import PIPELINES, documents, write_questions
 from haystack_distill import KaleQueryEncoder, load_pipeline
 from haystack_distill.cli.shared import show_progress
 from haystack_distill.data.beir import read_beir
+from haystack_distill.evaluation.comparison import LATENCY_QUERIES
 from haystack_distill.evaluation.dev_set import read_dev_set
 from haystack_distill.evaluation.quality import Quality, latency_ms, measure
 
@@ -176,7 +177,7 @@ def print_table(metrics: dict[str, Any], joined: Quality, sent: float) -> None:
     for embedder in embedders.values():
         embedder.warm_up()
     runs = {name: lambda text, run=embedder.run: run(text=text) for name, embedder in embedders.items()}
-    teacher, small, large = latency_ms(runs, read_beir("questions").texts_of("test")[:60]).values()
+    teacher, small, large = latency_ms(runs, read_beir("questions").texts_of("test")[:LATENCY_QUERIES]).values()
     value = joined.summary()["ndcg@10"]
     rows = {
         "teacher": (metrics["teacher"]["ndcg@10"], metrics["teacher"]["intervals"]["ndcg@10"], teacher),

@@ -2,10 +2,9 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +50,7 @@ class Aligned:
     student: SentenceTransformer
     cut_only: SentenceTransformer | None
     kept_layers: tuple[int, ...]
-    searched: Mapping[str, float]
+    searched: dict[str, float]
     solved: Solved | None
     texts: dict[str, int]
     training: TrainingSummary
@@ -153,9 +152,9 @@ class Begun(NamedTuple):
     """A student before it learns: see `Aligned`."""
 
     student: SentenceTransformer
-    cut_only: SentenceTransformer | None = None
-    kept_layers: tuple[int, ...] = ()
-    searched: Mapping[str, float] = MappingProxyType({})
+    cut_only: SentenceTransformer | None
+    kept_layers: tuple[int, ...]
+    searched: dict[str, float]
 
 
 def train_on(
@@ -176,7 +175,7 @@ def train_on(
     qrels = material.dev_qrels or first
     evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
     begun = (
-        Begun(with_map(another, teacher))
+        Begun(with_map(another, teacher), None, (), {})
         if another
         else _cut(teacher, settings, workspace, material, evaluator, progress)
     )

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from typing_extensions import TypedDict
 
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
+from haystack_distill.evaluation.measures import listed
 from haystack_distill.files.folders import write_json
 from haystack_distill.files.progress import progress_bar
 from haystack_distill.files.shapes import read_json
@@ -81,8 +82,7 @@ def best_layers(
         search = LayerSearch(teacher, measured, sample, tokens)
         best = search.best(count)
     scores = {" ".join(map(str, layers)): score for layers, score in search.scores.items() if np.isfinite(score)}
-    found = ", ".join(f"{layers}: {score:.4f}" for layers, score in scores.items())
-    logger.info("Layers %s stay; dev nDCG@10 of those tried, untrained: %s.", list(best), found)
+    logger.info("Layers %s stay; dev nDCG@10 of those tried, untrained: %s.", list(best), listed(scores))
     write_json(file, {"kept": best, "searched": scores})
     return best, scores
 

@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from haystack_distill.align.ridge import Solved
 from haystack_distill.data.index import IndexView, stored_vectors
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
+from haystack_distill.evaluation.measures import listed
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.students.mapped import ridge_maps, set_map
 
@@ -59,9 +60,12 @@ def solve_map(
     """
     start = time.perf_counter()
     maps, asked = ridge_maps(inputs, vectors), encoder.encode_queries(evaluator.queries)
-    scores = {penalty: evaluator.measured(asked @ weight + bias) for penalty, (weight, bias) in maps.items()}
+    scores = {
+        penalty: evaluator.measured(asked @ weight + bias, evaluator.index) for penalty, (weight, bias) in maps.items()
+    }
     best = max(scores, key=scores.__getitem__)
     set_map(student, *maps[best])
-    said = ", ".join(f"{penalty:g}: {score:.4f}" for penalty, score in scores.items())
-    logger.info("A linear map fitted on %d texts and documents: dev nDCG@10 by penalty %s.", len(inputs), said)
-    return Solved(scores, best, time.perf_counter() - start)
+    solved = Solved(scores, best, time.perf_counter() - start)
+    found = listed(solved.by_penalty)
+    logger.info("A linear map fitted on %d texts and documents: dev nDCG@10 by penalty %s.", len(inputs), found)
+    return solved

@@ -103,17 +103,13 @@ def _provenance(
         "index": index_facts(index),
         "query_prefix": teacher.query_prefix,
         "trained_on": aligned.texts,
-        "layer_search": dict(aligned.searched),
-        "ridge": aligned.solved and {"penalty": aligned.solved.penalty, "dev_ndcg@10": _named(aligned.solved.scores)},
+        "layer_search": aligned.searched,
+        "ridge": aligned.solved and {"penalty": aligned.solved.penalty, "dev_ndcg@10": aligned.solved.by_penalty},
         "settings": asdict(settings),
         "history": aligned.training.history,
         "stays_untrained": aligned.stays_untrained,
         "made_of": fingerprint(material.run),
     }
-
-
-def _named(scores: dict[float, float]) -> dict[str, float]:
-    return {f"{penalty:g}": score for penalty, score in scores.items()}
 
 
 def _facts(figures: dict[str, Any]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
+from haystack_distill.evaluation.measures import listed
 from haystack_distill.training.trainer import METRIC
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,11 @@ class Solved:
     scores: dict[float, float]
     penalty: float | None
     seconds: float
+
+    @property
+    def by_penalty(self) -> dict[str, float]:
+        """The scores by what files and logs call a penalty, such as `0.03`."""
+        return {f"{penalty:g}": score for penalty, score in self.scores.items()}
 
 
 @torch.no_grad()
@@ -76,9 +82,9 @@ def solve_table(
         if scores[tried] > score:
             best, score, penalty = rows, scores[tried], tried
     weight.copy_(torch.from_numpy(best))
-    found = ", ".join(f"{tried:g}: {score:.4f}" for tried, score in scores.items())
-    logger.info("Ridge regression over %d texts: dev nDCG@10 by penalty %s.", len(texts), found)
-    return Solved(scores, penalty, time.perf_counter() - start)
+    solved = Solved(scores, penalty, time.perf_counter() - start)
+    logger.info("Ridge regression over %d texts: dev nDCG@10 by penalty %s.", len(texts), listed(solved.by_penalty))
+    return solved
 
 
 def token_counts(table: SentenceTransformer, texts: list[str]) -> sparse.csr_array:

@@ -38,9 +38,9 @@ class IndexRetrievalEvaluator(SentenceEvaluator):
         vectors = np.asarray(model.encode_query(self.queries, batch_size=64, show_progress_bar=False))
         return {METRIC: self.measured(vectors, self.searched(model))}
 
-    def measured(self, vectors: np.ndarray, index: IndexView | None = None) -> float:
-        """Measure vectors of the queries, `[queries, dim]`; over another index than its own if one is given."""
-        ids, index = list(self.qrels), index or self.index
+    def measured(self, vectors: np.ndarray, index: IndexView) -> float:
+        """Measure vectors of the queries, `[queries, dim]`, over an index."""
+        ids = list(self.qrels)
         own = own_rows(index, dict(zip(ids, self.queries, strict=True)), self.qrels)
         return measure(search(index, ids, vectors, depth=10, own=own), self.qrels).mean()
 

@@ -32,6 +32,11 @@ def cells(values: Mapping[str, Any], interval: tuple[float, float]) -> list[str]
     return [main, f"{interval[0]:.3f} to {interval[1]:.3f}", *others]
 
 
+def listed(scores: Mapping[str, float]) -> str:
+    """Scores in a line, as in `0.3: 0.7352, 0.1: 0.7366`."""
+    return ", ".join(f"{name}: {score:.4f}" for name, score in scores.items())
+
+
 def headline(figures: Mapping[str, Any], reference: str = "teacher") -> str:
     """Say in one sentence what the last system of a `metrics.json` kept and gained, and how sure that is."""
     share, low, high = (figures[key] for key in (f"share_of_{reference}", "share_low", "share_high"))

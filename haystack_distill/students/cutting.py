@@ -129,7 +129,7 @@ def cut(teacher: BiEncoder, keep: tuple[int, ...]) -> SentenceTransformer:
     transformer: Any = student[0]
     transformer.auto_model.config.num_hidden_layers = len(keep)
     _renumber(find_stack(student), keep, len(all_layers))
-    _finish(student, teacher)
+    finish(student, teacher)
     return student
 
 
@@ -150,16 +150,16 @@ def _first_layer_differs(stack: LayerStack) -> bool:
     return len(kinds) > 1 and kinds[0] != kinds[1]
 
 
-def _finish(student: SentenceTransformer, teacher: BiEncoder) -> None:
-    """Build what the embedder of the index was configured with into the student."""
-    width = student.get_embedding_dimension() or teacher.dim
-    if width != teacher.dim:
-        first_values = Dense(width, teacher.dim, bias=False, activation_function=nn.Identity())
-        first_values.linear.weight.data = eye(teacher.dim, width)
+def finish(student: SentenceTransformer, encoder: BiEncoder) -> None:
+    """Build what an encoder was configured with, as the embedder of an index is, into a copy of its model."""
+    width = student.get_embedding_dimension() or encoder.dim
+    if width != encoder.dim:
+        first_values = Dense(width, encoder.dim, bias=False, activation_function=nn.Identity())
+        first_values.linear.weight.data = eye(encoder.dim, width)
         student.append(first_values)
-    if teacher.normalize and not isinstance(student[-1], Normalize):
+    if encoder.normalize and not isinstance(student[-1], Normalize):
         student.append(Normalize())
-    student.prompts = {"query": teacher.query_prefix} if teacher.query_prefix else {}
-    student.default_prompt_name = "query" if teacher.query_prefix else None
+    student.prompts = {"query": encoder.query_prefix} if encoder.query_prefix else {}
+    student.default_prompt_name = "query" if encoder.query_prefix else None
     student.truncate_dim = None
     student.eval()

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 from haystack_distill.students.bi_encoder import BiEncoder
+from haystack_distill.students.cutting import finish
 
 PENALTIES = (0.3, 0.1, 0.03, 0.01)
 """What a squared weight of the map costs, in units of the mean variance of the encoder's dimensions."""
@@ -29,18 +30,13 @@ def with_map(encoder: BiEncoder, index_encoder: BiEncoder) -> SentenceTransforme
     :param index_encoder: The encoder that made the index.
     """
     student = copy.deepcopy(encoder.model).float()
-    if encoder.normalize and not isinstance(student[-1], Normalize):
-        student.append(Normalize())
-    width = student.get_embedding_dimension() or encoder.dim
-    mapping = Dense(width, index_encoder.dim, bias=True, activation_function=torch.nn.Identity())
+    finish(student, encoder)
+    mapping = Dense(encoder.dim, index_encoder.dim, bias=True, activation_function=torch.nn.Identity())
     torch.nn.init.zeros_(mapping.linear.weight)
     torch.nn.init.zeros_(mapping.linear.bias)
     student.append(mapping.to(student.device))
     if index_encoder.normalize or isinstance(index_encoder.model[-1], Normalize):
         student.append(Normalize())
-    student.prompts = {"query": encoder.query_prefix} if encoder.query_prefix else {}
-    student.default_prompt_name = "query" if encoder.query_prefix else None
-    student.truncate_dim = None
     return student.eval()
 
 
