@@ -16,13 +16,14 @@ from haystack_distill.align.mapping import map_pairs, solve_map
 from haystack_distill.align.ridge import Solved, solve_table
 from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings, texts_within_budget, train
+from haystack_distill.align.update import Earlier, index_text_of
 from haystack_distill.data.beir import Qrels, check_judged
 from haystack_distill.data.index import IndexView, stored_vectors
 from haystack_distill.data.own_passages import toward_own_passages
 from haystack_distill.data.sentences import sample_texts
 from haystack_distill.evaluation.dev_set import DevSet, judged_by_teacher, make_dev_set
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
-from haystack_distill.evaluation.held_out import Asked, Queries, split_index_text, unseen
+from haystack_distill.evaluation.held_out import Asked, Queries, unseen
 from haystack_distill.files.runs import claim, fingerprint
 from haystack_distill.losses.alignment import AlignmentLoss
 from haystack_distill.students.bi_encoder import BiEncoder
@@ -66,6 +67,7 @@ class Material(NamedTuple):
     :param texts: Texts to train on, given queries first.
     :param queries: How many of them are given queries.
     :param sentences: Text of the index, to search layers and to fold with.
+    :param known: Text of the index of which a table that is updated should make what it does.
     :param places: Sentence -> the numbers of its documents.
     :param dev: Id -> text, to select on.
     :param dev_qrels: Their judgments, where people made any.
@@ -75,6 +77,7 @@ class Material(NamedTuple):
     texts: list[str]
     queries: int
     sentences: list[str]
+    known: list[str]
     places: dict[str, list[int]]
     dev: dict[str, str]
     dev_qrels: Qrels
@@ -91,6 +94,7 @@ def align(
     *,
     test: Iterable[str],
     another: BiEncoder | None = None,
+    earlier: Earlier | None = None,
     progress: bool = True,
 ) -> Aligned:
     """
@@ -100,15 +104,21 @@ def align(
     :param queries: Given queries, or None to align on the index alone.
     :param test: What the student will be measured on: nothing of it is learnt or selected on.
     :param another: The encoder that `settings.student` names.
+    :param earlier: The student that `settings.update` names.
     :raises ValueError: If encoder and index don't belong together, there is nothing to align on, or the workspace
         holds a run with other settings.
     """
-    material = material_of(index, teacher, settings, queries or Queries(), test)
-    return train_on(index, teacher, settings, workspace, material, progress, another)
+    material = material_of(index, teacher, settings, queries or Queries(), test, earlier)
+    return train_on(index, teacher, settings, workspace, material, progress, another, earlier)
 
 
 def material_of(
-    index: IndexView, teacher: BiEncoder, settings: KaleSettings, given: Queries, test: Iterable[str]
+    index: IndexView,
+    teacher: BiEncoder,
+    settings: KaleSettings,
+    given: Queries,
+    test: Iterable[str],
+    earlier: Earlier | None = None,
 ) -> Material:
     """
     Choose what is learnt and what is selected on, and check all that can be checked before the work begins.
@@ -121,8 +131,9 @@ def material_of(
     test = list(test)
     given = given.without(test)
     seed = settings.training.seed
-    everything = split_index_text(index, seed)
-    index_text = everything.without(Asked(test))
+    everything, known = index_text_of(index, seed, earlier)
+    asked = Asked(test)
+    index_text, known = everything.without(asked), [text for text in known if text not in asked]
     dev = given.dev or index_text.dev
     sentences = unseen(index_text.rest, dev.values())
     # Without index text it still serves the layer search, the folding and, where no queries are given, dev.
@@ -133,6 +144,9 @@ def material_of(
             "documents."
         )
         raise ValueError(msg)
+    if earlier:
+        known = sample_texts([], known, settings.max_texts if earlier.is_table else len(texts), seed)
+        texts, known = (texts, known) if earlier.is_table else (texts + known, [])
     left_out = {
         "train": given.left_out["train"],
         "dev": given.left_out["dev"] if given.dev else len(everything.dev) - len(index_text.dev),
@@ -143,9 +157,11 @@ def material_of(
         "teacher": _named(teacher),
         "index": index.fingerprint,
         "texts": fingerprint([texts, dev, given.dev_qrels]),
+        **({"update": earlier.made_of} if earlier else {}),
     }
     queries = min(len(set(given.train)), len(texts))
-    return Material(texts, queries, sentences or texts, index_text.places, dev, given.dev_qrels, left_out, run)
+    places = index_text.places
+    return Material(texts, queries, sentences or texts, known, places, dev, given.dev_qrels, left_out, run)
 
 
 class Begun(NamedTuple):
@@ -165,21 +181,24 @@ def train_on(
     material: Material,
     progress: bool,
     another: BiEncoder | None = None,
+    earlier: Earlier | None = None,
 ) -> Aligned:
     """Make a student and train it on what was chosen for it, see `align`."""
     checkpoints = workspace / "checkpoints"
     claim(workspace, material.run, checkpoints.glob("*"))
-    minutes = _minutes(teacher, settings, material, another)
+    solving = settings.fit == "ridge" or (earlier is not None and earlier.is_table)
+    minutes = _minutes(teacher, settings, material, another, earlier, solving)
     logger.info("Aligning on %d texts takes about %d minutes here.", len(material.texts), minutes)
     first = judged_by_teacher(teacher, index, material.dev)
     qrels = material.dev_qrels or first
     evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
-    begun = (
-        Begun(with_map(another, teacher), None, (), {})
-        if another
-        else _cut(teacher, settings, workspace, material, evaluator, progress)
-    )
-    student, solving = begun.student, settings.fit == "ridge"
+    if another:
+        begun = Begun(with_map(another, teacher), None, (), {})
+    elif earlier:
+        begun = Begun(earlier.copied(str(teacher.model.device)), None, earlier.kept_layers, {})
+    else:
+        begun = _cut(teacher, settings, workspace, material, evaluator, progress)
+    student = begun.student
     texts = material.texts if solving else _affordable(material, student, settings.training)
     vectors = _targets(index, teacher, settings, workspace, material, texts, progress)
     solved = None
@@ -188,7 +207,7 @@ def train_on(
         solved = solve_map(student, another, *pairs, evaluator)
     untrained = evaluator(student)[METRIC]
     if solving:
-        solved = solved or solve_table(student, texts, vectors, evaluator)
+        solved = solved or solve_table(student, texts, vectors, evaluator, material.known)
         training = TrainingSummary(solved.seconds, 0)
     else:
         before = {name: weight.clone() for name, weight in student.state_dict().items()}
@@ -247,13 +266,21 @@ def _loss(student: SentenceTransformer, settings: KaleSettings, index: IndexView
     )
 
 
-def _minutes(teacher: BiEncoder, settings: KaleSettings, material: Material, another: BiEncoder | None) -> int:
-    texts, epochs, solved = material.texts, settings.training.epochs, settings.fit == "ridge"
+def _minutes(
+    teacher: BiEncoder,
+    settings: KaleSettings,
+    material: Material,
+    another: BiEncoder | None,
+    earlier: Earlier | None,
+    solved: bool,
+) -> int:
+    texts, epochs = material.texts, settings.training.epochs
     if another:  # the teacher only reads
         minutes = expected_minutes(teacher, texts, len(texts), 0, solved=True)
         layers, teacher = 0 if solved else len(find_stack(another.model)), another
     else:
-        minutes, layers = 0.0, len(settings.keep) if isinstance(settings.keep, tuple) else settings.layers or 0
+        kept = earlier.kept_layers if earlier else settings.keep
+        minutes, layers = 0.0, len(kept) if isinstance(kept, tuple) else settings.layers or 0
     return max(1, round(minutes + expected_minutes(teacher, texts, len(texts), layers, epochs=epochs, solved=solved)))
 
 

@@ -6,14 +6,16 @@ from typing import Any
 
 from haystack_distill.align.job import Aligned, Material, material_of, train_on
 from haystack_distill.align.settings import KaleSettings
+from haystack_distill.align.update import BEFORE, Earlier, index_text_of, learnt
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.own_passages import judged_by_place
 from haystack_distill.evaluation.card import Card
 from haystack_distill.evaluation.comparison import measure_all, student_system, teacher_system
-from haystack_distill.evaluation.held_out import Queries, given_queries, judged_split, split_index_text
+from haystack_distill.evaluation.held_out import IndexText, Queries, given_queries, judged_split
 from haystack_distill.evaluation.measures import headline
 from haystack_distill.evaluation.proof import Evidence, Result, finished, index_facts, left_out_fact, prove
+from haystack_distill.files.layout import LEARNT
 from haystack_distill.files.runs import fingerprint
 from haystack_distill.students.bi_encoder import BiEncoder
 
@@ -29,6 +31,7 @@ def align_and_prove(
     test: str | None,
     *,
     another: BiEncoder | None = None,
+    earlier: Earlier | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """
@@ -37,6 +40,7 @@ def align_and_prove(
     :param teacher_name: The folder or hub name of the teacher, for the card.
     :param workspace: See `running`.
     :param another: The encoder that `settings.student` names.
+    :param earlier: The student that `settings.update` names; it is measured too.
     :param queries: A BEIR folder or a JSONL file of queries, or None for the index alone.
     :param test: A BEIR folder with a test split, or None to be judged on held-out sentences by where they stand.
     :returns: The content of `metrics.json`.
@@ -44,18 +48,20 @@ def align_and_prove(
     :raises ValueError: See `align`; and if the test folder has no test split for this index.
     """
     seed = settings.training.seed
-    asked, qrels, judged_by = _test(test, index, seed)
+    parts = index_text_of(index, seed, earlier)[0]
+    asked, qrels, judged_by = _test(test, index, parts)
     given = given_queries(queries, seed, asked.values()) if queries else Queries()
-    material = material_of(index, teacher, settings, given, asked.values())
+    material = material_of(index, teacher, settings, given, asked.values(), earlier)
     done = finished(output, material.run)
     if done is not None:
         return done
-    aligned = train_on(index, teacher, settings, workspace, material, progress, another)
+    aligned = train_on(index, teacher, settings, workspace, material, progress, another, earlier)
 
     def measured() -> Result:
         systems = [
             teacher_system(teacher),
             *([student_system("cut_only", aligned.cut_only)] if aligned.cut_only else []),
+            *([student_system(BEFORE, earlier.student)] if earlier else []),
             student_system("student", aligned.student, aligned.training.seconds),
         ]
         evidence = Evidence(measure_all(systems, index, asked, qrels), index, asked, qrels, seed)
@@ -65,19 +71,21 @@ def align_and_prove(
             "training_seconds": aligned.training.seconds,
             "judged_by": judged_by,
             "left_out": material.left_out,
+            **({"update": earlier.figures(index, evidence)} if earlier else {}),
             "provenance": _provenance(index, teacher, teacher_name, settings, aligned, material),
         }
         facts, card = _facts(figures), _card(figures, queries)
         history = [{"epoch": 0.0, "dev_ndcg@10": aligned.before}, *aligned.training.history]
-        return Result(evidence, figures, facts, history, {"": aligned.student}, card, aligned.dev)
+        marks = {LEARNT: learnt(index, parts.proof.values())}
+        models = {"": aligned.student}
+        return Result(evidence, figures, facts, history, models, card, aligned.dev, tensors=marks)
 
     return prove(output, measured)
 
 
-def _test(test: str | None, index: IndexView, seed: int) -> tuple[dict[str, str], Qrels, str]:
+def _test(test: str | None, index: IndexView, parts: IndexText) -> tuple[dict[str, str], Qrels, str]:
     if test is not None:
         return *judged_split(test, "test", index), "judged test queries"
-    parts = split_index_text(index, seed)
     qrels = judged_by_place(parts.proof, parts.places, index)
     if len(qrels) < 2:
         msg = (
@@ -114,7 +122,7 @@ def _provenance(
 
 def _facts(figures: dict[str, Any]) -> dict[str, str]:
     """What a report and a card say of how a student was made."""
-    made = figures["provenance"]
+    made, update = figures["provenance"], figures.get("update")
     index, settings, trained = made["index"], made["settings"], made["trained_on"]
     part = f" (a sample of {index['sampled_from']})" if index["sampled_from"] > index["documents"] else ""
     weight = settings["passage_weight"]
@@ -124,6 +132,7 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
     return {
         "Teacher": made["teacher"],
         **({"Student": f"{made['student']}, and a linear map"} if made["student"] else {"Layers kept": layers}),
+        **({"Update of": f"{update['of']}, for {update['new_documents']} new documents"} if update else {}),
         "Index": f"{index['documents']} documents{part}, {index['dim']} dimensions, {index['similarity']}, "
         f"fingerprint {index['fingerprint'][:16]}",
         "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",

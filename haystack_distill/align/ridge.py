@@ -9,7 +9,7 @@ a token that the texts lack keeps what the teacher makes of it, and a rare one s
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,25 +56,36 @@ class Solved:
 
 @torch.no_grad()
 def solve_table(
-    table: SentenceTransformer, texts: list[str], vectors: np.ndarray, evaluator: IndexRetrievalEvaluator
+    table: SentenceTransformer,
+    texts: list[str],
+    vectors: np.ndarray,
+    evaluator: IndexRetrievalEvaluator,
+    known: Sequence[str] = (),
 ) -> Solved:
     """
     Give a token table the rows that come nearest to the teacher's vectors; the penalty is selected on dev.
 
-    :param table: Untrained, from `make_student`; it is changed in place.
+    :param table: Untrained, from `make_student`, or solved before; it is changed in place.
     :param vectors: What it should make of the texts, `[texts, dim]`.
+    :param known: Texts of which it should make what it makes of them now, at the mean length of the vectors.
     """
     start = time.perf_counter()
     static: Any = table[0]
     weight = static.embedding.weight
     counts = token_counts(table, texts)
     best, score, penalty = weight.cpu().numpy().copy(), evaluator(table)[METRIC], None
-    untrained = counts @ best
-    prior = best * (abs(np.vdot(untrained, vectors)) / np.vdot(untrained, untrained))
+    if known:
+        before = token_counts(table, [*known])
+        prior = best * (np.linalg.norm(vectors, axis=1).mean() / np.linalg.norm(before @ best, axis=1).mean())
+        missing = np.vstack([vectors - counts @ prior, np.zeros((len(known), vectors.shape[1]), dtype=np.float32)])
+        counts = sparse.vstack([counts, before], format="csr")
+    else:
+        untrained = counts @ best
+        prior = best * (abs(np.vdot(untrained, vectors)) / np.vdot(untrained, untrained))
+        missing = vectors - counts @ prior
     used = np.unique(counts.indices)
-    counts = counts[:, used]
     scores = {}
-    for tried, change in ridge_path(counts, vectors - counts @ prior[used], PENALTIES):
+    for tried, change in ridge_path(counts[:, used], missing, PENALTIES):
         rows = prior.copy()
         rows[used] += change
         weight.copy_(torch.from_numpy(rows))

@@ -24,6 +24,7 @@ class KaleSettings:
     :param student: Another encoder that is to search the index, folder or hub name; all of it stays, and a linear map
         into the index's space is put behind it. None cuts the encoder of the index.
     :param student_prefix: Put before every query of the student; None takes its own prompt.
+    :param update: A student that is to learn what came into its index since: layers and fit stay as they are.
     :param layers: How many layers stay; 0 asks for a token table. None stands for 2.
     :param keep: The numbers of the layers that stay, or `kale` for the paper's; None searches for the best.
     :param temperature: Divides the vectors in the `kale` loss.
@@ -49,6 +50,7 @@ class KaleSettings:
     fit: str | None = None
     student: str | None = None
     student_prefix: str | None = None
+    update: str | None = None
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
@@ -60,6 +62,9 @@ class KaleSettings:
         if not 0 <= self.passage_weight < 1:
             msg = f"passage_weight must be at least 0 and below 1, not {self.passage_weight}."
             raise ValueError(msg)
+        if self.update:
+            self._check_update()
+            return
         if self.student and (self.layers is not None or self.keep is not None):
             msg = f"All layers of the student {self.student} stay: leave `layers` and `keep` out, or the student."
             raise ValueError(msg)
@@ -72,6 +77,12 @@ class KaleSettings:
             raise ValueError(msg)
         if self.fit == "ridge" and not (self.student or self.is_table):
             msg = f"fit={self.fit!r} solves for a token table: ask for layers=0 without keep, or leave fit out."
+            raise ValueError(msg)
+
+    def _check_update(self) -> None:
+        given = [name for name in ("layers", "keep", "fit", "student") if getattr(self, name) is not None]
+        if given:
+            msg = f"{self.update} stays what it is, a table or so many layers: leave `{given[0]}` out, or `update`."
             raise ValueError(msg)
 
     @property

@@ -28,6 +28,9 @@ def align(
     student: Annotated[
         str | None, typer.Option(help="Another encoder that is to search this index, which is mapped and not cut.")
     ] = None,
+    update: Annotated[
+        str | None, typer.Option(help="A student of this index that is to learn what came into it since.")
+    ] = None,
     export: options.Exports = None,
     store: options.Store = None,
     queries: Annotated[bool, options.training(help="Align on the train queries too, or on the index alone.")] = True,
@@ -70,6 +73,7 @@ def align(
             teacher=model,
             output=str(output),
             student=student,
+            update=update,
             layers=layers,
             keep=kept,
             loss=weights,
@@ -79,20 +83,36 @@ def align(
             export=export,
             progress_bar=progress,
         )
-        aligner.loaded, settings = encoder, aligner.settings()
-        settings.kept(encoder)  # a number that does not fit is found out before documents are embedded
-        if student:
-            local_folder(student)  # so is one that is nowhere
+        aligner.loaded = encoder
+        aligner.settings().kept(encoder)  # a number that does not fit is found out before documents are embedded
+        if student or update:
+            local_folder(student or update or "")  # so is one that is nowhere
         splits = splits_in(folder) if folder else {}
         train, test = (str(folder) if split in splits else None for split in ("train", "test"))
-        if queries and not train:
+        if queries and not (train or update):
             logger.info("There are no train queries: aligning with the text of the index alone.")
-        metrics = aligner.run(queries=train if queries else None, test=test)["metrics"]
+        metrics = aligner.run(queries=train if queries and not update else None, test=test)["metrics"]
     show_aligned(metrics, output)
+    if update:
+        say(_learnt(metrics["update"]))
     say(f"It takes the place of the query embedder: KaleQueryEncoder(model={str(output)!r}), as query.yaml has it.")
-    if not (settings.is_table or export):
+    if (metrics["kept_layers"] or student) and not export:
         say(f"Next, for the speed of ONNX in int8: haystack-distill export {output}")
     return metrics
+
+
+def _learnt(update: dict[str, Any]) -> str:
+    """What an update brought, in a line."""
+    about = {
+        f"about the {update['new_documents']} new documents": update["about_new"],
+        "about the others": update["about_others"],
+    }
+    told = (
+        f"{figures['queries']} queries {what} {figures['before']:.3f} before and {figures['student']:.3f} now"
+        for what, figures in about.items()
+        if figures["queries"]
+    )
+    return f"nDCG@10 of {'; of '.join(told)}."
 
 
 def _layer_numbers(keep: str | None) -> list[int] | str | None:

@@ -209,7 +209,11 @@ class IndexText(NamedTuple):
 
 def split_index_text(index: IndexView, seed: int) -> IndexText:
     """Cut an index into sentences and titles, and hold a twentieth out for each of two purposes."""
-    places = index_sentences(index.texts, [index.titles.get(document, "") for document in index.ids])
+    return split_sentences(index_sentences(index.texts, [index.titles.get(one, "") for one in index.ids]), seed)
+
+
+def split_sentences(places: dict[str, list[int]], seed: int) -> IndexText:
+    """Hold a twentieth of some sentences out for each of two purposes."""
     sentences = list(enumerate(places))
     count = tenth(len(sentences), 2 * PART)
     chosen, rest = hold_out(sentences, 2 * count, seed)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill.data.beir import Qrels
@@ -70,6 +71,7 @@ class Result:
     :param dev: What exports will be judged on.
     :param files: Other JSON files: name -> content.
     :param folders: Name -> a folder that is copied.
+    :param tensors: Safetensors files: name -> content.
     """
 
     evidence: Evidence
@@ -81,6 +83,7 @@ class Result:
     dev: DevSet | None = None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
+    tensors: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 def prove(output: Path, measure: Callable[[], Result]) -> dict[str, Any]:
@@ -177,6 +180,8 @@ def _write(output: Path, result: Result) -> None:
             write_json(folder / name, content)
         for name, source in result.folders.items():
             shutil.copytree(source, folder / name)
+        for name, arrays in result.tensors.items():
+            save_file(arrays, folder / name)
         write_json(folder / METRICS, figures)
         if result.dev is not None:
             write_dev_set(folder, result.dev)

@@ -185,12 +185,14 @@ def share(first: Quality, second: Quality, name: str = MAIN.key, seed: int = 0) 
     The mean of one system as a share of another's, on the same queries.
 
     :returns: `value` with its 95 % interval `low` to `high`, for which both are resampled together. None stands for
-        what can't be told: the share of a system that finds nothing, or an interval of too few queries.
+        what can't be told: the share of a system that finds nothing, or an interval of so few that it finds that it
+        has no end.
     """
     if not second.mean(name):
         return dict.fromkeys(("value", "low", "high"))
     interval = first.interval(first.per_query[name], seed, of=second.per_query[name])
-    return {key: figure if np.isfinite(figure) else None for key, figure in interval.items()}
+    told = np.isfinite([interval["low"], interval["high"]]).all()
+    return {key: figure if told or key == "value" else None for key, figure in interval.items()}
 
 
 def latency_ms(encoders: Mapping[str, Callable[[str], Any]], queries: Sequence[str]) -> dict[str, float]:

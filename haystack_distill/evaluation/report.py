@@ -88,7 +88,7 @@ def _row(measured: Measured, metrics: dict[str, Any], reference: Measured) -> di
     interval = figures["intervals"][MAIN.key]
     return {
         "label": _label(measured),
-        "is_student": measured is not reference and measured.system.name != "cut_only",
+        "is_student": measured is not reference and measured.system.name not in {"cut_only", "before"},
         "value": figures[MAIN.key],
         "interval": interval,
         "cells": cells(figures, interval),
@@ -102,7 +102,7 @@ def _label(measured: Measured) -> str:
     """Names that a user chose speak for themselves."""
     layers, name = measured.system.layers, " ".join(measured.system.name.replace("_", " ").split())
     depth = "token table" if layers == 0 else f"{layers} layer{'s' if layers > 1 else ''}"
-    return f"{name} ({depth})" if name in {"teacher", "cut only", "student"} else name
+    return f"{name} ({depth})" if name in {"teacher", "cut only", "before", "student"} else name
 
 
 def _quality(axes: Axes, rows: list[dict[str, Any]], reference: float) -> None:

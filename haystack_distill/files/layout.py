@@ -11,6 +11,9 @@ METRICS, REPORT, CARD = "metrics.json", "report.html", "README.md"
 MODULES = "modules.json"
 """Tells a folder that sentence-transformers can load."""
 
+LEARNT = "learnt.safetensors"
+"""The marks of the documents that a student was aligned with, and of the sentences that were held out."""
+
 RUN = "run.json"
 """What an unfinished run depends on."""
 

@@ -33,6 +33,7 @@ BENCHMARKS = (
     *SERVING,
     "stores",
     "teachers",
+    "update",
 )
 
 

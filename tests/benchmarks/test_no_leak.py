@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from benchmarks import asymmetric, cold_start, common, dkrr, g2r, kale_limits, labels, losses, new_encoder
+from benchmarks import asymmetric, cold_start, common, dkrr, g2r, kale_limits, labels, losses, new_encoder, update
 from haystack_distill.data.beir import read_beir
 from tests.benchmarks.conftest import ASKED
 from tests.conftest import sentences
@@ -58,6 +58,22 @@ def test_new_encoder(leaking, bert, make_encoder, tmp_path, monkeypatch):
     assert [ASKED in asked for asked in read] == [True, True]
     monkeypatch.setattr(new_encoder, "rows_of", lambda *_: pytest.fail("a finished row was run again"))
     new_encoder.main(**arguments, quick=True)
+
+
+def test_update(leaking, bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    read = []
+    fitted = update.align
+    monkeypatch.setattr(update, "align", lambda *given, **named: read.append(named["test"]) or fitted(*given, **named))
+    arguments = {"data": leaking, "model": bert, "json": tmp_path / "rows.json", "new": [0.2], "quick": True}
+    update.main(**arguments)
+    rows = rows_of(tmp_path / "rows.json")
+    assert [row["system"] for row in rows] == 2 * ["teacher", "before", "updated", "aligned anew"]
+    assert [row["about"] for row in rows[::4]] == ["new documents", "the others"]
+    assert rows[0]["queries"] + rows[4]["queries"] == 20
+    assert [ASKED in asked for asked in read] == [True, True, True]
+    monkeypatch.setattr(update, "rows_of", lambda *_: pytest.fail("a finished row was run again"))
+    update.main(**arguments)
 
 
 def test_dkrr(leaking, tiny, llama, trained_on, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from safetensors.numpy import load_file, save_file
 
 from haystack_distill.cli.documents import corpus_of, read_documents
 from haystack_distill.data.training_set import TrainingSet
@@ -135,6 +136,27 @@ def test_another_encoder_is_called_by_its_name_on_the_hub(described, bert, on_th
     assert code == 0, said
     assert json.loads((tmp_path / "mapped" / "metrics.json").read_text())["provenance"]["student"] == "org/other"
     assert "base_model: org/other" in (tmp_path / "mapped" / "README.md").read_text()
+
+
+def test_an_update_over_a_store(described, bert, command, tmp_path):
+    common = ["--store", described, "--model", bert, "--no-progress"]
+    code, said = command("align", *common, "--layers", "0", "--fit", "ridge", "--output", tmp_path / "table")
+    assert code == 0, said
+    code, said = command("align", *common, "--update", tmp_path / "table", "--output", tmp_path / "second")
+    assert code == 1
+    assert "documents of this index: there is nothing to update" in said
+    marks = tmp_path / "table" / "learnt.safetensors"
+    content = load_file(marks)
+    save_file(content | {"documents": content["documents"][:40]}, marks)  # as if some had come later
+    code, said = command("align", *common, "--update", tmp_path / "table", "--output", tmp_path / "second")
+    assert code == 0, said
+    update = json.loads((tmp_path / "second" / "metrics.json").read_text())["update"]
+    new = update["about_new"]
+    assert (
+        f"nDCG@10 of {new['queries']} queries about the {update['new_documents']} new documents {new['before']:.3f}"
+        in said
+    )
+    assert "for the speed of ONNX" not in said
 
 
 def test_a_hybrid_over_a_store(described, judged, bert, command, tmp_path):

@@ -37,6 +37,8 @@ def hidden(folder):
         (["--layers", "-1"], "layers=-1 does not fit: the encoder has 6 layers"),
         (["--keep", "0,9"], "keep=[0, 9] does not fit: the encoder has the layers 0 to 5"),
         (["--keep", "kale", "--layers", "5"], 'keep="kale" has no map from 6 to 5 layers'),
+        (["--update", "models/table", "--layers", "2"], "models/table stays what it is, a table or so many layers"),
+        (["--update", "models/nothing"], "models/nothing is no folder here"),
         (["--student", "org/other", "--layers", "2"], "All layers of the student org/other stay: leave `layers`"),
         (["--export", "onx-int8"], "'onx-int8' is not one of 'onnx-fp32', 'onnx-int8'"),
         (["--export", "onnx-int8", "--layers", "0"], "A token table is served with numpy as it is"),

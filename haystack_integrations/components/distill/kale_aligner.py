@@ -48,6 +48,7 @@ class KaleAligner(Serialisable):
         output: str,
         student: str | None = None,
         student_prefix: str | None = None,
+        update: str | None = None,
         layers: int | None = None,
         keep: list[int] | str | None = None,
         loss: dict[str, float] | None = None,
@@ -86,6 +87,9 @@ class KaleAligner(Serialisable):
         :param student: Another encoder that is to search this index, folder or hub name: all of it stays, and a linear
             map into the index's space is put behind it. None cuts the teacher.
         :param student_prefix: Put before every query of the student; None takes its own prompt.
+        :param update: A student that this component made of the same teacher for this index, folder or hub name: it
+            learns the documents that came, or were changed, since, and keeps what it knows of the others. It stays a
+            table or so many layers. The folder itself is not changed.
         :param layers: How many layers stay; 0 asks for a token table. None keeps 2, or all of a `student`.
         :param keep: The numbers of the layers that stay, or `kale` for the paper's; None measures which.
         :param loss: Loss name -> weight, of `kale`, `mse`, `cosine` and `index_ranking`; None takes the default.
@@ -147,16 +151,23 @@ class KaleAligner(Serialisable):
         """
         # Training libraries take seconds to import: a query pipeline that only reads this module does not need them.
         from haystack_distill.align.proof import align_and_prove
+        from haystack_distill.align.update import Earlier
         from haystack_distill.data.beir import judged_documents
         from haystack_distill.evaluation.dev_set import read_dev_set
         from haystack_distill.files.layout import REPORT
         from haystack_distill.files.runs import running
         from haystack_distill.serving.backends import split_name
         from haystack_distill.serving.export import check_can_export, export
+        from haystack_distill.serving.hub import local_folder
         from haystack_distill.training.watching import watched_by
 
         settings = self.settings()
-        check_can_export(self.export, 0 if settings.is_table else 1)
+        earlier = Earlier.load(self.update, Path(local_folder(self.update))) if self.update else None
+        if earlier and queries:
+            msg = f"{self.update} learns what is new in the index: leave `queries` out, or `update`."
+            raise ValueError(msg)
+        table = earlier.is_table if earlier else settings.is_table
+        check_can_export(self.export, 0 if table else 1)
         judged = judged_documents(queries, test)
         output = Path(self.output)
         another = None
@@ -175,6 +186,7 @@ class KaleAligner(Serialisable):
                 queries,
                 test,
                 another=another,
+                earlier=earlier,
                 progress=self.progress_bar,
             )
             for name in self.export:
