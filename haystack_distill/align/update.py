@@ -33,6 +33,9 @@ from haystack_distill.students.token_table import is_table
 BEFORE = "before"
 """What the student is called in a proof as it was."""
 
+PARTS = ("documents", "held_out")
+"""What marks a student's folder holds, see `Earlier`."""
+
 MOST_GONE = 0.5
 """Where a larger part of the documents that a student was aligned with is gone or changed, it is another index."""
 
@@ -74,10 +77,13 @@ class Earlier:
         if made.get("student"):
             msg = f"{name} is {made['student']} with a map into the index, which is fitted anew in seconds: {again}"
             raise ValueError(msg)
-        learnt = read_tensors(folder / LEARNT, again)
+        marks = read_tensors(folder / LEARNT, again)
+        if {part: (mark.dtype, mark.ndim) for part, mark in marks.items()} != dict.fromkeys(PARTS, (np.uint64, 1)):
+            msg = f"{folder / LEARNT} is damaged (it has not the marks {' and '.join(PARTS)} alone): {again}"
+            raise ValueError(msg)
         student = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-        documents, held_out, kept = learnt["documents"], learnt["held_out"], tuple(made["kept_layers"])
-        return cls(name, student, documents, held_out, read_dev_set(folder), made["made_of"], kept)
+        kept = tuple(made.get("kept_layers", ()))
+        return cls(name, student, **marks, dev=read_dev_set(folder), made_of=made["made_of"], kept_layers=kept)
 
     @property
     def is_table(self) -> bool:
@@ -161,7 +167,7 @@ def index_text_of(index: IndexView, seed: int, earlier: Earlier | None) -> tuple
 
 def learnt(index: IndexView, held_out: Iterable[str]) -> dict[str, np.ndarray]:
     """What the folder of a student says of the index that it was aligned with; see `Earlier`."""
-    return {"documents": document_marks(index), "held_out": text_marks(held_out)}
+    return dict(zip(PARTS, (document_marks(index), text_marks(held_out)), strict=True))
 
 
 def document_marks(index: IndexView) -> np.ndarray:

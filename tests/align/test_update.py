@@ -8,6 +8,7 @@ import pytest
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.document_stores.types import DuplicatePolicy
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill import KaleAligner
@@ -164,6 +165,18 @@ def test_a_folder_that_does_not_tell_what_it_knows(filled, align, bert, minilm):
     mapped = align(filled(range(200)), "mapped", student=minilm)["model_path"]
     with pytest.raises(ValueError, match="with a map into the index, which is fitted anew in seconds"):
         align(filled(range(220)), "second", update=mapped)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"documents": np.zeros(3, np.uint64)}, {"documents": np.zeros(3), "held_out": np.zeros(3)}, b"nothing"],
+)
+def test_a_damaged_mark_names_its_file(filled, align, content):
+    before = align(filled(range(200)), "first", layers=0, fit="ridge")["model_path"]
+    marks = Path(before) / "learnt.safetensors"
+    marks.write_bytes(content) if isinstance(content, bytes) else save_file(content, marks)
+    with pytest.raises(ValueError, match=r"learnt.safetensors is damaged .*: align anew, without `update`"):
+        align(filled(range(220)), "second", update=before)
 
 
 def test_queries_and_an_update_are_refused(filled, bert, align, tmp_path):
