@@ -6,7 +6,7 @@ from typing import Any
 
 from haystack_distill.align.job import Aligned, Material, material_of, train_on
 from haystack_distill.align.settings import KaleSettings
-from haystack_distill.align.update import BEFORE, Earlier, index_text_of, learnt
+from haystack_distill.align.update import BEFORE, Earlier, index_text_of, learnt, update_facts
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.own_passages import judged_by_place
@@ -132,7 +132,7 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
     return {
         "Teacher": made["teacher"],
         **({"Student": f"{made['student']}, and a linear map"} if made["student"] else {"Layers kept": layers}),
-        **({"Update of": f"{update['of']}, for {update['new_documents']} new documents"} if update else {}),
+        **(update_facts(update) if update else {}),
         "Index": f"{index['documents']} documents{part}, {index['dim']} dimensions, {index['similarity']}, "
         f"fingerprint {index['fingerprint'][:16]}",
         "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",

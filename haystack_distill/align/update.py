@@ -33,6 +33,9 @@ from haystack_distill.students.token_table import is_table
 BEFORE = "before"
 """What the student is called in a proof as it was."""
 
+ABOUT = {"about_new": "Queries about new documents", "about_others": "Queries about the others"}
+"""Of which queries a proof tells apart what an update brought: key in `metrics.json` -> label."""
+
 PARTS = ("documents", "held_out")
 """What marks a student's folder holds, see `Earlier`."""
 
@@ -152,12 +155,23 @@ class Earlier:
         student = list(evidence.measured.values())[-1]
         about_new = np.array([new.issuperset(evidence.qrels[query_id]) for query_id in student.quality.query_ids])
         figures: dict[str, Any] = {"of": self.name, "documents": len(self.documents), "new_documents": len(new)}
-        for name, rows in (("about_new", about_new), ("about_others", ~about_new)):
+        for name, rows in zip(ABOUT, (about_new, ~about_new), strict=True):
             figures[name] = {"queries": int(rows.sum())}
             if rows.any():
                 values = {system: one.quality.per_query[MAIN.key][rows] for system, one in evidence.measured.items()}
                 figures[name] |= {system: float(value.mean()) for system, value in values.items()}
         return figures
+
+
+def update_facts(update: dict[str, Any]) -> dict[str, str]:
+    """What a report, a card and the command line say of an update, label -> text."""
+    told = {"Update of": f"{update['of']}, for {update['new_documents']} new documents"}
+    for name, label in ABOUT.items():
+        figures = update[name]
+        if figures["queries"]:
+            before, now = figures[BEFORE], figures["student"]
+            told[label] = f"{figures['queries']}, {MAIN.heading} {before:.3f} before and {now:.3f} now"
+    return told
 
 
 def index_text_of(index: IndexView, seed: int, earlier: Earlier | None) -> tuple[IndexText, list[str]]:

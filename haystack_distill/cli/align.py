@@ -60,6 +60,7 @@ def align(
       haystack-distill align questions --store store.yaml --model all-MiniLM-L6-v2 --layers 0 --output table
     """
     with explained(output):
+        from haystack_distill.align.update import ABOUT
         from haystack_distill.cli.indexing import Documents, loaded_encoder
         from haystack_distill.data.beir import splits_in
         from haystack_distill.serving.hub import local_folder
@@ -94,25 +95,12 @@ def align(
         metrics = aligner.run(queries=train if queries and not update else None, test=test)["metrics"]
     show_aligned(metrics, output)
     if update:
-        say(_learnt(metrics["update"]))
+        for label in ABOUT.values():
+            say(f"{label}: {metrics['facts'].get(label, 'none was held out')}")
     say(f"It takes the place of the query embedder: KaleQueryEncoder(model={str(output)!r}), as query.yaml has it.")
     if (metrics["kept_layers"] or student) and not export:
         say(f"Next, for the speed of ONNX in int8: haystack-distill export {output}")
     return metrics
-
-
-def _learnt(update: dict[str, Any]) -> str:
-    """What an update brought, in a line."""
-    about = {
-        f"about the {update['new_documents']} new documents": update["about_new"],
-        "about the others": update["about_others"],
-    }
-    told = (
-        f"{figures['queries']} queries {what} {figures['before']:.3f} before and {figures['student']:.3f} now"
-        for what, figures in about.items()
-        if figures["queries"]
-    )
-    return f"nDCG@10 of {'; of '.join(told)}."
 
 
 def _layer_numbers(keep: str | None) -> list[int] | str | None:

@@ -152,10 +152,9 @@ def test_an_update_over_a_store(described, bert, command, tmp_path):
     assert code == 0, said
     update = json.loads((tmp_path / "second" / "metrics.json").read_text())["update"]
     new = update["about_new"]
-    assert (
-        f"nDCG@10 of {new['queries']} queries about the {update['new_documents']} new documents {new['before']:.3f}"
-        in said
-    )
+    told = f"{new['queries']}, nDCG@10 {new['before']:.3f} before and {new['student']:.3f} now"
+    assert f"Queries about new documents: {told}" in said
+    assert told in (tmp_path / "second" / "report.html").read_text(encoding="utf-8")
     assert "for the speed of ONNX" not in said
 
 
