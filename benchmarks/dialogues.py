@@ -1,15 +1,11 @@
-"""Dialogues for benchmarks: parts of files, and the conversations of the PyPI package chitchat-dataset."""
+"""Parts of dialogues for benchmarks."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import typer
 
 from haystack_distill.data.dialogues import Context, contexts_of, read_dialogues
 
@@ -41,28 +37,3 @@ def middle(dialogue: dict[str, Any]) -> dict[str, Any]:
     """A dialogue's middle, of `PIECE` turns: many dialogues say more than a few long ones."""
     start = max(0, (len(dialogue["turns"]) - PIECE) // 2)
     return {**dialogue, "turns": dialogue["turns"][start : start + PIECE]}
-
-
-def chitchat(work: Path) -> Path:
-    """The conversations of chitchat-dataset (MIT), split by conversation: 80 % train, 10 % dev, 10 % test."""
-    if find_spec("chitchat_dataset") is None:
-        msg = "Give --data, or install conversations: pip install --no-deps chitchat-dataset."
-        raise typer.BadParameter(msg)
-    folder = work / "chitchat"
-    if (folder / "test.jsonl").is_file():
-        return folder
-    content = json.loads(resources.files("chitchat_dataset").joinpath("dataset.json").read_text(encoding="utf-8"))
-    splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
-    for key, conversation in sorted(content.items()):
-        turns = [
-            " ".join(one["text"].strip() for one in said if one["text"].strip()) for said in conversation["messages"]
-        ]
-        turns = [turn for turn in turns if turn]
-        if len(turns) > 1:
-            tenth = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10
-            split = {8: "dev", 9: "test"}.get(tenth, "train")
-            splits[split].append(json.dumps({"_id": key, "turns": turns}, ensure_ascii=False))
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, lines in splits.items():
-        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder

@@ -36,7 +36,8 @@ from benchmarks.common import (
     read_rows,
     write_rows,
 )
-from benchmarks.labels import NamedReader, labelled, read_answers, smollm2
+from benchmarks.labels import NamedReader, labelled, read_answers
+from demo.packaged import smollm2
 from haystack_distill.align.job import align
 from haystack_distill.align.settings import KaleSettings
 from haystack_distill.data.index import IndexView

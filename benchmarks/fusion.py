@@ -23,8 +23,9 @@ import typer
 
 from benchmarks.common import load_teacher, minilm, print_rows, write_rows
 from benchmarks.joining import best_weight, convex
-from benchmarks.labels import NamedReader, labelled, smollm2
+from benchmarks.labels import NamedReader, labelled
 from benchmarks.retrieval_systems import Bench
+from demo.packaged import smollm2
 from haystack_distill.data.beir import Qrels
 from haystack_distill.data.training_set import Row
 from haystack_distill.evaluation.held_out import split_index_text

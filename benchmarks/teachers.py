@@ -26,7 +26,7 @@ import torch
 import typer
 
 from benchmarks.common import print_rows, write_rows
-from benchmarks.labels import smollm2
+from demo.packaged import smollm2
 from haystack_distill.teachers import prompts as default
 from haystack_distill.teachers.attention_signals import AttentionTeacher
 from haystack_distill.teachers.causal import by_length

@@ -35,7 +35,7 @@ def _row(responses: Responses) -> Row:
     return Row(
         query_id=responses.id,
         query="\n".join(" ".join(turn.split()) for turn in responses.context),
-        answers=[],
+        answers=[text for text, human in zip(responses.texts, responses.human, strict=True) if not human],
         document_ids=[response_id(text) for text in responses.texts],
         documents=responses.texts,
         retriever_scores=[1 / place for place in range(1, len(responses.texts) + 1)],

@@ -208,20 +208,32 @@ def test_g2r(llama, tiny, tmp_path, monkeypatch):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     responses = tmp_path / "responses.jsonl"
     turns = [json.loads(line)["turns"] for line in (folder / "train.jsonl").read_text().splitlines()]
+    made = sentences(80, 7)
     lines = [
-        {"_id": f"t{number}-1", "context": said[:1], "responses": [{"text": said[1], "generated": False}, made]}
-        for number, (said, made) in enumerate(
-            zip(turns, ({"text": text, "generated": True} for text in sentences(40, 7)), strict=True)
-        )
+        {
+            "_id": f"t{number}-1",
+            "context": said[:1],
+            "responses": [
+                {"text": said[1], "generated": False},
+                *({"text": text, "generated": True} for text in made[2 * number : 2 * number + 2]),
+            ],
+        }
+        for number, said in enumerate(turns)
     ]
     responses.write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr(g2r.Bench, "_generated", lambda _: str(responses))
+    monkeypatch.chdir(tmp_path)
     unset = ("contexts", "replies", "negatives", "test", "judged", "responses", "epochs", "history", "dtype")
     arguments = {**dict.fromkeys(unset), "generator": llama, "encoder": tiny(g2r)}
-    g2r.main(folder, tmp_path / "rows.json", quick=True, system=["untouched", "dialogues", "data"], **arguments)
+    systems = ["human", "untouched", "dialogues", "data", "data+similarity", "data+control", "data-layers-0"]
+    judge = [f"other={llama}"]
+    g2r.main(folder, tmp_path / "rows.json", quick=True, system=systems, judge=judge, **arguments)
     rows = rows_of(tmp_path / "rows.json")
-    assert [row["system"] for row in rows] == ["untouched", "dialogues", "data"]
-    assert all(row["generator_ms"] > 0 for row in rows)
+    assert [row["system"] for row in rows] == systems
+    assert all(row["generator_ms"] > 0 and row["runtime"] == "transformers" for row in rows[1:])
+    assert all(row["judge:other_low"] <= row["judge:other_gain"] <= row["judge:other_high"] for row in rows[2:])
+    test = [turn for line in (folder / "test.jsonl").read_text().splitlines() for turn in json.loads(line)["turns"]]
+    assert not {row["reply"] for row in map(json.loads, next(tmp_path.rglob("data.jsonl")).open())} & set(test)
 
 
 @pytest.fixture

@@ -178,5 +178,6 @@ CHECKS = {
     "TeacherAttentionScorer": lambda names: len(names["ranked"]) == 2,
     "TeacherLabeller": lambda names: 0 <= names["result"]["summary"]["first_agrees"] <= 1,
     "TeacherLikelihoodScorer": lambda names: len(names["ranked"]) == 2,
+    "TeacherSimilarityScorer": lambda names: len(names["result"]["documents"]) == 2,
     "TrainingSetBuilder": lambda names: len(TrainingSet.open(names["folder"])) == 48,
 }

@@ -35,6 +35,7 @@ from haystack_distill import (
     TeacherAttentionScorer,
     TeacherLabeller,
     TeacherLikelihoodScorer,
+    TeacherSimilarityScorer,
     TrainingSetBuilder,
 )
 from haystack_integrations.components.distill.parts.serialising import Serialisable
@@ -117,12 +118,13 @@ def every_component() -> list[object]:
         ),
         KaleQueryEncoder("m", CPU, backend="torch"),
         tuner,
-        ReplySelector(generator=generator, threshold=0.5),
+        ReplySelector(generator=generator, threshold=0.5, k=3),
         ResponseDistiller(model="m", output="o", recipe="strong", temperature=None, device=CPU),
         ResponseSetBuilder(output="o", history=3, miner="m", mined=2, device=CPU),
         RetrievalEvaluator(document_store=store, teacher="m", students={"s": "n"}, output="o", device=CPU),
         RetrieverDistiller(document_store=store, model="m", output="o", meta_fields_to_embed=["title"], device=CPU),
         TeacherAttentionScorer(model="m", signal="heads", heads="h", device=CPU),
+        TeacherSimilarityScorer(model="m", top_k=3, batch_size=8, device=CPU),
         TeacherLabeller(scorer=Plain(words=3), rows_at_once=2),
         reader,
         TrainingSetBuilder(retriever=search, output="o", similarity="cosine", judgments=True),

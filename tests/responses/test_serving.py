@@ -27,6 +27,7 @@ from haystack_distill.data.training_set import TrainingSet
 from haystack_distill.responses.rows import MINED, query_text, response_set
 from haystack_distill.responses.threshold import threshold_for
 from tests.conftest import sentences
+from tests.hayhooks_server import needs_hayhooks, post, serving_pipelines
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 USER, ASSISTANT = ChatMessage.from_user, ChatMessage.from_assistant
@@ -127,6 +128,38 @@ class TestReplySelector:
         with pytest.raises(ValueError, match="is the response index empty"):
             ReplySelector().run(documents=[])
 
+    def test_a_set_covers_what_may_be_meant(self):
+        """Two ways to say yes, and no: the second of a pair is the other one, not the one that is next."""
+        yes, also_yes, no = [1.0, 0.1, 0.0], [1.0, 0.0, 0.0], [0.0, 0.1, 1.0]
+        documents = [
+            Document(id=name, content=name, score=score, embedding=vector)
+            for name, score, vector in [("yes", 0.9, yes), ("yeah", 0.8, also_yes), ("no", 0.3, no), ("nope", 0.2, no)]
+        ]
+        result = ReplySelector(k=2).run(documents=documents)
+        assert [reply.text for reply in result["replies"]] == ["yes", "no"]
+        assert [reply.meta["score"] for reply in result["replies"]] == [0.9, 0.3]
+        assert len(ReplySelector(k=4).run(documents=documents)["replies"]) == 4
+
+    def test_distances_of_a_set_count_as_their_negatives(self):
+        documents = [Document(id=str(n), content="a", score=n, embedding=[1.0, float(n)]) for n in (1.0, 2.0)]
+        result = ReplySelector(k=2).run(documents=documents)
+        assert [reply.meta["score"] for reply in result["replies"]] == [-1.0, -2.0] == [result["score"], -2.0]
+
+    @pytest.mark.parametrize(
+        ("documents", "says"),
+        [
+            (found(0.9, 0.8), "return_embedding=True"),
+            (found(0.9), "2 replies are to be chosen of 1 responses"),
+        ],
+    )
+    def test_a_set_that_can_t_be_chosen_says_why(self, documents, says):
+        with pytest.raises(ValueError, match=says):
+            ReplySelector(k=2).run(documents=documents)
+
+    def test_no_reply_is_refused(self):
+        with pytest.raises(ValueError, match="k must be at least 1"):
+            ReplySelector(k=0)
+
     @pytest.mark.parametrize("half", [{"threshold": 0.5}, {"generator": MockChatGenerator("a")}])
     def test_half_a_fallback_is_refused(self, half):
         with pytest.raises(ValueError, match="both a generator and a threshold"):
@@ -140,34 +173,48 @@ class TestReplySelector:
 
 
 class TestThreshold:
+    @pytest.mark.parametrize("target", ["max_bad", "max_share"])
+    def test_keeps_its_promise_for_dialogues_to_come(self, target):
+        """By simulation: the mean cost over many calibrations and new dialogues is at most what was asked for."""
+        random, asked, costs = np.random.default_rng(3), 0.2, []
+        for _ in range(400):
+            scores = random.normal(size=61)
+            good = random.random(61) < 1 / (1 + np.exp(-2 * scores))
+            chosen = threshold_for(scores[:60], good[:60], **{target: asked})
+            is_given = scores[60] >= chosen.score
+            costs.append(is_given and not good[60] if target == "max_bad" else not is_given)
+        assert asked / 3 < np.mean(costs) < asked + 2 * np.std(costs) / 20
+
     @given(
-        st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=25), st.sampled_from([0.3, 0.8, 1.0])
+        st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=30, max_size=60),
+        st.sampled_from([0.1, 0.3, 0.5]),
     )
-    def test_is_the_lowest_that_keeps_the_precision(self, verdicts, precision):
+    def test_no_lower_one_keeps_as_few_bad_responses(self, verdicts, share):
         scores, good = [score for score, _ in verdicts], [verdict for _, verdict in verdicts]
-        kept = {value: [verdict for score, verdict in verdicts if score >= value] for value in scores}
-        enough = [value for value, given_ones in kept.items() if np.mean(given_ones) >= precision]
-        if not enough:
-            with pytest.raises(ValueError, match="No threshold"):
-                threshold_for(scores, good, precision)
-            return
-        chosen = threshold_for(scores, good, precision)
-        assert chosen.score == min(enough)
-        assert chosen.precision == pytest.approx(np.mean(kept[chosen.score]))
-        assert chosen.coverage == pytest.approx(len(kept[chosen.score]) / len(scores))
+        chosen = threshold_for(scores, good, max_bad=share)
+        bad = {value: sum(score >= value and not verdict for score, verdict in verdicts) for value in scores}
+        allowed = [value for value, count in bad.items() if (count + 1) / (len(scores) + 1) <= share]
+        assert {score for score in scores if score >= chosen.score} <= set(allowed)
+        assert chosen.bad == pytest.approx(
+            sum(score >= chosen.score and not verdict for score, verdict in verdicts) / len(scores)
+        )
+        assert chosen.coverage == pytest.approx(np.mean(np.array(scores) >= chosen.score))
 
     @pytest.mark.parametrize(
-        ("arguments", "says"),
+        ("scores", "good", "target", "says"),
         [
-            (([1.0], [True, False], 0.5), "1 scores and 2 verdicts"),
-            (([], [], 0.5), "0 scores"),
-            (([1.0], [True], 0.0), "precision"),
-            (([float("nan")], [True], 0.5), "Not all scores"),
+            ([1.0], [True, False], {"max_bad": 0.5}, "1 scores and 2 verdicts"),
+            ([1.0], None, {"max_bad": 0.5}, "1 scores and no verdicts"),
+            ([1.0] * 40, [True] * 40, {}, "Name one target"),
+            ([1.0] * 40, [True] * 40, {"max_bad": 0.1, "max_share": 0.1}, "Name one target"),
+            ([1.0] * 40, None, {"max_share": 1.5}, "between 0 and 1"),
+            ([1.0] * 40, None, {"max_share": 0.01}, "40 dialogues are too few .* give 100"),
+            ([float("nan")] * 40, None, {"max_share": 0.5}, "Not all scores"),
         ],
     )
-    def test_what_can_t_be_calibrated_is_named(self, arguments, says):
+    def test_what_can_t_be_calibrated_is_named(self, scores, good, target, says):
         with pytest.raises(ValueError, match=says):
-            threshold_for(*arguments)
+            threshold_for(scores, good, **target)
 
 
 @pytest.fixture
@@ -221,6 +268,34 @@ class TestPipelines:
         pipeline.pipeline.close()
         assert (result["source"], result["replies"][0].text) == ("generator", "made up")
         assert result["score"] < 1.5
+
+    def test_suggests_several_replies(self, chat, tmp_path):
+        """The best of one alone, and others out of fifty with their embeddings."""
+        chat["components"]["retriever"]["init_parameters"]["top_k"] = 50
+        chat["components"]["retriever"]["init_parameters"]["retriever"]["init_parameters"]["return_embedding"] = True
+        messages, found = [USER("copper velvet thunder.")], {}
+        for k in (1, 3):
+            chat["components"]["selector"]["init_parameters"] = {"k": k}
+            (tmp_path / "chat.yaml").write_text(yaml.safe_dump(chat))
+            pipeline = load_pipeline(tmp_path / "chat.yaml")
+            found[k] = [reply.text for reply in pipeline.run(messages=messages)["replies"]]
+            pipeline.pipeline.close()
+            pipeline.pipeline.get_component("retriever").retriever._document_store.close()
+        assert len(set(found[3])) == 3
+        assert found[3][:1] == found[1]
+
+    @needs_hayhooks
+    def test_talks_to_clients_of_openai(self, chat, tmp_path):
+        (tmp_path / "chat.yaml").write_text(yaml.safe_dump(chat))
+        wrapper = (PIPELINES / "chat_server" / "pipeline_wrapper.py").read_text()
+        asked = {"model": "chat", "messages": [{"role": "user", "content": "copper velvet thunder."}]}
+        with serving_pipelines(tmp_path, CHAT_PIPELINE=str(tmp_path / "chat.yaml")) as url:
+            post(f"{url}/deploy_files", {"name": "chat", "files": {"pipeline_wrapper.py": wrapper}})
+            answer = post(f"{url}/v1/chat/completions", asked)
+        pipeline = load_pipeline(tmp_path / "chat.yaml")
+        expected = pipeline.run(messages=[USER("copper velvet thunder.")])["replies"][0].text
+        pipeline.pipeline.close()
+        assert answer["choices"][0]["message"]["content"] == expected
 
     def test_the_training_pipeline_names_what_exists(self):
         """Up to the augmenter, which has tests of its own."""

@@ -20,4 +20,5 @@ from .retriever_distiller import RetrieverDistiller as RetrieverDistiller
 from .teacher_attention_scorer import TeacherAttentionScorer as TeacherAttentionScorer
 from .teacher_labeller import TeacherLabeller as TeacherLabeller
 from .teacher_likelihood_scorer import TeacherLikelihoodScorer as TeacherLikelihoodScorer
+from .teacher_similarity_scorer import TeacherSimilarityScorer as TeacherSimilarityScorer
 from .training_set_builder import TrainingSetBuilder as TrainingSetBuilder

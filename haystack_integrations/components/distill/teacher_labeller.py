@@ -13,9 +13,9 @@ class TeacherLabeller(Serialisable):
     """
     Fills in the teacher scores of a training set, shard by shard, so that a killed run goes on where it was.
 
-    Any scorer serves: `TeacherLikelihoodScorer`, `TeacherAttentionScorer`, or another ranker of Haystack whose
-    `Document.score` is higher for better documents (a cross-encoder). A set is bound to the teacher that labelled its
-    first row; rows that can't be scored are set aside with the reason.
+    Any scorer serves: `TeacherLikelihoodScorer`, `TeacherSimilarityScorer`, `TeacherAttentionScorer`, or another ranker
+    of Haystack whose `Document.score` is higher for better documents (a cross-encoder). A set is bound to the teacher
+    that labelled its first row; rows that can't be scored are set aside with the reason.
 
     ### Usage example
 

@@ -1,4 +1,4 @@
-"""What the two teacher scorers share: documents in, documents with scores out."""
+"""What the teacher scorers share: documents in, documents with scores out."""
 
 import asyncio
 from collections.abc import Iterable
@@ -61,7 +61,7 @@ class TeacherScorer(Serialisable):
         Score documents for a query, and put the best first.
 
         :param query: The query or, for `response` and `mi`, the dialogue so far.
-        :param answers: Reference answers, for signals that need them; the first is used.
+        :param answers: Reference answers, for signals that need them: likelihoods read the first, similarities all.
         :returns: `documents` with the score in `score` and `meta["teacher_score"]`, the best first; those that were cut
             to fit have `meta["teacher_cut"]`. No documents in, none out.
         :raises ValueError: If the query or a document is empty, an id comes twice, a needed answer is missing, the

@@ -1,0 +1,145 @@
+"""
+What a teacher's label of a reply is worth, before anything is trained on it.
+
+    python -m benchmarks.reply_labels [--data FOLDER] [--generator MODEL] [--judge NAME=MODEL] [--json FILE] [--quick]
+
+Dev contexts, each with the reply that a person gave, ten that people gave elsewhere, and some that the generator wrote.
+`first`: how often a label puts the person's reply above all ten (chance: 9.1 %); `pairs`: above one of them (50 %).
+`last`: how often it puts it below everything that the generator wrote, in which case distillation teaches that people
+reply badly. Labels: the untouched retriever; the generator's `response` and `mi`; `similarity` to the first 1, 3, ...
+of its texts; the same likelihoods of the judges. `seconds` are for the labels alone, on this machine.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from sentence_transformers import SentenceTransformer
+
+from benchmarks.common import minilm, print_rows, read_rows, write_rows
+from benchmarks.dialogues import contexts_in, spread
+from benchmarks.g2r_systems import WORK, written_by
+from benchmarks.judges import judges_of
+from demo.packaged import chitchat, smollm2
+from haystack_distill.data.dialogues import Context, format_context
+from haystack_distill.evaluation.quality import Quality
+from haystack_distill.teachers.likelihood import LikelihoodTeacher
+from haystack_distill.teachers.readers import load_reader
+from haystack_distill.teachers.scores import Candidates, Teacher
+from haystack_distill.teachers.similarity import SimilarityTeacher
+
+RIVALS, HISTORY = 10, 4
+COLUMNS = (
+    ("data", "data", ""),
+    ("label", "label", ""),
+    ("n", "n", "d"),
+    ("first", "first", ".3f"),
+    ("low", "first_low", ".3f"),
+    ("high", "first_high", ".3f"),
+    ("pairs", "pairs", ".3f"),
+    ("last", "last", ".3f"),
+    ("seconds", "seconds", ".0f"),
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A context, the replies to label (the person's, ten others, what was written), and how many were written."""
+
+    context: Context
+    replies: list[str]
+    written: list[str]
+
+    def candidates(self, samples: int) -> Candidates:
+        """As a teacher gets it, with the first texts of the generator as answers."""
+        return Candidates("\n".join(self.context.turns), self.replies, self.written[:samples])
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="A folder with dev.jsonl; default: chitchat-dataset.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    quick: Annotated[bool, typer.Option(help="Very little of everything: shows that it runs.")] = False,
+    generator: Annotated[str | None, typer.Option(help="Folder, hub name or GGUF file; default: SmolLM2.")] = None,
+    judge: Annotated[list[str] | None, typer.Option(help="NAME=MODEL of a judge; may be repeated.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="A sentence-transformers folder; default: MiniLM.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of generator and judges: float32 or bfloat16.")] = None,
+    contexts: Annotated[int, typer.Option(help="Contexts to label.")] = 500,
+    samples: Annotated[int, typer.Option(help="Texts of the generator for each.")] = 5,
+) -> None:
+    """Print the table."""
+    folder, name = data or chitchat(WORK), generator or smollm2()
+    contexts, samples = (12, 2) if quick else (contexts, samples)
+    rows = read_rows(json)
+    done = {(row["data"], row["label"]) for row in rows}
+    reader = load_reader(name, dtype=dtype)
+    asked = questions(folder / "dev.jsonl", contexts, lambda some: written_by(reader, name, some, samples))
+    model = SentenceTransformer(encoder or minilm(), device="cpu")
+    labels: dict[str, Callable[[], list[np.ndarray]]] = {"retriever": lambda: nearness(model, asked)}
+    for signal in ("response", "mi"):
+        labels[signal] = scored_by(LikelihoodTeacher(reader, signal), asked, samples)
+        for one in judges_of(judge or [], WORK, dtype):
+            labels[f"{one.name} {signal}"] = lambda one=one, signal=signal: scored_by(
+                LikelihoodTeacher(load_reader(one.model, dtype=dtype), signal), asked, samples
+            )()
+    for count in range(1, samples + 1, 2):
+        labels[f"similarity to {count}"] = scored_by(SimilarityTeacher(model), asked, count)
+    for label, scores in labels.items():
+        if (folder.name, label) not in done:
+            started = time.perf_counter()
+            found = scores()
+            rows.append({"data": folder.name, "label": label, **worth(found), "seconds": time.perf_counter() - started})
+            write_rows(json, rows)
+    print_rows(rows, COLUMNS, "How a label ranks what people replied")
+
+
+def questions(file: Path, count: int, write: Callable[[list[Context]], dict[str, list[str]]]) -> list[Asked]:
+    """Contexts with what is to be labelled; those that lack rivals or generated texts are left out."""
+    some = spread(contexts_in(file, HISTORY), count)
+    written, random = write(some), np.random.default_rng(0)
+    everything = [one.response for one in some]
+    asked = []
+    for one in some:
+        drawn = [everything[place] for place in random.permutation(len(some)) if everything[place] != one.response]
+        rivals, texts = list(dict.fromkeys(drawn))[:RIVALS], written[one.id]
+        if len(rivals) == RIVALS and len(set(texts)) == len(texts):
+            asked.append(Asked(one, [one.response, *rivals, *texts], texts))
+    return asked
+
+
+def scored_by(teacher: Teacher, asked: Sequence[Asked], samples: int) -> Callable[[], list[np.ndarray]]:
+    """The scores of a teacher, when they are wanted."""
+    return lambda: [one.scores for one in teacher.score([one.candidates(samples) for one in asked])]
+
+
+def nearness(model: SentenceTransformer, asked: Sequence[Asked]) -> list[np.ndarray]:
+    """Cosines of a retriever."""
+    contexts = model.encode([format_context(one.context.turns, HISTORY) for one in asked], normalize_embeddings=True)
+    return [
+        model.encode(one.replies, normalize_embeddings=True) @ vector
+        for one, vector in zip(asked, contexts, strict=True)
+    ]
+
+
+def worth(scores: Sequence[np.ndarray]) -> dict[str, Any]:
+    """How a label ranks the person's reply, which is the first of each row; see the top of this file."""
+    human = np.array([row[0] for row in scores])
+    rivals = np.array([row[1 : RIVALS + 1] for row in scores])
+    best_written = [row[RIVALS + 1 :] for row in scores]
+    first = (human[:, None] > rivals).all(1).astype(float)
+    interval = Quality({"first": first}, [str(number) for number in range(len(first))]).summary()["first"]
+    return {
+        "n": len(scores),
+        "first": float(first.mean()),
+        "first_low": interval["low"],
+        "first_high": interval["high"],
+        "pairs": float((human[:, None] > rivals).mean()),
+        "last": float(np.mean([one < written.min() for one, written in zip(human, best_written, strict=True)])),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)
