@@ -120,7 +120,7 @@ def write_questions(
     file.parent.mkdir(parents=True, exist_ok=True)
     start, before = time.perf_counter(), file.exists()
     generator = LocalGenerator(load_reader(name), Path(name).name, Sampling(40, 0.7), batch_size=8 * n)
-    replies = generated(job, generator, file)
+    replies = generated(job.requests, generator, file)
     return candidates_of(job, replies), None if before else time.perf_counter() - start
 
 

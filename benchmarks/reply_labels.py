@@ -6,13 +6,14 @@ What a teacher's label of a reply is worth, before anything is trained on it.
 Dev contexts, each with the reply that a person gave, ten that people gave elsewhere, and some that the generator wrote.
 `first`: how often a label puts the person's reply above all ten (chance: 9.1 %); `pairs`: above one of them (50 %).
 `last`: how often it puts it below everything that the generator wrote, in which case distillation teaches that people
-reply badly. Labels: the untouched retriever; the generator's `response` and `mi`; `similarity` to the first 1, 3, ...
-of its texts; the same likelihoods of the judges. `seconds` are for the labels alone, on this machine.
+reply badly. Labels: the untouched retriever; `similarity` to the first 1, 3, ... texts of the generator; the
+generator's `response` and `mi`; the same of the judges. `seconds` are for the labels alone, on this machine.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,10 @@ COLUMNS = (
     ("last", "last", ".3f"),
     ("seconds", "seconds", ".0f"),
 )
+
+
+Scores = Callable[[], list[np.ndarray]]
+"""Gives the scores of each context's replies."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +83,25 @@ def main(
     reader = load_reader(name, dtype=dtype)
     asked = questions(folder / "dev.jsonl", contexts, lambda some: written_by(reader, name, some, samples))
     model = SentenceTransformer(encoder or minilm(), device="cpu")
-    labels: dict[str, Callable[[], list[np.ndarray]]] = {"retriever": lambda: nearness(model, asked)}
-    for signal in ("response", "mi"):
-        labels[signal] = scored_by(LikelihoodTeacher(reader, signal), asked, samples)
-        for one in judges_of(judge or [], WORK, dtype):
-            labels[f"{one.name} {signal}"] = lambda one=one, signal=signal: scored_by(
-                LikelihoodTeacher(load_reader(one.model, dtype=dtype), signal), asked, samples
-            )()
-    for count in range(1, samples + 1, 2):
-        labels[f"similarity to {count}"] = scored_by(SimilarityTeacher(model), asked, count)
+    labels: dict[str, Scores] = {"retriever": partial(nearness, model, asked)}
+    labels |= {
+        f"similarity to {count}": partial(scores_of, SimilarityTeacher(model), asked, count)
+        for count in range(1, samples + 1, 2)
+    }
+    readers: dict[str, Callable[[], Any]] = {"": lambda: reader}
+    readers |= {
+        f"{one.name} ": partial(load_reader, one.model, dtype=dtype) for one in judges_of(judge or [], WORK, dtype)
+    }
+    labels |= {
+        f"{whose}{signal}": partial(likelihoods_of, load, signal, asked)
+        for whose, load in readers.items()
+        for signal in ("response", "mi")
+    }
     for label, scores in labels.items():
         if (folder.name, label) not in done:
             started = time.perf_counter()
-            found = scores()
-            rows.append({"data": folder.name, "label": label, **worth(found), "seconds": time.perf_counter() - started})
+            found = worth(scores())
+            rows.append({"data": folder.name, "label": label, **found, "seconds": time.perf_counter() - started})
             write_rows(json, rows)
     print_rows(rows, COLUMNS, "How a label ranks what people replied")
 
@@ -110,9 +120,14 @@ def questions(file: Path, count: int, write: Callable[[list[Context]], dict[str,
     return asked
 
 
-def scored_by(teacher: Teacher, asked: Sequence[Asked], samples: int) -> Callable[[], list[np.ndarray]]:
-    """The scores of a teacher, when they are wanted."""
-    return lambda: [one.scores for one in teacher.score([one.candidates(samples) for one in asked])]
+def scores_of(teacher: Teacher, asked: Sequence[Asked], samples: int) -> list[np.ndarray]:
+    """Scores of a teacher that knows some of the generator's texts."""
+    return [one.scores for one in teacher.score([one.candidates(samples) for one in asked])]
+
+
+def likelihoods_of(load: Callable[[], Any], signal: str, asked: Sequence[Asked]) -> list[np.ndarray]:
+    """Likelihoods of a reader, which is loaded for them."""
+    return scores_of(LikelihoodTeacher(load(), signal), asked, 0)
 
 
 def nearness(model: SentenceTransformer, asked: Sequence[Asked]) -> list[np.ndarray]:

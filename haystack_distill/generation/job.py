@@ -8,7 +8,7 @@ they may change between a kill and the next start. The output appears in one ste
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def augment(
         return json.loads((path / SUMMARY).read_text(encoding="utf-8"))
     with running(path) as workspace:
         claim(workspace, run)
-        replies = generated(job, generator, workspace / "replies.jsonl", progress=progress)
+        replies = generated(job.requests, generator, workspace / "replies.jsonl", progress=progress)
         kept, rejected = apply(filters, candidates_of(job, replies))
         summary = {**_summary(job, replies, kept, rejected, filters), "made_of": made_of}
         if not kept:
@@ -98,20 +98,22 @@ def augment(
     return summary
 
 
-def generated(job: Job, generator: Generator, file: Path, *, progress: bool = True) -> dict[str, Reply]:
+def generated(
+    requests: Sequence[Request], generator: Generator, file: Path, *, progress: bool = True
+) -> dict[str, Reply]:
     """Generate, or go on with it: request id -> reply. The journal lacks what failed, so that it is asked again."""
     journal = Journal(file)
     rows = ({**row, "texts": tuple(Text(**text) for text in row["texts"])} for row in journal.rows)
     replies = {row["id"]: Reply(**row) for row in rows}
     failed: dict[str, Reply] = {}
-    with progress_bar("Generating", len(job.requests), len(replies), shown=progress) as show:
-        for piece in generator.work(job.requests, frozenset(replies)):
+    with progress_bar("Generating", len(requests), len(replies), shown=progress) as show:
+        for piece in generator.work(requests, frozenset(replies)):
             journal.append(*(asdict(reply) for reply in piece if not reply.failed))
             replies |= {reply.id: reply for reply in piece if not reply.failed}
             failed |= {reply.id: reply for reply in piece if reply.failed}
             show(len(replies) + len(failed))
     found = {**failed, **replies}
-    return {request.id: found[request.id] for request in job.requests}
+    return {request.id: found[request.id] for request in requests}
 
 
 def candidates_of(job: Job, replies: dict[str, Reply]) -> list[Candidate]:

@@ -79,14 +79,11 @@ def read_system(file: str | Path) -> SystemResponses:
     return SystemResponses(path.stem, contexts, responses)
 
 
-def write_sheet(systems: Sequence[SystemResponses], output: str | Path, *, most: int = 100, seed: int = 0) -> int:
+def contexts_of_all(systems: Sequence[SystemResponses], most: int, seed: int) -> list[str]:
     """
-    Write the page that people judge on.
+    Contexts that all systems responded to, in random order.
 
-    Contexts are those that all systems responded to, in random order; for each, the systems are in another order. Who
-    said what is in the page, but not in a form that is read by accident.
-
-    :param output: The `.html` file to write.
+    :param most: How many at most.
     :raises ValueError: If there are fewer than two systems, two have one name, they share no context, or they
         disagree on what a context is.
     """
@@ -103,8 +100,22 @@ def write_sheet(systems: Sequence[SystemResponses], output: str | Path, *, most:
     if differing:
         msg = f"The context {differing[0]!r} is not the same in all files: responses to others can't be compared."
         raise ValueError(msg)
+    return random.Random(seed).sample(shared, min(most, len(shared)))  # noqa: S311 - an order, not a secret
+
+
+def write_sheet(systems: Sequence[SystemResponses], output: str | Path, *, most: int = 100, seed: int = 0) -> int:
+    """
+    Write the page that people judge on.
+
+    Contexts are those that all systems responded to, in random order; for each, the systems are in another order. Who
+    said what is in the page, but not in a form that is read by accident.
+
+    :param output: The `.html` file to write.
+    :raises ValueError: As `contexts_of_all`.
+    """
+    chosen = contexts_of_all(systems, most, seed)
+    names, first = [system.name for system in systems], systems[0].contexts
     shuffled = random.Random(seed)  # noqa: S311 - an order, not a secret
-    chosen = shuffled.sample(shared, min(most, len(shared)))
     orders = {key: shuffled.sample(range(len(systems)), len(systems)) for key in chosen}
     items = [
         {"id": key, "context": first[key], "replies": [systems[place].responses[key] for place in orders[key]]}
