@@ -14,7 +14,8 @@ with the response set of `data`. Rows that no retriever makes: `human`, `random`
 hits@k: the human reply among the first k of 100 candidates. recall@k: the same in the whole response set, to which the
 test replies are added. The reply that is chosen comes from the response set without them; `generator_loglik` is what
 the generator thinks of it, `judge:NAME` what a model that taught nobody does (see `benchmarks.judges`), dist-n the
-share of its n-grams that are distinct over all replies. Gains are over the step before (`Recipe.before`), with 95 %
+share of its n-grams that are distinct over all replies. Of three replies `near` is the cosine of the nearest to the
+human one, `alike` that of the three to each other. Gains are over the step before (`Recipe.before`), with 95 %
 bootstrap intervals over the contexts. Latency: see `benchmarks.g2r_latency`.
 
 Everything is kept under `benchmark_output`, by content; a table that was stopped goes on with the same `--json`.
@@ -31,8 +32,9 @@ from benchmarks.common import minilm, print_rows, read_rows, write_rows
 from benchmarks.g2r_latency import add_latencies
 from benchmarks.g2r_systems import BEFORE, QUICK, SYSTEMS, WORK, Bench, Sizes
 from benchmarks.judges import Judge, judges_of
-from benchmarks.replies import CHOSEN, HITS, JUDGED, LATENCY, add_gains, diversity, quality_of
+from benchmarks.replies import CHOSEN, HITS, JUDGED, LATENCY, SETS, add_gains, diversity, quality_of
 from demo.packaged import chitchat, smollm2
+from haystack_distill.evaluation.quality import compare
 
 
 def main(
@@ -78,6 +80,7 @@ def main(
     write_rows(json, rows)
     print_rows(rows, HITS, "The human reply among 100 candidates (hits) and the whole response set (recall)")
     print_rows(rows, CHOSEN, f"The replies that are chosen; generator {Path(bench.generator).name}")
+    print_rows([row for row in rows if "set_gain" in row], SETS, "Three replies to choose from (`ReplySelector(k=3)`)")
     for one in judges:
         columns = [(heading, key.format(one.name), form) for heading, key, form in JUDGED]
         print_rows(rows, columns, f"What {one.name} thinks of them")
@@ -91,7 +94,10 @@ def measured(bench: Bench, system: str) -> dict[str, Any]:
     row: dict[str, Any] = {name: float(values.mean()) for name, values in quality.items()}
     if quality:
         hits = quality_of({"hits@1": quality["hits@1"]}).summary()["hits@1"]
+        sets, first = (quality_of({"near": quality[name]}) for name in ("set_near", "top_near"))
+        gain = compare(sets, first, "near")
         row |= {"hits@1_low": hits["low"], "hits@1_high": hits["high"]}
+        row |= {"set_gain": gain["difference"], "set_low": gain["low"], "set_high": gain["high"]}
         figures["hits@1"] = quality["hits@1"].astype(float).tolist()
     return {
         **row,

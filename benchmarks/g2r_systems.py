@@ -11,7 +11,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.dialogues import contexts_in, some_dialogues, spread
-from benchmarks.replies import in_whole_set
+from benchmarks.replies import in_whole_set, of_sets
 from haystack_distill.data.beir import write_lines
 from haystack_distill.data.dialogues import Context, format_context
 from haystack_distill.data.training_set import TrainingSet
@@ -33,6 +33,9 @@ SAMPLING = {"temperature": 0.7, "top_k": 20}
 """Of replies: small generators wander off at a temperature of 1."""
 
 TEXTS_AT_ONCE = 40
+CANDIDATES = 50
+"""Responses that are retrieved, and of which sets are chosen."""
+
 HUMAN, RANDOM, GENERATOR = "human", "random", "generator"
 """Rows that no retriever chooses: what people replied, what somebody said elsewhere, what the generator writes."""
 
@@ -269,9 +272,10 @@ class Bench:
         ranks = ranks_among(queries, own, replies)
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
-        scores, found = index.search(queries, 10)
-        place = in_whole_set(queries, own, replies, scores, pool, found)
+        scores, found = index.search(queries, min(CANDIDATES, len(pool)))
+        place = in_whole_set(queries, own, replies, scores[:, :10], pool, found[:, :10])
         quality = {"hits@1": ranks < 1, "hits@5": ranks < 5, "recall@1": place < 1, "recall@10": place < 10}
+        quality |= of_sets(vectors[found], own)
         return [pool[first] for first in found[:, 0]], quality
 
     def _said(self, row: str) -> list[str]:

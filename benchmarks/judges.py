@@ -1,10 +1,10 @@
 """
 Judges of replies that are not the teacher: what other language models think of a reply.
 
-A judge's figure is log p(reply | dialogue) - log p(reply), the mean over the reply's tokens: what the dialogue does for
-it. Likelihood alone ranks the dull above what people say. What the figure is worth is in the table itself: its rows
-`human` (what people replied) and `random` (what somebody said elsewhere) are the ends of its scale, and
-`human_over_random` says how often it tells the one from the other.
+Each judge has two figures, means over the reply's tokens: `NAME` is log p(reply | dialogue), and `NAME-mi` is that less
+log p(reply), what the dialogue does for it, for likelihood alone ranks the dull above what people say. What a figure is
+worth is in the table itself: its rows `human` (what people replied) and `random` (what somebody said elsewhere) are the
+ends of its scale.
 """
 
 import json
@@ -28,9 +28,10 @@ class Judge:
 
     :param model: Folder, hub name or GGUF file; loaded when something new is to be scored.
     :param cache: A file of what was scored before, one a line.
+    :param signal: `response` or `mi`.
     """
 
-    def __init__(self, name: str, model: str, cache: Path, *, dtype: str | None = None, signal: str = "mi") -> None:
+    def __init__(self, name: str, model: str, cache: Path, *, signal: str, dtype: str | None = None) -> None:
         self.name, self.model, self.cache, self.dtype, self.signal = name, model, cache, dtype, signal
         self._known: dict[str, float] = {}
         self._teacher: LikelihoodTeacher | None = None
@@ -61,12 +62,19 @@ class Judge:
 
 
 def judges_of(named: Sequence[str], work: Path, dtype: str | None) -> list[Judge]:
-    """Judges as the command line names them, NAME=MODEL."""
-    found = []
-    for one in named:
-        name, _, model = one.partition("=")
+    """Judges as the command line names them, with both figures of each."""
+    return [
+        Judge(figure, model, work / f"judge-{figure}.jsonl", signal=signal, dtype=dtype)
+        for name, model in named_models(named).items()
+        for figure, signal in ((name, "response"), (f"{name}-mi", "mi"))
+    ]
+
+
+def named_models(named: Sequence[str]) -> dict[str, str]:
+    """NAME=MODEL of the command line: name -> model."""
+    pairs = [one.partition("=") for one in named]
+    for name, equals, model in pairs:
         if not name or not model:
-            msg = f"A judge is named as NAME=MODEL, not {one!r}."
+            msg = f"A judge is named as NAME=MODEL, not {name + equals + model!r}."
             raise typer.BadParameter(msg)
-        found.append(Judge(name, model, work / f"judge-{name}.jsonl", dtype=dtype))
-    return found
+    return {name: model for name, _, model in pairs}

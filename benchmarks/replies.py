@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from haystack_distill.evaluation.quality import Quality, compare
+from haystack_distill.responses.covering import covering
 
 HITS = (
     ("data", "data", ""),
@@ -39,6 +40,18 @@ JUDGED = (
     ("low", "judge:{}_low", "+.3f"),
     ("high", "judge:{}_high", "+.3f"),
 )
+SETS = (
+    ("data", "data", ""),
+    ("system", "system", ""),
+    ("first 3: near", "top_near", ".3f"),
+    ("alike", "top_alike", ".3f"),
+    ("set of 3: near", "set_near", ".3f"),
+    ("alike", "set_alike", ".3f"),
+    ("nearer by", "set_gain", "+.4f"),
+    ("low", "set_low", "+.4f"),
+    ("high", "set_high", "+.4f"),
+)
+SET = 3
 LATENCY = (
     ("data", "data", ""),
     ("system", "system", ""),
@@ -65,6 +78,24 @@ def in_whole_set(
         better = set(names[own @ query > right]) - {replies[row]} - {pool[at] for at in found[row]}
         places[row] = from_set + len(better)
     return places
+
+
+def of_sets(candidates: np.ndarray, humans: np.ndarray, k: int = SET) -> dict[str, np.ndarray]:
+    """
+    How near the nearest of k replies is to what the person said, and how near they are to each other, on average.
+
+    :param candidates: Vectors of retrieved responses, `[contexts, candidates, dim]`, the best first.
+    :param humans: Vectors of what people replied, `[contexts, dim]`.
+    :returns: Cosines of each context for the first k (`top_near`, `top_alike`) and for a set (`set_near`, `set_alike`).
+    """
+    figures: dict[str, list[float]] = {name: [] for name in ("top_near", "top_alike", "set_near", "set_alike")}
+    pairs = np.triu_indices(k, 1)
+    for some, human in zip(candidates, humans, strict=True):
+        for name, places in (("top", list(range(k))), ("set", covering(some, k))):
+            chosen = some[places]
+            figures[f"{name}_near"].append(float((chosen @ human).max()))
+            figures[f"{name}_alike"].append(float((chosen @ chosen.T)[pairs].mean()))
+    return {name: np.array(values) for name, values in figures.items()}
 
 
 def diversity(replies: list[str]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from sentence_transformers import SentenceTransformer
 from benchmarks.common import minilm, print_rows, read_rows, write_rows
 from benchmarks.dialogues import contexts_in, spread
 from benchmarks.g2r_systems import WORK, written_by
-from benchmarks.judges import judges_of
+from benchmarks.judges import named_models
 from demo.packaged import chitchat, smollm2
 from haystack_distill.data.dialogues import Context, format_context
 from haystack_distill.evaluation.quality import Quality
@@ -90,7 +90,7 @@ def main(
     }
     readers: dict[str, Callable[[], Any]] = {"": lambda: reader}
     readers |= {
-        f"{one.name} ": partial(load_reader, one.model, dtype=dtype) for one in judges_of(judge or [], WORK, dtype)
+        f"{whose} ": partial(load_reader, model, dtype=dtype) for whose, model in named_models(judge or []).items()
     }
     labels |= {
         f"{whose}{signal}": partial(likelihoods_of, load, signal, asked)

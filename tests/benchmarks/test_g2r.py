@@ -9,7 +9,7 @@ import typer
 from benchmarks.dialogues import PIECE, contexts_in, some_dialogues
 from benchmarks.g2r_systems import BEFORE
 from benchmarks.judges import Judge, judges_of
-from benchmarks.replies import add_gains, diversity, in_whole_set
+from benchmarks.replies import add_gains, diversity, in_whole_set, of_sets
 from benchmarks.reply_labels import questions, worth
 from haystack_distill.data.dialogues import Context
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
@@ -44,6 +44,15 @@ class TestBenchmark:
         assert (ll["hits@1_gain"], mi["hits@1_gain"]) == (0.5, 0.25)
         assert mi["hits@1_gain_low"] <= 0.25 <= mi["hits@1_gain_high"]
         assert (mi["judge:one_gain"], mi["judge:one_low"], mi["judge:one_high"]) == (0, 0, 0)
+
+    def test_of_three_replies_the_nearest_counts(self):
+        """The first three are alike; a set reaches the one that the person gave, in the third direction."""
+        one, near, other = [1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]
+        found = of_sets(np.array([[one, one, near, other, other]]), np.array([other]))
+        assert found["top_near"].tolist() == [0.0]
+        assert found["set_near"].tolist() == [1.0]
+        assert found["top_alike"] == pytest.approx([(1 + 0.8 + 0.8) / 3])
+        assert found["set_alike"][0] < found["top_alike"][0]
 
     def test_distinct_n_grams_are_counted_over_all_replies(self):
         found = diversity(["I like it.", "I like it!"])
@@ -89,14 +98,14 @@ class TestLabels:
 class TestJudges:
     def test_remember_what_they_scored(self, llama, tmp_path, monkeypatch):
         context = Context("d-1", ["river bridge stone?"], "copper")
-        judge = Judge("one", llama, tmp_path / "judge.jsonl")
+        judge = Judge("one", llama, tmp_path / "judge.jsonl", signal="mi")
         replies = ["copper velvet.", "winter market."]
         scores = judge.scores([context] * 2, replies)
         teacher = LikelihoodTeacher(load_reader(llama), "mi")
         expected = teacher.score([Candidates(context.turns[0], replies, [])])[0].scores
         assert scores == pytest.approx(expected.tolist(), abs=1e-4)
         monkeypatch.setattr("benchmarks.judges.load_reader", lambda *_, **__: pytest.fail("it was scored before"))
-        assert Judge("one", llama, tmp_path / "judge.jsonl").scores([context] * 2, replies) == scores
+        assert Judge("one", llama, tmp_path / "judge.jsonl", signal="mi").scores([context] * 2, replies) == scores
 
     def test_a_judge_without_a_model_is_refused(self, tmp_path):
         with pytest.raises(typer.BadParameter, match="NAME=MODEL"):
