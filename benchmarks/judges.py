@@ -1,10 +1,11 @@
 """
 Judges of replies that are not the teacher: what other language models think of a reply.
 
-Each judge has two figures, means over the reply's tokens: `NAME` is log p(reply | dialogue), and `NAME-mi` is that less
-log p(reply), what the dialogue does for it, for likelihood alone ranks the dull above what people say. What a figure is
-worth is in the table itself: its rows `human` (what people replied) and `random` (what somebody said elsewhere) are the
-ends of its scale.
+Each judge has two figures. `NAME` is log p(reply | dialogue), the mean over the reply's tokens. `NAME-pmi` is
+log p(reply | dialogue) - log p(reply), summed over its tokens: what the dialogue does for it. Likelihood alone ranks
+the dull above what people say; a mean of the difference would rank the short above the long. What a figure is worth is
+in the table itself: its rows `human` (what people replied) and `random` (what somebody said elsewhere) are the ends of
+its scale.
 """
 
 import json
@@ -28,7 +29,7 @@ class Judge:
 
     :param model: Folder, hub name or GGUF file; loaded when something new is to be scored.
     :param cache: A file of what was scored before, one a line.
-    :param signal: `response` or `mi`.
+    :param signal: `response` or `pmi`.
     """
 
     def __init__(self, name: str, model: str, cache: Path, *, signal: str, dtype: str | None = None) -> None:
@@ -66,7 +67,7 @@ def judges_of(named: Sequence[str], work: Path, dtype: str | None) -> list[Judge
     return [
         Judge(figure, model, work / f"judge-{figure}.jsonl", signal=signal, dtype=dtype)
         for name, model in named_models(named).items()
-        for figure, signal in ((name, "response"), (f"{name}-mi", "mi"))
+        for figure, signal in ((name, "response"), (f"{name}-pmi", "pmi"))
     ]
 
 

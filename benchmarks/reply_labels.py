@@ -7,7 +7,7 @@ Dev contexts, each with the reply that a person gave, ten that people gave elsew
 `first`: how often a label puts the person's reply above all ten (chance: 9.1 %); `pairs`: above one of them (50 %).
 `last`: how often it puts it below everything that the generator wrote, in which case distillation teaches that people
 reply badly. Labels: the untouched retriever; `similarity` to the first 1, 3, ... texts of the generator; the
-generator's `response` and `mi`; the same of the judges. `seconds` are for the labels alone, on this machine.
+generator's `response`, `mi` and `pmi`; the same of the judges. `seconds` are for the labels alone, on this machine.
 """
 
 import time
@@ -95,7 +95,7 @@ def main(
     labels |= {
         f"{whose}{signal}": partial(likelihoods_of, load, signal, asked)
         for whose, load in readers.items()
-        for signal in ("response", "mi")
+        for signal in ("response", "mi", "pmi")
     }
     for label, scores in labels.items():
         if (folder.name, label) not in done:

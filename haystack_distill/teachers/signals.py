@@ -175,6 +175,7 @@ _MORE_THAN_ALONE = Likelihood(
     lambda row: _for_each(row, row.query, None) + _for_each(row, None, None),
     lambda values: np.subtract(*np.split(_means(values), 2)),
 )
+_MORE_IN_ALL = Likelihood(_MORE_THAN_ALONE.asks, lambda values: np.subtract(*np.split(_sums(values), 2)))
 _FIRST_STEP = Attention("last", "scores", _mean_of_seen)
 _FROM_ANSWER = Attention("target", "value_norm", _atlas_sum)
 _IN_CONTEXT = Attention("request", "attention", _sum_without_outliers)
@@ -201,6 +202,8 @@ SIGNALS: dict[str, Signal] = {signal.name: signal for signal in (
            "G2R, arXiv 2108.12582", "none", _ASK_RESPONSE, _RESPONSE),
     Signal("mi", "log p(response given dialogue) minus log p(response), mean over tokens",
            "G2R, arXiv 2108.12582", "none", _ASK_RESPONSE, _MORE_THAN_ALONE),
+    Signal("pmi", "log p(response given dialogue) minus log p(response), summed over tokens",
+           "pointwise mutual information", "none", _ASK_RESPONSE, _MORE_IN_ALL),
     Signal("dkrr", "scores before the softmax from the first decoding step, mean over layers, heads and tokens",
            "DKRR, arXiv 2012.04584", "one", _LOOK_FOR_ANSWER, _FIRST_STEP),
     Signal("adist", "attention times value norm from the answer, mean over heads, summed over layers and tokens",

@@ -52,14 +52,16 @@ class TestDecoderOnly:
         given_each = [tokens(answer_prompt(passage), f" {ANSWER}") for passage in PASSAGES]
         without = [tokens(joint_prompt(others(n)), f" {ANSWER}") for n in range(len(PASSAGES))]
         question = "\n\nWrite a question that this text answers.\nQuestion:"
-        response = np.array([tokens(f"{QUERY}\n", passage).mean() for passage in PASSAGES])
+        replied = [tokens(f"{QUERY}\n", passage) for passage in PASSAGES]
+        alone = [tokens("\n", passage) for passage in PASSAGES]
         expected = {
             "pdist": [values.mean() for values in given_each],
             "emdr2": [values.sum() for values in given_each],
             "loop": [-values.mean() for values in without],
             "question": [tokens(passage + question, f" {QUERY}").mean() for passage in PASSAGES],
-            "response": response,
-            "mi": response - [tokens("\n", passage).mean() for passage in PASSAGES],
+            "response": [values.mean() for values in replied],
+            "mi": [given.mean() - bare.mean() for given, bare in zip(replied, alone, strict=True)],
+            "pmi": [given.sum() - bare.sum() for given, bare in zip(replied, alone, strict=True)],
         }
         assert set(expected) == {one.name for one in SIGNALS.values() if one.reads == LIKELIHOOD}
         for signal, values in expected.items():

@@ -13,7 +13,7 @@ class TeacherLikelihoodScorer(TeacherScorer):
     Any causal language model or encoder-decoder, or an OpenAI-compatible server that returns log-probabilities of the
     prompt (vLLM). Signals: `question` (of the question, given the document; needs no answer), `pdist` (of the answer,
     given question and document), `loop` (what the answer loses when the document is left out), `emdr2` (as `pdist`,
-    summed over tokens, for EMDR2's loss), `response` and `mi` (of the document as a reply to the query, for dialogue).
+    summed over tokens, for EMDR2's loss), `response`, `mi` and `pmi` (of the document as a reply to the query).
     Which to take is measured in docs/teachers.md.
 
     ### Usage example
@@ -48,7 +48,7 @@ class TeacherLikelihoodScorer(TeacherScorer):
         Say what to read; nothing is loaded before `warm_up` or the first run.
 
         :param model: Folder, hub name or GGUF file; with `api_base_url` the model's name on the server.
-        :param signal: `question`, `pdist`, `loop`, `emdr2`, `response` or `mi`.
+        :param signal: `question`, `pdist`, `loop`, `emdr2`, `response`, `mi` or `pmi`.
         :param prompt: A text with places `{question}` and `{passage}` or `{passages}`; None takes the signal's own.
         :param api_base_url: The address of an OpenAI-compatible server, such as `http://localhost:8000/v1`; None loads
             the model here.

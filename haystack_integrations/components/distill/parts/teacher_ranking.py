@@ -60,7 +60,7 @@ class TeacherScorer(Serialisable):
         """
         Score documents for a query, and put the best first.
 
-        :param query: The query or, for `response` and `mi`, the dialogue so far.
+        :param query: The query or, for `response`, `mi` and `pmi`, the dialogue so far.
         :param answers: Reference answers, for signals that need them: likelihoods read the first, similarities all.
         :returns: `documents` with the score in `score` and `meta["teacher_score"]`, the best first; those that were cut
             to fit have `meta["teacher_cut"]`. No documents in, none out.
