@@ -6,7 +6,7 @@ What a teacher's label of a reply is worth, before anything is trained on it.
 Dev contexts, each with the reply that a person gave, ten that people gave elsewhere, and some that the generator wrote.
 `first`: how often a label puts the person's reply above all ten (chance: 9.1 %); `pairs`: above one of them (50 %).
 `last`: how often it puts it below everything that the generator wrote, in which case distillation teaches that people
-reply badly. Labels: the untouched retriever; `similarity` to the first 1, 3, ... texts of the generator; the
+reply badly. Labels: the untouched retriever; `similarity` to the first 3, 5, ... texts of the generator; the
 generator's `response`, `mi` and `pmi`; the same of the judges. `seconds` are for the labels alone, on this machine.
 """
 
@@ -77,7 +77,7 @@ def main(
 ) -> None:
     """Print the table."""
     folder, name = data or chitchat(WORK), generator or smollm2()
-    contexts, samples = (12, 2) if quick else (contexts, samples)
+    contexts, samples = (12, 3) if quick else (contexts, samples)
     rows = read_rows(json)
     done = {(row["data"], row["label"]) for row in rows}
     reader = load_reader(name, dtype=dtype)
@@ -86,7 +86,7 @@ def main(
     labels: dict[str, Scores] = {"retriever": partial(nearness, model, asked)}
     labels |= {
         f"similarity to {count}": partial(scores_of, SimilarityTeacher(model), asked, count)
-        for count in range(1, samples + 1, 2)
+        for count in range(3, samples + 1, 2)
     }
     readers: dict[str, Callable[[], Any]] = {"": lambda: reader}
     readers |= {

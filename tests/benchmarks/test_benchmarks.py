@@ -29,6 +29,7 @@ BENCHMARKS = (
     "labels",
     "losses",
     "new_encoder",
+    "reply_labels",
     "retrieval",
     *SERVING,
     "stores",

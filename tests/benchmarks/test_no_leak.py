@@ -7,7 +7,19 @@ from importlib import import_module
 
 import pytest
 
-from benchmarks import asymmetric, cold_start, common, dkrr, g2r, kale_limits, labels, losses, new_encoder, update
+from benchmarks import (
+    asymmetric,
+    cold_start,
+    common,
+    dkrr,
+    g2r,
+    kale_limits,
+    labels,
+    losses,
+    new_encoder,
+    reply_labels,
+    update,
+)
 from haystack_distill.data.beir import read_beir
 from tests.benchmarks.conftest import ASKED
 from tests.conftest import sentences
@@ -234,6 +246,28 @@ def test_g2r(llama, tiny, tmp_path, monkeypatch):
     assert all(row["judge:other_low"] <= row["judge:other_gain"] <= row["judge:other_high"] for row in rows[2:])
     test = [turn for line in (folder / "test.jsonl").read_text().splitlines() for turn in json.loads(line)["turns"]]
     assert not {row["reply"] for row in map(json.loads, next(tmp_path.rglob("data.jsonl")).open())} & set(test)
+
+
+def test_reply_labels(llama, bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = iter(sentences(300, 7))
+
+    def written(_, __, some, count):
+        """Random models write nothing that can be read."""
+        return {one.id: [next(made) for _ in range(count)] for one in some}
+
+    monkeypatch.setattr(reply_labels, "written_by", written)
+    folder = tmp_path / "dialogues"
+    folder.mkdir()
+    lines = [{"_id": f"d{number}", "turns": sentences(3, number)} for number in range(12)]
+    (folder / "dev.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = {"generator": llama, "encoder": bert, "dtype": None, "judge": [f"other={llama}"]}
+    for _ in range(2):  # a table that is there is not made again
+        reply_labels.main(folder, tmp_path / "rows.json", quick=True, **arguments)
+    rows = {row["label"]: row for row in rows_of(tmp_path / "rows.json")}
+    likelihoods = ("response", "mi", "pmi")
+    assert list(rows) == ["retriever", "similarity to 3", *likelihoods, *(f"other {one}" for one in likelihoods)]
+    assert all(rows[one]["pairs"] == rows[f"other {one}"]["pairs"] for one in likelihoods), "it is the same model"
 
 
 @pytest.fixture
