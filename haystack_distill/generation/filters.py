@@ -6,6 +6,7 @@ Promptagator's (ICLR 2023): a question stays if the retriever finds the passage 
 """
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ COPIED = 0.8
 
 ALIKE = 0.8
 """Two texts are near duplicates if they share this much of their character trigrams (Jaccard)."""
+
+JAPANESE = {"HIRAGANA", "KATAKANA", "CJK"}
+"""Scripts that one sentence is written in."""
 
 MOST_OFTEN = 3
 """A text that was written for more sources than this says nothing about any."""
@@ -98,6 +102,10 @@ def text_filters(
     if mode == "questions" and marked:
         filters["no_question"] = _each(
             lambda candidate: candidate.text.rstrip("\"'”) ").endswith(("?", "？", "؟", ";"))
+        )
+    if mode == "responses":
+        filters["other_script"] = _each(
+            lambda candidate: script_of(candidate.text) in {None, *map(script_of, candidate.sources)}
         )
     filters["generic"] = _each(lambda candidate: not generic.search(candidate.text.replace("’", "'")))
     if mode != "answers":
@@ -210,6 +218,14 @@ def count_words(text: str) -> int:
     words = text.split()
     dense = sum(len(word) // 3 for word in words if not word.isascii() and len(word) > 9)
     return max(len(words), dense)
+
+
+def script_of(text: str) -> str | None:
+    """The script of most of its letters (LATIN, CYRILLIC, ...), as Unicode names it; None for a text without any."""
+    letters = (letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha())
+    scripts = Counter(unicodedata.name(letter, "?").split()[0] for letter in letters)
+    most = scripts.most_common(1)[0][0] if scripts else None
+    return "CJK" if most in JAPANESE else most
 
 
 def is_copy(text: str, source: str) -> bool:

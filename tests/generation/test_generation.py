@@ -129,6 +129,24 @@ def test_a_good_text_passes_all_filters():
         assert [one.text for one in kept] == [text], rejected
 
 
+@pytest.mark.parametrize(
+    ("said", "reply", "kept"),
+    [
+        ("Ты любишь джаз?", "I love it, only live.", False),
+        ("ジャズは好きですか？", "I love it, only live.", False),
+        ("ジャズは好きですか？", "大好物、東京公演最高", True),  # one of Japan's three scripts where two were asked in
+        ("Do you like jazz?", "Я очень люблю его.", False),
+        ("Do you like jazz?", "10 / 10 !!", True),
+        ("Do you like Чайковский?", "Only live, in Санкт-Петербург.", True),
+    ],
+)
+def test_a_reply_in_another_script_is_sent_away(said, reply, kept):
+    chosen = filters.text_filters("responses", words=(1, 60))
+    left, rejected = filters.apply(chosen, [written(reply, said)])
+    assert bool(left) == kept
+    assert [name for _, name in rejected] == ([] if kept else ["other_script"])
+
+
 def test_filters_can_be_left_out():
     chosen = filters.text_filters("questions", without=["generic", "no_question"], words=(1, 3))
     kept, rejected = filters.apply(chosen, [written("this text"), written("a question of four words")])
