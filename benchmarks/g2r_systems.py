@@ -61,6 +61,7 @@ RECIPES = {
     "data+control-alpha-0.25": Recipe("model", "control", 0.25, "data"),
     "strong": Recipe("strong", "response", 0.0, "data"),
     "strong-similarity": Recipe("strong", "similarity", 0.0, "data"),
+    "strong-pmi": Recipe("strong", "pmi", 0.0, "data"),
 }
 STUDENTS = {"data-layers-2": ("data", 2), "data-layers-0": ("data", 0)}
 """Query encoders cut down against the response set of a system: of how many layers."""
