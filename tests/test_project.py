@@ -60,3 +60,10 @@ def test_the_address_of_the_repository_is_the_same_everywhere():
     ):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert set(re.findall(r"https://github\.com/[\w-]+/haystack-distill", text)) == {address}
+
+
+def test_every_page_of_results_and_decisions_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [*(ROOT / "benchmarks" / "results").glob("*.md"), *(ROOT / "docs" / "decisions").glob("*.md")]
+    missing = [page.name for page in pages if f": {page.parent.name}/{page.name}\n" not in navigation]
+    assert not missing
