@@ -38,7 +38,7 @@ def blocks(language: str) -> list[Any]:
 def named(places, place, write_index, teacher, index, passages) -> dict[str, Any]:
     """What blocks take for granted: the pipelines of the repository, an index that they name, and some objects."""
     shutil.copytree(ROOT / "pipelines", place / "pipelines")
-    for file in (place / "pipelines").iterdir():
+    for file in (place / "pipelines").glob("*.yaml"):
         file.write_text(file.read_text(encoding="utf-8").replace("_dim: 384", "_dim: 32"), encoding="utf-8")
     shutil.copyfile(place / "pipelines" / "query.yaml", place / "query.yaml")  # as `haystack-distill init` writes it
     for path in ("index", "response_index"):
