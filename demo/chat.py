@@ -36,7 +36,7 @@ from haystack_distill.responses.threshold import threshold_for
 
 OUTPUT = Path("chat_output").resolve()
 MODEL, INDEX, SETTINGS = "models/replies", "response_index", "chat.yaml"
-LEARNT, INDEXED, CALIBRATED = 3000, 10_000, 200
+LEARNT, INDEXED, CALIBRATED = 1000, 5000, 200
 """Contexts to learn from, replies to choose from, and dialogues to calibrate on."""
 
 TO_GENERATOR = 0.2
