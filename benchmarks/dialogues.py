@@ -1,20 +1,15 @@
 """Parts of dialogues for benchmarks."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from haystack_distill.data.dialogues import Context, contexts_of, read_dialogues
+from haystack_distill.data.dialogues import Context
 
 PIECE = 8
-
-
-def contexts_in(file: Path, history: int) -> Iterator[Context]:
-    """All contexts of a file."""
-    return (context for dialogue in read_dialogues(file) for context in contexts_of(dialogue, history))
 
 
 def spread(contexts: Iterable[Context], count: int) -> list[Context]:

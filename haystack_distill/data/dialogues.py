@@ -95,6 +95,11 @@ def contexts_of(dialogue: Dialogue, history: int = HISTORY) -> list[Context]:
     ]
 
 
+def read_contexts(source: str | Path, history: int = HISTORY) -> list[Context]:
+    """All contexts of a file of dialogues, see `read_dialogues` and `contexts_of`."""
+    return [context for dialogue in read_dialogues(source) for context in contexts_of(dialogue, history)]
+
+
 def format_context(turns: Sequence[str], history: int = HISTORY) -> str:
     """
     Write a context as the text of a query, in training and in serving alike.

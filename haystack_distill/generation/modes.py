@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from haystack_distill.data.beir import read_corpus, write_lines, write_qrels
-from haystack_distill.data.dialogues import Context, contexts_of, read_dialogues
+from haystack_distill.data.dialogues import Context, read_contexts
 from haystack_distill.data.questions import Question, read_questions
 from haystack_distill.data.training_set import MANIFEST, Row, TrainingSet, write_training_set
 from haystack_distill.generation.cleaning import neutral
@@ -132,7 +132,7 @@ def write_answers(
 
 def responses(source: str | Path, order: Order, history: int) -> tuple[Job, Write]:
     """Ask for replies to every context of dialogues."""
-    contexts = [context for dialogue in read_dialogues(source) for context in contexts_of(dialogue, history)]
+    contexts = read_contexts(source, history)
     sources = {context.id: tuple(context.turns) for context in contexts}
     counted = {
         "contexts_with_dropped_turns": sum(context.dropped > 0 for context in contexts),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haystack_distill.data.dialogues import HISTORY, contexts_of, format_context, read_dialogues
+from haystack_distill.data.dialogues import HISTORY, format_context, read_contexts
 from haystack_distill.data.training_set import Row
 from haystack_distill.files.json_lines import read_json_lines
 from haystack_distill.files.runs import fingerprint
@@ -53,12 +53,8 @@ def read_responses(source: str | Path, history: int = HISTORY) -> list[Responses
     """
     file = Path(source)
     if not _is_responses(file):
-        dialogues = read_dialogues(file)
-        return [
-            Responses(context.id, context.turns, [context.response], [True])
-            for dialogue in dialogues
-            for context in contexts_of(dialogue, history)
-        ]
+        contexts = read_contexts(file, history)
+        return [Responses(context.id, context.turns, [context.response], [True]) for context in contexts]
     return list(_read(file, history))
 
 

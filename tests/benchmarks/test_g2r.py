@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import typer
 
-from benchmarks.dialogues import PIECE, contexts_in, some_dialogues
+from benchmarks.dialogues import PIECE, some_dialogues
 from benchmarks.g2r_systems import BEFORE
 from benchmarks.judges import Judge, judges_of
 from benchmarks.replies import add_gains, diversity, in_whole_set, of_sets
 from benchmarks.reply_labels import questions, worth
-from haystack_distill.data.dialogues import Context
+from haystack_distill.data.dialogues import Context, read_contexts
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates
@@ -69,7 +69,7 @@ class TestBenchmark:
         assert {line["_id"][0] for line in lines} == {"l", "s"}
         assert all(line["turns"] == [f"{line['_id'][1:]} {turn}" for turn in range(11, 19)] for line in lines[:5])
         assert max(len(line["turns"]) for line in lines) == PIECE
-        assert len(list(contexts_in(chosen, 4))) == pytest.approx(40, abs=7)
+        assert len(list(read_contexts(chosen, 4))) == pytest.approx(40, abs=7)
 
 
 class TestLabels:

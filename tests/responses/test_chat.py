@@ -47,7 +47,7 @@ def test_the_threshold_sends_about_a_fifth_on(prepared, monkeypatch):
     threshold = yaml.safe_load((prepared / chat.SETTINGS).read_text())["components"]["selector"]["init_parameters"][
         "threshold"
     ]
-    contexts = chat.sample(chat.contexts_in(prepared / "chitchat" / "dev.jsonl"), 40, 0)
+    contexts = chat.sample(chat.read_contexts(prepared / "chitchat" / "dev.jsonl", chat.HISTORY), 40, 0)
     scores = [answered["score"] for answered in chat.replies_to(contexts)]
     assert 0 < sum(score < threshold for score in scores) <= 0.2 * 40
 
