@@ -26,9 +26,13 @@ import typer
 from scipy import stats
 
 from benchmarks.common import CACHE, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
-from demo.packaged import smollm2
+from demo.packaged import llama_cpp, smollm2
 from haystack_distill.data.training_set import Row, TrainingSet, write_training_set
 from haystack_distill.evaluation.quality import ranking, search
+from haystack_distill.generation.asking import AskingGenerator, Said
+from haystack_distill.generation.listwise import SIGNAL as LISTWISE
+from haystack_distill.generation.listwise import ListwiseTeacher
+from haystack_distill.generation.requests import Message
 from haystack_distill.teachers.attention_signals import AttentionTeacher
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.heads import select_heads
@@ -75,7 +79,9 @@ def main(
         str, typer.Option(help="Whose questions; signals are chosen on train or dev, never on test.")
     ] = "dev",
     questions: Annotated[int, typer.Option(help="How many questions at most.")] = 200,
-    signal: Annotated[list[str] | None, typer.Option(help="Only these signals.")] = None,
+    signal: Annotated[
+        list[str] | None, typer.Option(help="Only these signals; listwise, which needs a GGUF file, is run on demand.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the reader: float32 or bfloat16.")] = None,
     retriever: Annotated[str | None, typer.Option(help="A sentence-transformers folder; default: MiniLM.")] = None,
     quick: Annotated[bool, typer.Option(help="A dozen questions: shows that it runs.")] = False,
@@ -91,7 +97,7 @@ def main(
     for chosen in signal or signals_for(loaded, asked):
         if (data.name, split, Path(name).name, chosen) in done:
             continue
-        teacher = teacher_for(loaded, chosen, [one for one, _ in choice])
+        teacher = served(name) if chosen == LISTWISE else teacher_for(loaded, chosen, [one for one, _ in choice])
         row = measured(teacher, asked, answers)
         rows.append({"data": data.name, "split": split, "reader": Path(name).name, **row})
         write_rows(json, rows)
@@ -207,6 +213,18 @@ def teacher_for(reader: Any, signal: str, choice: list[Candidates], name: str = 
     return AttentionTeacher(reader, signal, heads=heads, name=name)
 
 
+def served(gguf: str) -> Teacher:
+    """The order that a chat model gives, asked of llama.cpp's server."""
+    server = llama_cpp(gguf)
+
+    def ask(messages: list[Message], seed: int) -> Said:
+        chat = [{"role": role, "content": text} for role, text in messages]
+        said = server.handle_chat_completions({"messages": chat, "max_tokens": 64, "temperature": 0.0, "seed": seed})
+        return Said(said["choices"][0]["message"]["content"], usage=said["usage"])
+
+    return ListwiseTeacher(AskingGenerator(ask, {"model": Path(gguf).name}, Path(gguf).name, at_once=1))
+
+
 class Answers:
     """
     What a reader writes, greedily, given one passage; each question and passage is read once for all signals.
@@ -249,7 +267,7 @@ def measured(
             skipped += 1
     seconds = (time.perf_counter() - start) / len(asked)
     first, retriever = [gold[place] for _, gold, place in chosen], [gold[0] for _, gold, _ in chosen]
-    if teacher.signal in {"icr", "heads", "loop"}:
+    if teacher.signal in {"icr", "heads", "loop", LISTWISE}:
         for row, gold in asked[: len(asked) // 2]:
             turned = Candidates(row.query, row.passages[::-1], row.answers)
             backwards.append(gold[::-1][int(teacher.score([turned])[0].scores.argmax())])

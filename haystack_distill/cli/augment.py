@@ -1,6 +1,5 @@
 """`haystack-distill augment`: text to train on, out of documents, questions or dialogues."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ import typer
 
 from haystack_distill.cli import options
 from haystack_distill.cli.errors import explained
-from haystack_distill.cli.shared import plain_table, say, show, show_progress
+from haystack_distill.cli.shared import plain_table, say, served_chat, show, show_progress
 
 if TYPE_CHECKING:
     from haystack import Document
@@ -103,14 +102,7 @@ def _counts(summary: dict[str, Any]) -> dict[str, Any]:
 
 def writer_of(model: str, api_base_url: str | None) -> dict[str, Any]:
     """Who writes, as init parameters of `GenerativeAugmenter`."""
-    if api_base_url is None:
-        return {"model": model}
-    from haystack.components.generators.chat import OpenAIChatGenerator
-    from haystack.utils import Secret
-
-    # A server in one's own house wants no key, and the client wants one.
-    key = Secret.from_env_var("OPENAI_API_KEY") if "OPENAI_API_KEY" in os.environ else Secret.from_token("none")
-    return {"generator": OpenAIChatGenerator(api_key=key, model=model, api_base_url=api_base_url, max_retries=0)}
+    return {"model": model} if api_base_url is None else {"generator": served_chat(model, api_base_url)}
 
 
 def _examples(file: Path | None) -> list[dict[str, str]] | None:

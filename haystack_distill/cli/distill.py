@@ -22,6 +22,7 @@ def distill(
     signal: options.Signal = "question",
     heads: options.Heads = None,
     dtype: options.Dtype = None,
+    api_base_url: options.ApiBaseUrl = None,
     store: options.Store = None,
     bm25: Annotated[bool, options.candidates(help="Find the candidates of the first round by words.")] = False,
     top_k: Annotated[int, options.candidates(help="Candidates of each query.")] = 16,
@@ -71,7 +72,7 @@ def distill(
             **({"update": update} if update else {}),
         }
         training |= {"batch_size": batch_size, "learning_rate": learning_rate}
-        scorer = scorer_of(reader, signal, heads=heads, dtype=dtype) if reader else None
+        scorer = scorer_of(reader, signal, api_base_url, heads=heads, dtype=dtype) if reader else None
         loop = DistillationLoop(
             retriever=by_vectors(searched),
             model=student or model,

@@ -21,6 +21,7 @@ def fuse(
     signal: options.Signal = "question",
     heads: options.Heads = None,
     dtype: options.Dtype = None,
+    api_base_url: options.ApiBaseUrl = None,
     store: options.Store = None,
     questions: Annotated[int, options.teacher(help="Queries that are labelled, at most.")] = 250,
     split: Annotated[str, options.candidates(help="Whose queries are labelled.")] = "train",
@@ -48,7 +49,7 @@ def fuse(
         split_file(folder, split)  # one that is not there is found out before anything is embedded
         documents = Documents.of(folder, store)
         student = local_folder(student or model)  # so is one that is nowhere
-        scorer = scorer_of(reader, signal, heads=heads, dtype=dtype) if reader else None
+        scorer = scorer_of(reader, signal, api_base_url, heads=heads, dtype=dtype) if reader else None
         if scorer:
             scorer.warm_up()  # a reader that does not do is found out before anything is embedded or searched
         distiller = FusionDistiller(

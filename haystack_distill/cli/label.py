@@ -27,11 +27,11 @@ def label(
     top_k: Annotated[int, options.candidates(help="Candidates of each query.")] = 8,
     signal: options.Signal = "question",
     heads: options.Heads = None,
-    permutations: Annotated[int, options.teacher(help="For icr and heads: in how many orders passages are read.")] = 1,
+    permutations: Annotated[
+        int, options.teacher(help="For icr, heads and listwise: in how many orders passages are read.")
+    ] = 1,
     dtype: options.Dtype = None,
-    api_base_url: Annotated[
-        str | None, options.teacher(help="The URL of an OpenAI-compatible server that has the reader.")
-    ] = None,
+    api_base_url: options.ApiBaseUrl = None,
     workers: Annotated[int, options.running(help="Processes that score, through Ray.")] = 1,
     progress: options.Progress = True,
 ) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def label(
 
     Examples:
       haystack-distill label questions --reader Qwen/Qwen3-0.6B --output labelled
-      haystack-distill label labelled-before --reader google/flan-t5-base --signal pdist
+      haystack-distill label q --reader gpt-5-mini --signal listwise --api-base-url https://api.openai.com/v1 --output o
     """
     with explained(output or data):
         from haystack_distill.cli.indexing import Documents
@@ -92,6 +92,7 @@ def _show_example(training_set: Path) -> None:
 
 
 def _summary(summary: dict[str, Any]) -> Any:
+    usage = {name.replace("_", " "): count for name, count in summary["usage"].items()}
     return plain_table(
         {
             "rows": summary["rows"],
@@ -102,5 +103,6 @@ def _summary(summary: dict[str, Any]) -> Any:
             "score spread (median standard deviation)": f"{summary['spread']:.4g}",
             "first passage as the retriever's": f"{100 * summary['first_agrees']:.1f} %",
             "Kendall's tau with the retriever": f"{summary['kendall_tau']:.3f}",
+            **usage,
         }
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from haystack_distill.files.packages import extra_for
+from haystack_distill.generation.listwise import SIGNAL as LISTWISE
 from haystack_distill.generation.writing import PROMPTS
 from haystack_distill.serving.backends import BACKENDS, EXPORTS
 from haystack_distill.teachers.heads import METHODS
@@ -29,7 +30,7 @@ else:
     Method = Literal[tuple(METHODS)]
     Backend = Literal[tuple(BACKENDS)]
     Precision = Literal[tuple(dict.fromkeys(name for backend in BACKENDS.values() for name in backend.precisions))]
-    SignalName = Literal[tuple(SIGNALS)]
+    SignalName = Literal[(*SIGNALS, LISTWISE)]
 
 teacher, candidates, training, running = (
     partial(typer.Option, rich_help_panel=group) for group in ("Teacher", "Candidates", "Training", "Running")
@@ -71,6 +72,9 @@ Reader = Annotated[
     teacher(help="The model that labels: folder, hub name or GGUF file; default: the judgments are the teacher."),
 ]
 Signal = Annotated[SignalName, teacher(help="What is read out of the reader, see docs/teachers.md.")]
+ApiBaseUrl = Annotated[
+    str | None, teacher(help="The URL of an OpenAI-compatible server that has the reader; its key: OPENAI_API_KEY.")
+]
 Heads = Annotated[str | None, teacher(help="For the signal heads: what `haystack-distill heads` wrote.")]
 Dtype = Annotated[
     str | None,

@@ -1,6 +1,7 @@
 """What commands share: how they print, and what they find out before anything is embedded."""
 
 import logging
+import os
 from typing import Any
 
 import typer
@@ -83,12 +84,34 @@ def weights_of(loss: str | None, known: Any) -> dict[str, float] | None:
     return checked_weights(weights, known)
 
 
+def served_chat(model: str, api_base_url: str) -> Any:
+    """A chat generator for a model behind an OpenAI-compatible server; its key is in OPENAI_API_KEY."""
+    from haystack.components.generators.chat import OpenAIChatGenerator
+    from haystack.utils import Secret
+
+    # A server in one's own house wants no key, and the client wants one.
+    key = Secret.from_env_var("OPENAI_API_KEY") if "OPENAI_API_KEY" in os.environ else Secret.from_token("none")
+    return OpenAIChatGenerator(api_key=key, model=model, api_base_url=api_base_url, max_retries=0)
+
+
 def scorer_of(reader: str, signal: str, api_base_url: str | None = None, **settings: Any) -> Any:
-    """The scorer of a signal, with settings as it calls them; a ValueError if a server is asked for attention."""
+    """
+    The scorer of a signal, with settings as it calls them.
+
+    :raises ValueError: If a server is asked for attention, or nothing but a server can be asked.
+    """
+    from haystack_distill.generation.listwise import SIGNAL
     from haystack_distill.teachers.signals import ATTENTION, SIGNALS
+    from haystack_integrations.components.distill.listwise_scorer import ListwiseScorer
     from haystack_integrations.components.distill.teacher_attention_scorer import TeacherAttentionScorer
     from haystack_integrations.components.distill.teacher_likelihood_scorer import TeacherLikelihoodScorer
 
+    if signal == SIGNAL:
+        if not api_base_url:
+            msg = f"{signal!r} asks a chat model behind a server: say where it is with --api-base-url."
+            raise ValueError(msg)
+        chat = served_chat(reader, api_base_url)
+        return ListwiseScorer(generator=chat, permutations=settings.get("permutations", 1))
     if SIGNALS[signal].reads == ATTENTION:
         if api_base_url:
             msg = f"A server gives likelihoods, not the attention that {signal!r} reads: use question or pdist."

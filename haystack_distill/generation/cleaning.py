@@ -24,6 +24,11 @@ def neutral(text: str) -> str:
     return ROLE.sub(lambda line: f"{line[1]}{line[2]} -", broken(text, KNOWN))
 
 
+def without_thoughts(text: str) -> str:
+    """What a model said after thinking, or nothing if it did not come to an end."""
+    return _THOUGHT.sub("", text).strip()
+
+
 def clean(text: str, mode: str, *, finished: bool = True) -> str:
     """
     The text that was asked for, out of what a model said.
@@ -33,8 +38,7 @@ def clean(text: str, mode: str, *, finished: bool = True) -> str:
         nothing.
     :returns: The text on one line, without thoughts, labels, quotes and what follows it; may be empty.
     """
-    text = _THOUGHT.sub("", text).strip()
-    text = KNOWN.split(text)[0].strip()
+    text = KNOWN.split(without_thoughts(text))[0].strip()
     if mode == "responses":
         text = _NEXT_TURN.split("\n" + _LABEL.sub("", text))[0]
         text = " ".join(text.split()).strip('"“” ')

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from haystack_distill.teachers.heads import Heads
-from haystack_distill.teachers.in_context import calibrated_attention, passage_orders
+from haystack_distill.teachers.in_context import calibrated_attention
 from haystack_distill.teachers.prompts import Prompt, UnscorableError
-from haystack_distill.teachers.scores import Candidates, Scored, check_candidates, check_finite
+from haystack_distill.teachers.scores import Candidates, Scored, check_candidates, check_finite, passage_orders
 from haystack_distill.teachers.signal_teacher import SignalTeacher, cut_of
 from haystack_distill.teachers.signals import ATTENTION, FUSION, SIGNALS, Attention
 

@@ -64,14 +64,6 @@ def _encoded_both(reader: CausalReader, prompt: Prompt, query: str, passages: li
         shorter = list(empty.passages)
 
 
-def passage_orders(passages: int, count: int) -> list[list[int]]:
-    """The orders in which passages are read, the same each time: as they come, backwards, then at random."""
-    random = np.random.default_rng(0)
-    orders = [list(range(passages)), list(range(passages))[::-1]]
-    orders += [random.permutation(passages).tolist() for _ in range(count - 2)]
-    return orders[:count]
-
-
 def head_examples(
     reader: CausalReader,
     rows: Iterable[Candidates],

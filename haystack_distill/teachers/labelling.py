@@ -6,9 +6,10 @@ step, and its journal is removed. Whenever the process dies, the next run reads 
 row that has no score. One labeller at a time holds the folder's lock, and the manifest binds the set to one teacher.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,19 @@ LOCK = ".labelling.lock"
 
 @dataclass(frozen=True)
 class Label:
-    """What became of a row: scores, or why it was set aside; how many passages were too long to be read whole."""
+    """
+    What became of a row.
+
+    :param scores: None if it was set aside, for a `reason`.
+    :param cut: How many passages were too long to be read whole.
+    :param usage: See `Scored.usage`.
+    """
 
     query_id: str
     scores: list[float] | None
     cut: int = 0
     reason: str = ""
+    usage: dict[str, int] = field(default_factory=dict)
 
 
 Work = list[tuple[str, Row]]
@@ -117,7 +125,8 @@ def labels_of(teacher: Teacher, rows: list[Row]) -> Iterator[tuple[int, Label]]:
                 f"{query_id!r}: mend it and start again, what was labelled before is kept."
             )
             raise ValueError(msg)
-        yield number, Label(query_id, [float(score) for score in outcome.scores], len(outcome.cut))
+        scores = [float(score) for score in outcome.scores]
+        yield number, Label(query_id, scores, len(outcome.cut), usage=outcome.usage)
 
 
 def _each(teacher: Teacher, asked: list[Candidates]) -> Iterator[tuple[int, Scored | UnscorableError]]:
@@ -136,10 +145,10 @@ def summary_of(training_set: TrainingSet) -> dict[str, Any]:
     """
     What the labels of a set look like.
 
-    :returns: `rows`, `labelled`, `set_aside` (`query_id` and `reason` of each), `cut_passages`, `all_equal` (rows whose
-        scores are all the same), `spread` (median over rows of the standard deviation of scores), `first_agrees` (share
-        of rows whose best passage is the retriever's too) and `kendall_tau` (mean over rows, with the retriever's
-        order).
+    :returns: `rows`, `labelled`, `set_aside` (`query_id` and `reason` of each), `cut_passages`, `usage` (calls and
+        tokens that a chat model was paid for the labels), `all_equal` (rows whose scores are all the same), `spread`
+        (median over rows of the standard deviation of scores), `first_agrees` (share of rows whose best passage is the
+        retriever's too) and `kendall_tau` (mean over rows, with the retriever's order).
     """
     from scipy import stats  # takes a second to import
 
@@ -153,11 +162,19 @@ def summary_of(training_set: TrainingSet) -> dict[str, Any]:
         "labelled": len(scores),
         "set_aside": [left for shard in shards for left in shard.get("set_aside", [])],
         "cut_passages": sum(shard.get("cut_passages", 0) for shard in shards),
+        "usage": _total(shard.get("usage", {}) for shard in shards),
         "all_equal": len(scores) - len(ranked),
         "spread": float(np.median(spreads)) if spreads else 0.0,
         "first_agrees": float(np.mean([of_row.argmax() == 0 for of_row in ranked])) if ranked else 0.0,
         "kendall_tau": float(np.mean(agreement)) if agreement else 0.0,
     }
+
+
+def _total(usages: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for usage in usages:
+        total.update(usage)
+    return dict(total)
 
 
 class _Journal:
@@ -200,6 +217,7 @@ def _finish(training_set: TrainingSet, name: str, journal: _Journal) -> None:
     training_set.manifest["shards"][name] |= {
         "labelled": sum(row.teacher_scores is not None for row in rows),
         "cut_passages": sum(outcome.cut for outcome in labels.values()),
+        "usage": _total(outcome.usage for outcome in labels.values()),
         "set_aside": [
             {"query_id": key, "reason": outcome.reason} for key, outcome in labels.items() if outcome.scores is None
         ],
@@ -213,7 +231,7 @@ def _claim(training_set: TrainingSet, identity: dict[str, Any]) -> None:
     before = training_set.manifest["teacher"]
     if before is not None and differing(before, identity) and not _has_scores(training_set):
         for name, shard in training_set.manifest["shards"].items():
-            for mark in ("labelled", "cut_passages", "set_aside"):
+            for mark in ("labelled", "cut_passages", "usage", "set_aside"):
                 shard.pop(mark, None)
             _Journal(training_set.folder, name).file.unlink(missing_ok=True)
         before = None

@@ -1,7 +1,7 @@
 """What goes into a teacher and what comes out, whichever teacher it is."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,10 +23,16 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of passages, the higher the better, and the numbers of those that were too long to be read whole."""
+    """
+    Scores of passages, the higher the better.
+
+    :param cut: The numbers of those that were too long to be read whole.
+    :param usage: What was paid for them, where somebody counts: calls and tokens by kind.
+    """
 
     scores: np.ndarray
     cut: frozenset[int] = frozenset()
+    usage: dict[str, int] = field(default_factory=dict)
 
 
 class Teacher(Protocol):
@@ -70,6 +76,14 @@ def check_finite(row: Candidates, scores: np.ndarray) -> np.ndarray:
         )
         raise UnscorableError(msg)
     return scores
+
+
+def passage_orders(passages: int, count: int) -> list[list[int]]:
+    """The orders in which passages are read, the same each time: as they come, backwards, then at random."""
+    random = np.random.default_rng(0)
+    orders = [list(range(passages)), list(range(passages))[::-1]]
+    orders += [random.permutation(passages).tolist() for _ in range(count - 2)]
+    return orders[:count]
 
 
 def score_by_row(

@@ -56,7 +56,7 @@ for name in it.__all__:
 print(len(it.__all__))
 """
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        assert done.stdout.split() == ["23"], done.stderr
+        assert done.stdout.split() == ["24"], done.stderr
 
     @pytest.mark.parametrize("name", ["indexing", "kale", "query"])
     def test_pipelines_load_in_a_fresh_process_without_any_flag(self, name, tmp_path):

@@ -20,7 +20,7 @@ from haystack_distill.evaluation.pointer import Serving, write_pointer
 from haystack_distill.files.layout import PROVENANCE
 from haystack_distill.fusion.model import Fusion, Retriever
 from haystack_distill.students.token_table import make_token_table
-from tests.chat_server import chatting
+from tests.chat_server import chatting, question_about
 from tests.conftest import sentences, write_beir, write_lines
 
 COMPONENTS = sorted(name for name in haystack_distill.__all__ if name[0].isupper())
@@ -123,7 +123,7 @@ def places(store, bert, documents, workshop, place):
 @pytest.fixture
 def chat_server(monkeypatch):
     """A server of OpenAI's kind, where its client looks for one."""
-    with chatting() as (_, url):
+    with chatting(lambda body: "[1] > [2]" if "identifier" in str(body) else question_about(body)) as (_, url):
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         monkeypatch.setenv("OPENAI_API_KEY", "none")
         yield
@@ -169,6 +169,7 @@ CHECKS = {
     "IndexSwitcher": lambda names: names["result"]["pointer"] == "current.json",
     "KaleAligner": lambda names: names["result"]["metrics"]["share_of_teacher"] > 0,
     "KaleQueryEncoder": lambda names: len(names["embedding"]) == 32,
+    "ListwiseScorer": lambda names: [document.score for document in names["ranked"]] == [0.75, 0.75],
     "ReaderFineTuner": lambda _: Path("models/reader-1/fine_tuning.json").is_file(),
     "ReplySelector": lambda names: names["result"]["source"] == "index",
     "ResponseDistiller": lambda _: Path("models/replies/metrics.json").is_file(),

@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from haystack import Document, Pipeline, component
+from haystack.components.generators.chat import OpenAIChatGenerator
+from haystack.components.rankers import LLMRanker
+from haystack.utils import Secret
 from typer.testing import CliRunner
 
 from haystack_distill import TeacherAttentionScorer, TeacherLabeller, TeacherLikelihoodScorer, load_pipeline
 from haystack_distill.cli import app
 from haystack_distill.data.training_set import TrainingSet, write_training_set
+from tests.chat_server import chatting
 from tests.data.test_training_set import rows
 
 RUN = CliRunner()
@@ -50,6 +54,13 @@ class TestTeacherLabeller:
         folder = write_training_set(tmp_path / "set", rows(3)).folder
         TeacherLabeller(scorer=Longest(), progress_bar=False).run(training_set=str(folder))
         assert next(TrainingSet.open(folder).labelled()).teacher_scores == [1.0, 3.0, 2.0]
+
+    def test_a_ranker_without_scores_is_told_from_one_that_drops_documents(self, tmp_path):
+        with chatting(lambda _: '{"documents": [{"index": 2}, {"index": 1}, {"index": 3}]}') as (_, url):
+            chat = OpenAIChatGenerator(api_key=Secret.from_token("none"), api_base_url=url)
+            folder = write_training_set(tmp_path / "set", rows(3)).folder
+            with pytest.raises(ValueError, match="LLMRanker returns documents without a score: .* or ListwiseScorer"):
+                TeacherLabeller(scorer=LLMRanker(chat_generator=chat), progress_bar=False).run(training_set=str(folder))
 
     def test_two_workers_give_the_same_scores(self, llama, tmp_path):
         pytest.importorskip("ray", reason="the extra `ray` is not installed")

@@ -10,6 +10,7 @@ from .generative_augmenter import GenerativeAugmenter as GenerativeAugmenter
 from .index_switcher import IndexSwitcher as IndexSwitcher
 from .kale_aligner import KaleAligner as KaleAligner
 from .kale_query_encoder import KaleQueryEncoder as KaleQueryEncoder
+from .listwise_scorer import ListwiseScorer as ListwiseScorer
 from .pipelines import load_pipeline as load_pipeline
 from .reader_fine_tuner import ReaderFineTuner as ReaderFineTuner
 from .reply_selector import ReplySelector as ReplySelector

@@ -6,7 +6,7 @@ from haystack import Document, component
 from haystack.core.serialization import component_to_dict
 from haystack.utils import ComponentDevice, deserialize_callable
 
-from haystack_integrations.components.distill.parts.inner import close, warm_up
+from haystack_integrations.components.distill.parts.inner import close
 from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
 
 MODES = ("questions", "answers", "responses")
@@ -182,18 +182,15 @@ class GenerativeAugmenter(Serialisable):
             path = Path(self.model)
             name = path.name if path.exists() else self.model  # kept with every text: where it lay tells nobody
             return LocalGenerator(reader, name, sampling, batch_size=self.batch_size)
-        from haystack_distill.generation.asking import AskingGenerator
-        from haystack_integrations.components.distill.parts.chat_asking import ask_with, identity_of, name_of
+        from haystack_integrations.components.distill.parts.chat_asking import asking
 
-        warm_up(self.generator)
-        return AskingGenerator(
-            ask_with(self.generator, seeded=self.seeded),
-            identity_of(self.generator, seeded=self.seeded),
-            name_of(self.generator),
-            at_once=self.concurrency,
+        return asking(
+            self.generator,
+            seeded=self.seeded,
+            concurrency=self.concurrency,
             tries=self.tries,
             timeout=self.timeout,
-            per_minute=self.requests_per_minute,
+            requests_per_minute=self.requests_per_minute,
         )
 
     def _filters(self) -> Any:

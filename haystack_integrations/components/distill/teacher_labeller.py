@@ -13,9 +13,9 @@ class TeacherLabeller(Serialisable):
     """
     Fills in the teacher scores of a training set, shard by shard, so that a killed run goes on where it was.
 
-    Any scorer serves: `TeacherLikelihoodScorer`, `TeacherSimilarityScorer`, `TeacherAttentionScorer`, or another ranker
-    of Haystack whose `Document.score` is higher for better documents (a cross-encoder). A set is bound to the teacher
-    that labelled its first row; rows that can't be scored are set aside with the reason.
+    Any scorer serves: `TeacherLikelihoodScorer`, `TeacherSimilarityScorer`, `TeacherAttentionScorer`, `ListwiseScorer`,
+    or another ranker of Haystack whose `Document.score` is higher for better documents (a cross-encoder). A set is
+    bound to the teacher that labelled its first row; rows that can't be scored are set aside with the reason.
 
     ### Usage example
 
@@ -99,7 +99,13 @@ class RankerTeacher:
             documents = [Document(id=str(number), content=text) for number, text in enumerate(row.passages)]
             ranked = self.ranker.run(query=row.query, documents=documents)["documents"]
             scores = {document.id: document.score for document in ranked}
-            if len(scores) < len(documents) or None in scores.values():
+            if None in scores.values():
+                msg = (
+                    f"{type(self.ranker).__name__} returns documents without a score: take a ranker that scores, or "
+                    "ListwiseScorer for a chat model."
+                )
+                raise UnscorableError(msg)
+            if len(scores) < len(documents):
                 msg = (
                     f"{type(self.ranker).__name__} scored {len(scores)} of {len(documents)} documents of the query "
                     f"{row.query!r}: set its top_k to at least {len(documents)}."

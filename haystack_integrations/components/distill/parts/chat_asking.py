@@ -6,8 +6,9 @@ from haystack.dataclasses import ChatMessage
 
 from haystack_distill.files.addresses import without_secrets
 from haystack_distill.files.runs import fingerprint
-from haystack_distill.generation.asking import Ask, Said
+from haystack_distill.generation.asking import Ask, AskingGenerator, Said
 from haystack_distill.generation.requests import Message
+from haystack_integrations.components.distill.parts.inner import warm_up
 
 _SAY = {"system": ChatMessage.from_system, "user": ChatMessage.from_user, "assistant": ChatMessage.from_assistant}
 
@@ -27,6 +28,22 @@ def ask_with(generator: Any, *, seeded: bool) -> Ask:
         return Said(replies[0].text or "", str(meta.get("model") or ""), usage, finished)
 
     return ask
+
+
+def asking(
+    generator: Any, *, seeded: bool, concurrency: int, tries: int, timeout: float, requests_per_minute: float | None
+) -> AskingGenerator:
+    """A chat generator, warmed up, as the engine asks it: several calls at once, with patience."""
+    warm_up(generator)
+    return AskingGenerator(
+        ask_with(generator, seeded=seeded),
+        identity_of(generator, seeded=seeded),
+        name_of(generator),
+        at_once=concurrency,
+        tries=tries,
+        timeout=timeout,
+        per_minute=requests_per_minute,
+    )
 
 
 def identity_of(generator: Any, *, seeded: bool) -> dict[str, Any]:
