@@ -8,7 +8,6 @@ import pytest
 from haystack import Document, Pipeline, component
 from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.components.rankers import LLMRanker
-from haystack.utils import Secret
 from typer.testing import CliRunner
 
 from haystack_distill import TeacherAttentionScorer, TeacherLabeller, TeacherLikelihoodScorer, load_pipeline
@@ -55,9 +54,10 @@ class TestTeacherLabeller:
         TeacherLabeller(scorer=Longest(), progress_bar=False).run(training_set=str(folder))
         assert next(TrainingSet.open(folder).labelled()).teacher_scores == [1.0, 3.0, 2.0]
 
-    def test_a_ranker_without_scores_is_told_from_one_that_drops_documents(self, tmp_path):
+    def test_a_ranker_without_scores_is_told_from_one_that_drops_documents(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
         with chatting(lambda _: '{"documents": [{"index": 2}, {"index": 1}, {"index": 3}]}') as (_, url):
-            chat = OpenAIChatGenerator(api_key=Secret.from_token("none"), api_base_url=url)
+            chat = OpenAIChatGenerator(api_base_url=url)
             folder = write_training_set(tmp_path / "set", rows(3)).folder
             with pytest.raises(ValueError, match="LLMRanker returns documents without a score: .* or ListwiseScorer"):
                 TeacherLabeller(scorer=LLMRanker(chat_generator=chat), progress_bar=False).run(training_set=str(folder))
