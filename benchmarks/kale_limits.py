@@ -27,6 +27,7 @@ from haystack_distill.align.job import align
 from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings
 from haystack_distill.data.beir import BeirFolder, Qrels
+from haystack_distill.data.general_text import read_general_text
 from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.comparison import System, student_system, teacher_system
 from haystack_distill.evaluation.held_out import Queries
@@ -47,16 +48,20 @@ def main(
     passage_weight: Annotated[
         float, typer.Option(help="How far sentences are moved toward their passages.")
     ] = KaleSettings.passage_weight,
+    text: Annotated[list[str] | None, typer.Option(help="General text to align on as well; can be repeated.")] = None,
+    layers: Annotated[list[int] | None, typer.Option(help="Only students of so many layers.")] = None,
 ) -> None:
     """Print the table."""
     encoder = load_teacher(teacher or minilm())
+    general = Queries(text=read_general_text(text or []))
     home, index = open_corpus(data / HOME, encoder)
     training = TrainingSettings(epochs=1 if quick else None)
     wanted = [
         KaleSettings(layers=layers, passage_weight=passage_weight, training=training)
-        for layers in ([0] if quick else [0, 1, 2])
+        for layers in (layers or ([0] if quick else [0, 1, 2]))
     ]
     given, asked = queries_to_align(data / HOME, home), home.texts_of("test")
+    given = replace(given, text=general.text)
     systems = [teacher_system(encoder), *students(index, encoder, wanted, given, asked)]
     queries, qrels = home.queries, home.qrels["test"]
     rows = [retrieval("test queries", systems, index, queries, qrels)]
@@ -74,7 +79,7 @@ def main(
         preference(kind, systems, encoder, [one for one in pairs if one["kind"] == kind])
         for kind in ("order", "negation")
     ]
-    rows += later_documents(index, encoder, wanted, queries, qrels)
+    rows += later_documents(index, encoder, wanted, general, queries, qrels)
     write_rows(json, rows)
     columns = [("queries", "what", ""), ("of them", "count", "d"), ("teacher", "teacher", ".3f")]
     columns += [(f"{system.name}, % of teacher", system.name, ".1f") for system in systems[1:]]
@@ -82,7 +87,7 @@ def main(
 
 
 def students(
-    index: IndexView, encoder: CachedTeacher, wanted: list[KaleSettings], given: Queries | None, test: list[str]
+    index: IndexView, encoder: CachedTeacher, wanted: list[KaleSettings], given: Queries, test: list[str]
 ) -> list[System]:
     """Align a student for each of the settings."""
     systems = []
@@ -96,13 +101,18 @@ def students(
 
 
 def later_documents(
-    index: IndexView, encoder: CachedTeacher, wanted: list[KaleSettings], queries: dict[str, str], qrels: Qrels
+    index: IndexView,
+    encoder: CachedTeacher,
+    wanted: list[KaleSettings],
+    given: Queries,
+    queries: dict[str, str],
+    qrels: Qrels,
 ) -> list[dict[str, Any]]:
     """What students aligned with every other document make of queries about those and about the others."""
     half = replace(index, ids=index.ids[::2], texts=index.texts[::2], vectors=index.vectors[::2])
     systems = [
         teacher_system(encoder),
-        *students(half, encoder, wanted, None, [queries[query_id] for query_id in qrels]),
+        *students(half, encoder, wanted, given, [queries[query_id] for query_id in qrels]),
     ]
     known = set(half.ids)
     about = {

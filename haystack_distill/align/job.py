@@ -66,6 +66,7 @@ class Material(NamedTuple):
 
     :param texts: Texts to train on, given queries first.
     :param queries: How many of them are given queries.
+    :param general: Those among them that are neither queries nor text of the index.
     :param sentences: Text of the index, to search layers and to fold with.
     :param known: Text of the index of which a table that is updated should make what it does.
     :param places: Sentence -> the numbers of its documents.
@@ -76,6 +77,7 @@ class Material(NamedTuple):
 
     texts: list[str]
     queries: int
+    general: frozenset[str]
     sentences: list[str]
     known: list[str]
     places: dict[str, list[int]]
@@ -136,8 +138,11 @@ def material_of(
     index_text, known = everything.without(asked), [text for text in known if text not in asked]
     dev = given.dev or index_text.dev
     sentences = unseen(index_text.rest, dev.values())
+    own = set(sentences)
+    general = [text for text in unseen(given.text, dev.values()) if not (text in own or text in asked)]
     # Without index text it still serves the layer search, the folding and, where no queries are given, dev.
-    texts = sample_texts(given.train, sentences if settings.index_text else [], settings.max_texts, seed)
+    others = [*(sentences if settings.index_text else []), *general]
+    texts = sample_texts(given.train, others, settings.max_texts, seed)
     if len(texts) < 2 or len(dev) < 2:
         msg = (
             f"There is too little to align on: {len(texts)} texts and {len(dev)} dev queries; give queries or longer "
@@ -151,6 +156,7 @@ def material_of(
         "train": given.left_out["train"],
         "dev": given.left_out["dev"] if given.dev else len(everything.dev) - len(index_text.dev),
         "index_texts": len(everything.rest) - len(sentences) if settings.index_text else 0,
+        "general_texts": sum(text not in own for text in given.text) - len(general),
     }
     run = {
         "settings": settings,
@@ -161,7 +167,8 @@ def material_of(
     }
     queries = min(len(set(given.train)), len(texts))
     places = index_text.places
-    return Material(texts, queries, sentences or texts, known, places, dev, given.dev_qrels, left_out, run)
+    of_general = frozenset(general)
+    return Material(texts, queries, of_general, sentences or texts, known, places, dev, given.dev_qrels, left_out, run)
 
 
 class Begun(NamedTuple):
@@ -225,7 +232,8 @@ def train_on(
         student.load_state_dict(before)
     dev = make_dev_set(index, material.dev, qrels, first)
     queries = min(material.queries, len(texts))
-    counts = {"queries": queries, "index_texts": len(texts) - queries}
+    general = sum(text in material.general for text in texts[queries:])
+    counts = {"queries": queries, "index_texts": len(texts) - queries - general, "general_texts": general}
     return Aligned(
         **begun._asdict(),
         solved=solved,

@@ -1,6 +1,6 @@
 """KALE, the whole job: a student is aligned, measured on what it did not learn, and written to a folder."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def align_and_prove(
     *,
     another: BiEncoder | None = None,
     earlier: Earlier | None = None,
+    text: list[str] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """
@@ -42,6 +43,7 @@ def align_and_prove(
     :param another: The encoder that `settings.student` names.
     :param earlier: The student that `settings.update` names; it is measured too.
     :param queries: A BEIR folder or a JSONL file of queries, or None for the index alone.
+    :param text: Sentences of other texts than the index, to align on beside it.
     :param test: A BEIR folder with a test split, or None to be judged on held-out sentences by where they stand.
     :returns: The content of `metrics.json`.
     :raises FileNotFoundError: If a path is missing.
@@ -51,6 +53,7 @@ def align_and_prove(
     parts = index_text_of(index, seed, earlier)[0]
     asked, qrels, judged_by = _test(test, index, parts)
     given = given_queries(queries, seed, asked.values()) if queries else Queries()
+    given = replace(given, text=text or [])
     material = material_of(index, teacher, settings, given, asked.values(), earlier)
     done = finished(output, material.run)
     if done is not None:
@@ -135,7 +138,8 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
         **(update_facts(update) if update else {}),
         "Index": f"{index['documents']} documents{part}, {index['dim']} dimensions, {index['similarity']}, "
         f"fingerprint {index['fingerprint'][:16]}",
-        "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index",
+        "Trained on": f"{trained['queries']} queries, {trained['index_texts']} texts of the index and "
+        f"{trained['general_texts']} other texts",
         "Left out, since dev or test asks it": left_out_fact(figures["left_out"]),
         "Loss": _loss(made),
         "Targets": f"the teacher's vectors{moved}",

@@ -34,6 +34,12 @@ def align(
     export: options.Exports = None,
     store: options.Store = None,
     queries: Annotated[bool, options.training(help="Align on the train queries too, or on the index alone.")] = True,
+    text: Annotated[
+        list[str] | None,
+        options.training(
+            help="General text to align on beside the index: file, folder or data set; can be given again."
+        ),
+    ] = None,
     loss: Annotated[str | None, options.training(help=f"Weights of {', '.join(ALIGNMENT)}: mse=1,cosine=2.")] = None,
     fit: Annotated[
         str | None,
@@ -77,6 +83,7 @@ def align(
             update=update,
             layers=layers,
             keep=kept,
+            text=text,
             loss=weights,
             fit=fit,
             epochs=epochs,

@@ -9,10 +9,7 @@ from haystack.components.preprocessors import RecursiveDocumentSplitter
 from haystack_distill.cli.templates import template
 from haystack_distill.data.beir import Corpus, read_corpus
 from haystack_distill.files.shapes import read_yaml
-from haystack_distill.files.texts import read_text
-
-SUFFIXES = (".txt", ".md", ".markdown", ".rst")
-"""What counts as a text; other formats are for Haystack's converters."""
+from haystack_distill.files.texts import SUFFIXES, read_text, text_files
 
 
 def read_documents(path: Path) -> list[Document]:
@@ -30,9 +27,8 @@ def read_documents(path: Path) -> list[Document]:
             Document(id=key, content=text, meta={"title": corpus.titles[key]} if key in corpus.titles else {})
             for key, text in corpus.documents.items()
         ]
-    files = sorted(filter(_is_text, path.rglob("*"))) if path.is_dir() else [path]
     home = path if path.is_dir() else path.parent
-    texts = {str(file.relative_to(home)): read_text(file) for file in files}
+    texts = {str(file.relative_to(home)): read_text(file) for file in text_files(path)}
     return [Document(content=text, meta={"source": source}) for source, text in texts.items() if text.strip()]
 
 
@@ -57,13 +53,7 @@ def corpus_of(path: Path) -> Corpus:
 
 def holds_texts(path: Path) -> bool:
     """Whether a path is a text or a folder of texts, rather than one in BEIR's form."""
-    if path.is_dir():
-        return not (path / "corpus.jsonl").is_file() and any(map(_is_text, path.rglob("*")))
-    return _is_text(path)
-
-
-def _is_text(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    return bool(text_files(path))
 
 
 def _read(path: Path) -> Corpus:

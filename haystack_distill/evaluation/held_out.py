@@ -127,12 +127,14 @@ class Queries:
     :param dev: Id -> text: queries to choose layers and checkpoints on.
     :param dev_qrels: Their judgments, where there are any.
     :param left_out: How many were left out of `train` and of `dev`, because dev or test asks the same.
+    :param text: Sentences of other texts than the index, to train on.
     """
 
     train: list[str] = field(default_factory=list)
     dev: dict[str, str] = field(default_factory=dict)
     dev_qrels: Qrels = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=lambda: {"train": 0, "dev": 0})
+    text: list[str] = field(default_factory=list)
 
     def without(self, test: Iterable[str]) -> "Queries":
         """
@@ -147,7 +149,8 @@ class Queries:
         train = unseen((text for text in self.train if text not in asked), dev.values())
         left_out = {"train": len(self.train) - len(train), "dev": len(self.dev) - len(dev)}
         qrels = {query_id: judged for query_id, judged in self.dev_qrels.items() if query_id in dev}
-        return Queries(train, dev, qrels, {name: count + self.left_out[name] for name, count in left_out.items()})
+        left_out = {name: count + self.left_out[name] for name, count in left_out.items()}
+        return replace(self, train=train, dev=dev, dev_qrels=qrels, left_out=left_out)
 
 
 def given_queries(path: str, seed: int, test: Iterable[str] = ()) -> Queries:

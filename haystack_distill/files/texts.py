@@ -4,6 +4,17 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+SUFFIXES = (".txt", ".md", ".markdown", ".rst")
+"""What counts as a text; other formats are for Haystack's converters."""
+
+
+def text_files(path: Path) -> list[Path]:
+    """The texts of a folder, or the path itself if it is one; none of a folder in BEIR's form."""
+    if (path / "corpus.jsonl").is_file():
+        return []
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
+
 
 def read_text(file: Path) -> str:
     """Read a whole file; a ValueError if it is not UTF-8."""

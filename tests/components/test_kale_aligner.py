@@ -10,6 +10,9 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from sentence_transformers import SentenceTransformer
 
 from haystack_distill import KaleAligner, KaleQueryEncoder, RetrievalEvaluator
+from haystack_distill.data.beir import read_beir
+from haystack_distill.data.sentences import index_sentences
+from tests.conftest import sentences, write_lines
 
 QUERY = "river bridge stone winter"
 
@@ -46,6 +49,43 @@ class TestKaleAligner:
         metrics = self.aligner(store, bert, tmp_path, layers=0).run()["metrics"]
         assert 0 < metrics["teacher"]["ndcg@10"] < 1
         assert "judged by the passages they stand in" in metrics["judged_by"]
+
+    def test_general_text_is_learnt_beside_the_index_but_nothing_that_test_asks(self, store, bert, beir, tmp_path):
+        """Of 40 sentences in two files ten are asked in test; one is in the index, and counts as its text."""
+        general = [text.capitalize() + "." for text in sentences(28, seed=77, length=9)]
+        asked = [f"{text.upper()}!" for text in list(read_beir(beir).texts_of("test"))[:10]]
+        own = next(iter(index_sentences([store.filter_documents()[0].content])))
+        write_lines(tmp_path / "more.jsonl", [{"text": text} for text in [*asked, own]])
+        (tmp_path / "prose.txt").write_text(" ".join(general))
+        text = [str(tmp_path / name) for name in ("prose.txt", "more.jsonl")]
+        metrics = self.aligner(store, bert, tmp_path, layers=0, fit="ridge", text=text).run(test=str(beir))["metrics"]
+        made = metrics["provenance"]
+        alone = self.aligner(store, bert, tmp_path / "alone", layers=0, fit="ridge").run(test=str(beir))["metrics"]
+        assert made["trained_on"] == {**alone["provenance"]["trained_on"], "general_texts": 28}
+        assert metrics["left_out"]["general_texts"] == 10
+        assert "28 other texts" in (tmp_path / "student" / "README.md").read_text()
+
+    def test_general_text_alone(self, store, bert, beir, tmp_path):
+        (tmp_path / "prose.md").write_text(". ".join(sentences(30, seed=77, length=9)))
+        aligner = self.aligner(store, bert, tmp_path, index_text=False, text=[str(tmp_path / "prose.md")])
+        made = aligner.run(test=str(beir))["metrics"]["provenance"]
+        assert made["trained_on"] == {"queries": 0, "index_texts": 0, "general_texts": 30}
+
+    def test_general_text_that_is_none(self, store, bert, tmp_path):
+        (tmp_path / "empty.txt").write_text("No.")
+        write_lines(tmp_path / "other.jsonl", [{"question": "What is it?"}])
+        for name, message in (
+            ("empty.txt", "holds no sentence of three words or more: leave it out"),
+            ("other.jsonl", r"other.jsonl, row 1: it has no column `text` \(question\): rename"),
+            ("missing.txt", "missing.txt is no folder, no .jsonl, .csv or .parquet file, and no data set"),
+        ):
+            aligner = self.aligner(store, bert, tmp_path, text=[str(tmp_path / name)])
+            with pytest.raises((ValueError, FileNotFoundError), match=message):
+                aligner.run()
+        learnt = self.aligner(store, bert, tmp_path, layers=0, fit="ridge").run()["model_path"]
+        update = KaleAligner(document_store=store, teacher=bert, output="o", update=learnt, text=["prose.md"])
+        with pytest.raises(ValueError, match="leave `text` out, or `update`"):
+            update.run()
 
     def test_an_unnormalised_dot_product_index(self, make_encoder, passages, tmp_path):
         """Scales differ by orders of magnitude; the same defaults must train."""

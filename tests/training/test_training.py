@@ -48,7 +48,7 @@ def test_alignment_brings_the_student_to_the_teacher(layers, index, teacher, tmp
     assert cosine(aligned.student) > cosine(aligned.cut_only)
     assert len(aligned.kept_layers) == layers
     assert len(aligned.training.history) == 3
-    assert aligned.texts == {"queries": 0, "index_texts": 162}
+    assert aligned.texts == {"queries": 0, "index_texts": 162, "general_texts": 0}
     if layers:
         assert find_stack(aligned.student).model.config._attn_implementation == "sdpa"
     assert all((value == before[name]).all() for name, value in teacher.model.state_dict().items())
@@ -108,7 +108,7 @@ def test_queries_alone_can_be_aligned_on(index, teacher, tmp_path):
     queries = Queries(texts, {f"q{number}": text for number, text in enumerate(sentences(10, seed=8))})
     settings = KaleSettings(layers=0, index_text=False, training=FAST)
     aligned = align(index, teacher, settings, tmp_path / "run", queries, test=(), progress=False)
-    assert aligned.texts == {"queries": 30, "index_texts": 0}
+    assert aligned.texts == {"queries": 30, "index_texts": 0, "general_texts": 0}
 
 
 def test_nothing_to_align_on(index, teacher, tmp_path):

@@ -55,6 +55,7 @@ class KaleAligner(Serialisable):
         temperature: float = 1.0,
         folded: bool = True,
         index_text: bool = True,
+        text: list[str] | None = None,
         passage_weight: float = 0.2,
         max_texts: int = 50_000,
         fit: str | None = None,
@@ -96,6 +97,8 @@ class KaleAligner(Serialisable):
         :param temperature: The temperature of the `kale` loss.
         :param folded: Whether dropped lower layers are folded into the token embeddings.
         :param index_text: Whether the index's own sentences are aligned on, besides queries.
+        :param text: Other texts and queries to align on beside the index, for questions in other words and documents
+            that come later: texts, folders of texts, files with a column `text`, or names for the `datasets` library.
         :param passage_weight: How far the target of a sentence of the index is moved from the teacher's vector to that
             of the passage it stands in: from 0, the teacher alone, to below 1.
         :param max_texts: The most texts to align on.
@@ -127,6 +130,7 @@ class KaleAligner(Serialisable):
         self.keep_parameters(locals())
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.export = export or []
+        self.text = text or []
         self.callbacks = named_callables(callbacks)
         self.embedder = EmbedderSettings.of(teacher, **self.parameters_of(EmbedderSettings))
         self.loaded: Any = None  # the teacher, set by whoever has it in memory already
@@ -153,6 +157,7 @@ class KaleAligner(Serialisable):
         from haystack_distill.align.proof import align_and_prove
         from haystack_distill.align.update import Earlier
         from haystack_distill.data.beir import judged_documents
+        from haystack_distill.data.general_text import read_general_text
         from haystack_distill.evaluation.dev_set import read_dev_set
         from haystack_distill.files.layout import REPORT
         from haystack_distill.files.runs import running
@@ -167,7 +172,11 @@ class KaleAligner(Serialisable):
             msg = f"{self.update} learns what is new in the index: leave `queries` out, or `update`."
             raise ValueError(msg)
         table = earlier.is_table if earlier else settings.is_table
+        if earlier and self.text:
+            msg = f"{self.update} learns what is new in the index: leave `text` out, or `update`."
+            raise ValueError(msg)
         check_can_export(self.export, 0 if table else 1)
+        text = read_general_text(self.text)
         judged = judged_documents(queries, test)
         output = Path(self.output)
         another = None
@@ -187,6 +196,7 @@ class KaleAligner(Serialisable):
                 test,
                 another=another,
                 earlier=earlier,
+                text=text,
                 progress=self.progress_bar,
             )
             for name in self.export:
