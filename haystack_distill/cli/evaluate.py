@@ -16,15 +16,18 @@ def evaluate(
     model: options.Model,
     student: Annotated[list[Path], typer.Option(help="A student's folder; can be given several times.")],
     output: options.Output,
+    fusion: Annotated[
+        str | None, typer.Option(help="A folder that `fuse` wrote: each encoder is measured in that hybrid, too.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Which judgments to use.")] = "test",
     store: options.Store = None,
 ) -> dict[str, Any]:
     """
-    Measure students beside the encoder of the index, and write metrics.json and report.html.
+    Measure students beside the encoder of the index, alone and in a hybrid, and write metrics.json and report.html.
 
     Examples:
       haystack-distill evaluate questions --model all-MiniLM-L6-v2 --student table --output evaluation
-      haystack-distill evaluate questions --model all-MiniLM-L6-v2 --student a --student b --split dev --output e
+      haystack-distill evaluate questions --model all-MiniLM-L6-v2 --student a --student b --fusion hybrid --output e
     """
     with explained(output):
         from haystack_distill.cli.indexing import Documents, loaded_encoder
@@ -50,10 +53,16 @@ def evaluate(
             students=students,
             output=str(output),
             split=split,
+            retrievers={"keyword": documents.by_words()} if fusion else None,
+            fusion=fusion,
         )
         evaluator.loaded = encoder
         metrics = evaluator.run(queries=str(folder))["metrics"]
     show_encoders(metrics)
-    say(f"{list(students)[-1]}: {headline(metrics)}")
+    last = list(students)[-1]
+    say(f"{last}: {headline(metrics)}")
+    if fusion:
+        fitted = metrics["hybrids"]["fitted"][last]
+        say(f"{last} and the teacher both in the fitted hybrid: {headline({**metrics, **fitted})}")
     say(f"metrics.json and report.html are in {output}")
     return metrics

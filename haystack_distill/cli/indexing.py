@@ -170,8 +170,11 @@ def _retriever(store: Any, what: str) -> Any:
     kind = kind_of(store)
     path = getattr(kind.in_yaml, what, None)
     if path is None:
-        words = "words: name an encoder that finds candidates" if what == "keyword" else "vectors: run a pipeline YAML"
-        msg = f"No retriever is known that searches a {type(store).__name__} by {words}."
+        remedies = {
+            "keyword": "words: name an encoder that finds candidates, or leave the hybrid out",
+            "retriever": "vectors: run a pipeline YAML",
+        }
+        msg = f"No retriever is known that searches a {type(store).__name__} by {remedies[what]}."
         raise ValueError(msg)
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)(document_store=store)

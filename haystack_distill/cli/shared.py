@@ -43,15 +43,30 @@ def table_of(*columns: str) -> Table:
 
 
 def show_encoders(metrics: dict[str, Any]) -> None:
-    """Print the table of query encoders of a `metrics.json`."""
-    best = metrics["teacher"][MAIN.key]
-    table = table_of("query\nencoder", *HEADINGS, "of\nteacher", "ms a\nquery")
-    for name, figures in metrics.items():
-        if isinstance(figures, dict) and "encode_ms" in figures:
-            share = figures[MAIN.key] / best if best else float("nan")
-            shown = cells(figures, figures["intervals"][MAIN.key])
-            table.add_row(escape(name.replace("_", " ")), *shown, f"{100 * share:.1f} %", f"{figures['encode_ms']:.2f}")
-    show(table)
+    """Print the tables of a `metrics.json`: of query encoders, and of hybrids where it knows some."""
+    show(_table_of_encoders("query\nencoder", {"": metrics}))
+    if "hybrids" in metrics:
+        show(_table_of_encoders("retrieval", metrics["hybrids"]))
+
+
+def _table_of_encoders(what: str, groups: dict[str, dict[str, Any]]) -> Table:
+    """
+    A table of groups, each with its own teacher.
+
+    :param groups: What is said above the group, if anything -> name -> figures.
+    """
+    table = table_of(what, *HEADINGS, "of\nteacher", "ms a\nquery")
+    for heading, group in groups.items():
+        if heading:
+            table.add_row(f"{heading}:")
+        best = group["teacher"][MAIN.key]
+        for name, figures in group.items():
+            if isinstance(figures, dict) and "encode_ms" in figures:
+                share = figures[MAIN.key] / best if best else float("nan")
+                shown = cells(figures, figures["intervals"][MAIN.key])
+                timed = f"{figures['encode_ms']:.2f}"
+                table.add_row(escape(name.replace("_", " ")), *shown, f"{100 * share:.1f} %", timed)
+    return table
 
 
 def show_aligned(metrics: dict[str, Any], folder: Any) -> None:

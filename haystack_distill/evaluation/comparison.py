@@ -1,6 +1,6 @@
 """Several query encoders against one index, on the same queries: the figures that a metrics file and a report hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.measures import MAIN
 from haystack_distill.evaluation.quality import (
+    DEPTH,
     Quality,
     Run,
     compare,
@@ -93,10 +94,10 @@ def teacher_system(teacher: BiEncoder) -> System:
     return System("teacher", teacher.encode_queries, len(find_stack(teacher.model)))
 
 
-def run_of(system: System, index: IndexView, queries: dict[str, str], qrels: Qrels) -> Run:
+def run_of(system: System, index: IndexView, queries: dict[str, str], qrels: Qrels, depth: int = DEPTH) -> Run:
     """What a system finds for the judged queries; a query that is a document of the index does not find itself."""
     vectors = np.asarray(system.encode([queries[query_id] for query_id in qrels]))
-    return search(index, list(qrels), vectors, own=own_rows(index, queries, qrels))
+    return search(index, list(qrels), vectors, depth, own_rows(index, queries, qrels))
 
 
 def measure_all(systems: list[System], index: IndexView, queries: dict[str, str], qrels: Qrels) -> dict[str, Measured]:
@@ -129,15 +130,27 @@ def _one_at_a_time(system: System) -> Callable[[str], np.ndarray]:
 def metrics(measured: dict[str, Measured], seed: int = 0, reference: str = "teacher") -> dict[str, Any]:
     """The content of `metrics.json`, see docs/metrics.md; the last system is compared with the reference."""
     before, student = measured[reference], list(measured.values())[-1]
-    compared = student.against(before, seed)
     return {
         **{name: system.figures(seed) for name, system in measured.items()},
-        f"share_of_{reference}": compared.pop("share"),
-        **compared,
+        **_compared(student, before, seed),
         "queries": len(before.quality.query_ids),
         "seed": seed,
         "versions": versions(),
     }
+
+
+def beside(measured: Mapping[str, Measured], seed: int, reference: str) -> dict[str, Any]:
+    """The figures of each system, and of each but the reference how it compares with that."""
+    before = measured[reference]
+    return {
+        name: system.figures(seed) | ({} if system is before else _compared(system, before, seed))
+        for name, system in measured.items()
+    }
+
+
+def _compared(student: Measured, before: Measured, seed: int) -> dict[str, Any]:
+    compared = student.against(before, seed)
+    return {f"share_of_{before.system.name}": compared.pop("share"), **compared}
 
 
 def wins_and_losses(

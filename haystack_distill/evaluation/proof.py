@@ -1,7 +1,7 @@
 """A result folder, the same for every job: models, what was measured of them, and how they came to be."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.similarity import has_length_one
 from haystack_distill.evaluation.card import Card, card_of
-from haystack_distill.evaluation.comparison import Measured, metrics, wins_and_losses
+from haystack_distill.evaluation.comparison import Measured, beside, metrics, wins_and_losses
 from haystack_distill.evaluation.dev_set import DevSet, write_dev_set
 from haystack_distill.evaluation.report import write_report
 from haystack_distill.files.folders import published, refuse_existing, write_json
@@ -37,6 +37,7 @@ class Evidence:
 
     :param title: Of the report; empty takes that of a query encoder.
     :param curve: Weight of the second of two retrievers -> the main measure.
+    :param hybrids: `alone` or a way of joining -> name -> the systems and what they are joined with.
     """
 
     measured: dict[str, Measured]
@@ -47,16 +48,24 @@ class Evidence:
     reference: str = "teacher"
     title: str = ""
     curve: Sequence[tuple[float, float]] = ()
+    hybrids: Mapping[str, Mapping[str, Measured]] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """What `metrics.json` says of every system, see docs/metrics.md."""
-        return metrics(self.measured, self.seed, self.reference)
+        figures = metrics(self.measured, self.seed, self.reference)
+        if self.hybrids:
+            figures["hybrids"] = {
+                way: beside(systems, self.seed, self.reference) for way, systems in self.hybrids.items()
+            }
+        return figures
 
     def page(self, figures: dict[str, Any], facts: dict[str, str], history: Sequence[dict[str, float]]) -> str:
         """The report, as HTML."""
         student, reference = list(self.measured.values())[-1], self.measured[self.reference]
         examples = wins_and_losses(student, reference, self.queries, self.qrels, self.index)
-        return write_report(self.measured, figures, examples, facts, history, self.reference, self.title, self.curve)
+        return write_report(
+            self.measured, figures, examples, facts, history, self.reference, self.title, self.curve, self.hybrids
+        )
 
 
 @dataclass(frozen=True)

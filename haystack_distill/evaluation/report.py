@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
@@ -33,6 +33,7 @@ def write_report(
     reference: str = "teacher",
     title: str = "",
     curve: Sequence[tuple[float, float]] = (),
+    hybrids: Mapping[str, Mapping[str, Measured]] | None = None,
 ) -> str:
     """
     Render the report.
@@ -44,9 +45,16 @@ def write_report(
     :param reference: Which of the systems the student is compared with.
     :param title: Of a report about one system, the last; empty where query encoders are compared.
     :param curve: Weight of the second of two retrievers -> the main measure.
+    :param hybrids: `alone` or a way of joining -> name -> the systems and what they are joined with.
     :returns: HTML without any reference to another file.
     """
-    rows = [_row(system, metrics, measured[reference]) for system in measured.values()]
+    rows = [_row(system, metrics, measured[reference], metrics["seed"]) for system in measured.values()]
+    joined = [
+        _row(system, metrics["hybrids"][way], systems[reference], metrics["seed"])
+        | {"label": f"{' '.join(system.system.name.split())}, {way}", "is_student": system.system.name in measured}
+        for way, systems in (hybrids or {}).items()
+        for system in systems.values()
+    ]
     if title:
         rows = [row | {"is_student": row is rows[-1]} for row in rows]
     what = "retrieval" if title else "query encoder"
@@ -63,6 +71,7 @@ def write_report(
         headings=HEADINGS,
         main=MAIN.heading,
         rows=rows,
+        joined=joined,
         students=students,
         title=title,
         what=what,
@@ -82,8 +91,8 @@ def _title(students: list[dict[str, Any]], reference: str) -> str:
     return f"{students[-1]['label']} against the same index" if reference == "teacher" else "The distilled retriever"
 
 
-def _row(measured: Measured, metrics: dict[str, Any], reference: Measured) -> dict[str, Any]:
-    """What the table, the tiles and the pictures say of a system."""
+def _row(measured: Measured, metrics: Mapping[str, Any], reference: Measured, seed: int) -> dict[str, Any]:
+    """What the tables, the tiles and the pictures say of a system."""
     figures = metrics[measured.system.name]
     interval = figures["intervals"][MAIN.key]
     return {
@@ -94,7 +103,7 @@ def _row(measured: Measured, metrics: dict[str, Any], reference: Measured) -> di
         "cells": cells(figures, interval),
         "encode_ms": measured.encode_ms,
         "training_seconds": measured.system.training_seconds,
-        "against": None if measured is reference else measured.against(reference, metrics["seed"]),
+        "against": None if measured is reference else measured.against(reference, seed),
     }
 
 

@@ -1,17 +1,34 @@
 """Saved students beside the encoder that they were made from."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
+from haystack_distill.data.beir import Qrels
 from haystack_distill.data.index import IndexView
-from haystack_distill.evaluation.comparison import System, measure_all, student_system, teacher_system
+from haystack_distill.evaluation.comparison import Measured, System, measure_all, student_system, teacher_system
 from haystack_distill.evaluation.held_out import judged_split
 from haystack_distill.evaluation.proof import Evidence, Result, prove, read_figures
 from haystack_distill.files.layout import MODULES
 from haystack_distill.files.runs import running
 from haystack_distill.students.bi_encoder import BiEncoder
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """
+    What query encoders are joined with.
+
+    :param told: What it is, for people.
+    :param measure: Encoders, the teacher first, and judged queries -> `alone` or a way of joining -> name -> what was
+        measured.
+    """
+
+    told: str
+    measure: Callable[[list[System], IndexView, dict[str, str], Qrels], Mapping[str, Mapping[str, Measured]]]
 
 
 def evaluate_students(
@@ -23,20 +40,23 @@ def evaluate_students(
     split: str,
     output: Path,
     seed: int = 0,
+    hybrid: Hybrid | None = None,
 ) -> dict[str, Any]:
     """What `RetrievalEvaluator` does: saved students, name -> folder, beside their teacher in a new folder."""
     with running(output):
         texts, qrels = judged_split(queries, split, index)
         teacher.check_belongs_to(index)
         systems = [teacher_system(teacher), *(_saved(name, Path(folder), index) for name, folder in students.items())]
+        hybrids = hybrid.measure(systems, index, texts, qrels) if hybrid else {}
         facts = {
             "Teacher": teacher_name,
             **{f"Student {name}": _made(Path(folder)) for name, folder in students.items()},
             "Index": f"{len(index)} documents, {index.dim} dimensions, {index.similarity}, "
             f"fingerprint {index.fingerprint[:16]}",
+            **({"Hybrid": hybrid.told} if hybrid else {}),
             "Judged by": f"judged {split} queries",
         }
-        evidence = Evidence(measure_all(systems, index, texts, qrels), index, texts, qrels, seed)
+        evidence = Evidence(measure_all(systems, index, texts, qrels), index, texts, qrels, seed, hybrids=hybrids)
         return prove(output, lambda: Result(evidence, evidence.figures(), facts))
 
 

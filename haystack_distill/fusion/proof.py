@@ -1,8 +1,7 @@
 """What a fitted fusion is worth, beside each retriever alone and what Haystack's joiner makes of the same lists."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,15 @@ import numpy as np
 from haystack_distill.data.beir import Qrels, read_judged
 from haystack_distill.data.index import IndexView
 from haystack_distill.data.training_set import Row
-from haystack_distill.evaluation.comparison import Measured, System
 from haystack_distill.evaluation.proof import Evidence, Result
-from haystack_distill.evaluation.quality import Run, latency_ms, measure
-from haystack_distill.fusion.baselines import BASELINES, FITTED, places
+from haystack_distill.evaluation.quality import measure
 from haystack_distill.fusion.fitting import Fitted
 from haystack_distill.fusion.model import FILE, Fusion, Ranked
+from haystack_distill.fusion.ways import Search, measured_ways, runs_of, searches_of
 
 REFERENCE, TITLE = "rrf", "A hybrid whose weights the teacher set"
-TIMED = 5
-"""Queries that are timed."""
-
 WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
 """Of the second of two retrievers, for a curve."""
-
-Search = Callable[[str], Ranked]
-"""A query -> what a retriever finds."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +86,8 @@ def result_of(
     :param made: The provenance.
     :param labels: The labelled training set, of which the result gets a copy.
     """
-    ways = _timed(fitted.fusion, searches)
-    milliseconds = latency_ms(ways, [asked.queries[key] for key in asked.qrels][:TIMED])
-    measured = {
-        name: Measured(System(name, partial(map, ways[name]), 1), measure(run, asked.qrels), milliseconds[name], run)
-        for name, run in _runs(fitted.fusion, asked).items()
-    }
+    runs, ways = runs_of(fitted.fusion, asked.lists, asked.parts), searches_of(fitted.fusion, searches)
+    measured = measured_ways(runs, ways, asked.queries, asked.qrels)
     texts = list(asked.texts.values())
     index = IndexView(list(asked.texts), texts, np.zeros((len(texts), 1)), "cosine", fingerprint="")
     curve = _curve(fitted.fusion, asked)
@@ -117,24 +105,6 @@ def result_of(
     }
     files, folders = {FILE: fitted.fusion.content()}, {"training_set": labels}
     return Result(evidence, figures, _facts(figures), files=files, folders=folders)
-
-
-def _runs(fusion: Fusion, asked: Asked) -> dict[str, Run]:
-    """What each retriever, each baseline and the fusion make of the lists."""
-    lists = asked.lists
-    alone = {name: {key: places(each.get(name, {})) for key, each in lists.items()} for name in fusion.names}
-    ways = {way: {key: join(each.values()) for key, each in lists.items()} for way, join in BASELINES.items()}
-    return {**alone, **ways, FITTED: {key: asked.parts.get(key, fusion).join(each) for key, each in lists.items()}}
-
-
-def _timed(fusion: Fusion, searches: Mapping[str, Search]) -> dict[str, Callable[[str], Any]]:
-    """One query at a time: each search alone, and all of them with each way of joining."""
-
-    def all_lists(query: str) -> dict[str, Ranked]:
-        return {name: search(query) for name, search in searches.items()}
-
-    ways = {way: (lambda query, join=join: join(all_lists(query).values())) for way, join in BASELINES.items()}
-    return {**searches, **ways, FITTED: lambda query: fusion.join(all_lists(query))}
 
 
 def _curve(fusion: Fusion, asked: Asked) -> list[tuple[float, float]]:

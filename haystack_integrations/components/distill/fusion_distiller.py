@@ -6,7 +6,7 @@ from haystack.core.serialization import component_to_dict
 
 from haystack_integrations.components.distill.parts.fusion_candidates import FusionCandidates
 from haystack_integrations.components.distill.parts.inner import close
-from haystack_integrations.components.distill.parts.searching import check_named
+from haystack_integrations.components.distill.parts.searching import check_named, searches
 from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
 
 
@@ -111,8 +111,8 @@ class FusionDistiller(Serialisable):
                     found = self._found(test, workspace / "test", judged, judgments=True)
                     proof = judged_by_people(list(found), judged)
                 made = {"teacher": labels.manifest["teacher"], "run": run, "made_of": fingerprint(run)}
-                searches = FusionCandidates(self.retrievers, self.candidates, self.top_k).searches()
-                done = prove(output, lambda: result_of(fitted, proof, searches, made, labels.folder, self.seed))
+                by_name = searches(self.retrievers, self.top_k)
+                done = prove(output, lambda: result_of(fitted, proof, by_name, made, labels.folder, self.seed))
         return {"model_path": self.output, "metrics": done, "report_path": str(output / REPORT)}
 
     def _asked(self, queries: str, test: list[Any]) -> list[Any]:

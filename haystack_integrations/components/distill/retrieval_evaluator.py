@@ -7,11 +7,14 @@ from haystack.components.embedders.types import DocumentEmbedder
 from haystack.document_stores.types import DocumentStore
 from haystack.utils import ComponentDevice
 
+from haystack_distill.fusion.model import Fusion
+from haystack_integrations.components.distill.parts.inner import close, warm_up
+from haystack_integrations.components.distill.parts.searching import check_take_text, searches
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, teacher_of
 
 RESERVED = frozenset(
-    {"teacher", "share_of_teacher", "share_low", "share_high", "speedup", "significance", "queries", "seed", "versions"}
+    "teacher share_of_teacher share_low share_high speedup significance queries seed versions hybrids".split()
 )
 """Keys of `metrics.json`, where each student gets a key of its own."""
 
@@ -22,7 +25,8 @@ class RetrievalEvaluator(Serialisable):
     Measures query encoders against one index: quality with intervals and significance, and latency, side by side.
 
     Every encoder is compared with the teacher, the encoder that made the index, on the same judged queries and by exact
-    search over the vectors in the store, so that no approximation of the store hides a difference.
+    search over the vectors in the store, so that no approximation of the store hides a difference. With a fusion that
+    `FusionDistiller` wrote, each is also measured in that hybrid, beside reciprocal rank fusion.
 
     ### Usage example
 
@@ -47,6 +51,8 @@ class RetrievalEvaluator(Serialisable):
         students: dict[str, str],
         output: str,
         split: str = "test",
+        retrievers: dict[str, Any] | None = None,
+        fusion: str | None = None,
         query_prefix: str | None = None,
         document_prefix: str | None = None,
         normalize_embeddings: bool = False,
@@ -66,6 +72,9 @@ class RetrievalEvaluator(Serialisable):
         :param students: Name -> folder of a student; the report puts the last one first.
         :param output: The folder to write `metrics.json` and `report.html` to; it must not exist.
         :param split: Which judgments of the BEIR folder to use.
+        :param retrievers: Name -> text retriever, such as a keyword retriever: what each encoder is joined with. These
+            are all that the fusion was fitted for, under the same names, but the one whose place the encoder takes.
+        :param fusion: The folder that `FusionDistiller` wrote; None measures each encoder alone.
         :param query_prefix: Put before every query of the teacher; None takes its own prompt.
         :param document_prefix: As in the document embedder; None takes the teacher's own prompt.
         :param normalize_embeddings: As in the document embedder.
@@ -75,11 +84,17 @@ class RetrievalEvaluator(Serialisable):
         :param similarity: How the store ranks; None looks at the order of its results.
         :param device: Where encoders run; None takes the default device.
         :param seed: The seed of the resampling.
-        :raises ValueError: If no student is named, or one has a name that `metrics.json` has another use for.
+        :raises ValueError: If no student is named, one has a name that `metrics.json` has another use for, or only one
+            of `retrievers` and `fusion` is given.
         """
-        if not students or not RESERVED.isdisjoint(students):
-            msg = f"Name at least one student, and none of them {', '.join(sorted(RESERVED))}: metrics.json uses these."
+        taken = RESERVED | {*(retrievers or {})}
+        if not students or not taken.isdisjoint(students):
+            msg = f"Name at least one student, and none of them {', '.join(sorted(taken))}: metrics.json uses these."
             raise ValueError(msg)
+        if bool(retrievers) != bool(fusion):
+            msg = "A hybrid needs both the folder of its fusion and the retrievers that encoders are joined with."
+            raise ValueError(msg)
+        check_take_text(retrievers or {})
         self.loaded: Any = None  # the teacher, set by whoever has it in memory already
         self.keep_parameters(locals())
         self.meta_fields_to_embed = meta_fields_to_embed or []
@@ -93,19 +108,44 @@ class RetrievalEvaluator(Serialisable):
         :param queries: A BEIR folder whose judgments use the ids of the document store.
         :returns: `metrics`: figures of every encoder; of the last student its share, speed-up and significance.
             `report_path`: the page.
-        :raises FileNotFoundError: If the folder or a student is missing.
+        :raises FileNotFoundError: If the folder, a student or the fusion is missing.
         :raises FileExistsError: If the output folder exists.
-        :raises ValueError: If a student's vectors have other dimensions than the index, or judgments don't fit it.
+        :raises ValueError: If a student's vectors have other dimensions than the index, judgments don't fit it, or the
+            fusion was fitted for other retrievers.
         """
         from haystack_distill.evaluation.students import evaluate_students
         from haystack_distill.files.folders import refuse_existing
         from haystack_distill.files.layout import REPORT
 
         refuse_existing(self.output)
+        hybrid = self._hybrid()
         with TemporaryDirectory(prefix="haystack-distill-", ignore_cleanup_errors=True) as copy:
             index = index_of(self.document_store, self.embedder, Path(copy) / "index")
             teacher = self.loaded or teacher_of(self.embedder, self.device)
             metrics = evaluate_students(
-                index, teacher, self.embedder.model, self.students, queries, self.split, Path(self.output), self.seed
+                index,
+                teacher,
+                self.embedder.model,
+                self.students,
+                queries,
+                self.split,
+                Path(self.output),
+                self.seed,
+                hybrid,
             )
         return {"metrics": metrics, "report_path": str(Path(self.output) / REPORT)}
+
+    def _hybrid(self) -> Any:
+        """What the encoders are joined with, if they are."""
+        if not self.fusion:
+            return None
+        from haystack_distill.fusion.hybrids import hybrid_of
+
+        fusion = Fusion.load(self.fusion)
+        hybrid = hybrid_of(fusion, self.fusion, searches(self.retrievers, fusion.top_k))
+        warm_up(*self.retrievers.values())
+        return hybrid
+
+    def close(self) -> None:
+        """Close the retrievers."""
+        close(*(self.retrievers or {}).values())

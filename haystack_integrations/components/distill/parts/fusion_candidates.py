@@ -1,7 +1,6 @@
 """What several retrievers find for questions, as rows of a training set: whole lists, the first of each to label."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from haystack_distill.data.questions import Question
@@ -23,13 +22,6 @@ class FusionCandidates:
 
     def __init__(self, retrievers: Mapping[str, Any], candidates: int, top_k: int, *, judgments: bool = False) -> None:
         self.retrievers, self.count, self.top_k, self.judgments = retrievers, candidates, top_k, judgments
-
-    def searches(self) -> dict[str, Callable[[str], dict[str, float]]]:
-        """Retriever -> its search: a query -> document id -> score, the best first."""
-        return {name: partial(self._scores, retriever) for name, retriever in self.retrievers.items()}
-
-    def _scores(self, retriever: Any, query: str) -> dict[str, float]:
-        return ranked(search(retriever, query, self.top_k))
 
     def candidates(self, questions: list[Question]) -> list[Row]:
         """

@@ -1,9 +1,10 @@
 """Several named retrievers of Haystack, asked for the same query."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from haystack import Document
@@ -18,13 +19,18 @@ TAKEN = {FITTED, *BASELINES, *(measure.key for measure in MEASURES)}
 
 def check_named(retrievers: Mapping[str, Any]) -> None:
     """
-    Refuse what is no set of named text retrievers.
+    Refuse what is no set of named text retrievers that can be joined.
 
     :raises ValueError: If there are fewer than two, a name is taken, or one searches with a vector.
     """
     if len(retrievers) < 2:
         msg = f"A hybrid joins at least two retrievers, and {len(retrievers)} came: give name -> retriever."
         raise ValueError(msg)
+    check_take_text(retrievers)
+
+
+def check_take_text(retrievers: Mapping[str, Any]) -> None:
+    """Refuse retrievers of which a name is taken, or that search with a vector, with a ValueError."""
     for name, retriever in retrievers.items():
         if not name.isidentifier() or name in TAKEN:
             msg = (
@@ -38,6 +44,15 @@ def check_named(retrievers: Mapping[str, Any]) -> None:
                 "retriever into a DistilledRetriever with its query encoder."
             )
             raise ValueError(msg)
+
+
+def searches(retrievers: Mapping[str, Any], top_k: int) -> dict[str, Callable[[str], dict[str, float]]]:
+    """Retriever -> its search: a query -> document id -> score, the best first."""
+
+    def one(retriever: Any, query: str) -> dict[str, float]:
+        return ranked(search(retriever, query, top_k))
+
+    return {name: partial(one, retriever) for name, retriever in retrievers.items()}
 
 
 def search(retriever: Any, query: str, top_k: int, filters: dict[str, Any] | None = None) -> list[Document]:
