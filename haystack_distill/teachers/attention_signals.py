@@ -2,7 +2,8 @@
 Attention signals: where a reader looks when it answers, or when it reads the question. See `SIGNALS`.
 
 DKRR and Atlas read Fusion-in-Decoder, where a passage's tokens are all of its encoder input. A decoder-only model
-reads each passage alone, and the last token of the prompt is the one that decodes first.
+reads each passage alone, or, with a prompt that has a place for all of them, all together as the papers' readers do;
+the last token of the prompt is the one that decodes first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,9 +45,12 @@ class AttentionTeacher(SignalTeacher):
         if self._how.chosen_heads != (heads is not None):
             msg = "The signal 'heads' needs heads, chosen by select_heads or `haystack-distill heads`; no other does."
             raise ValueError(msg)
-        if permutations < 1 or (permutations > 1 and not self._in_context):
+        if permutations < 1 or (permutations > 1 and not self._together):
             joint = " and ".join(repr(one.name) for one in SIGNALS.values() if one.passages == "all")
-            msg = f"permutations={permutations} does not suit {signal!r}: only {joint} read several orders."
+            msg = (
+                f"permutations={permutations} does not suit {signal!r}, which reads each passage alone here: several "
+                f"orders are read by {joint}, and with a prompt that has a place for {{passages}}."
+            )
             raise ValueError(msg)
         if heads is not None:
             heads.check_belongs_to(name, reader.layers)
@@ -67,6 +71,11 @@ class AttentionTeacher(SignalTeacher):
         return self.definition.passages == "all"
 
     @property
+    def _together(self) -> bool:
+        """Whether a causal reader's prompt holds all passages, so that their order may matter."""
+        return self.reader.kind != FUSION and "passages" in self.prompt.places
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Model, signal, prompt, and what else the scores depend on."""
         heads = self.heads.fingerprint if self.heads else None
@@ -85,9 +94,10 @@ class AttentionTeacher(SignalTeacher):
                 yield number, error
 
     def _numbers(self, row: Candidates) -> list[list[int]]:
-        """Which passages are read together: all of them by a decoder that can, else each alone."""
-        every = list(range(len(row.passages)))
-        return [every] if self.reader.kind == FUSION else [[number] for number in every]
+        """Which passages each prompt holds, in their order."""
+        if self._together or self.reader.kind == FUSION:
+            return passage_orders(len(row.passages), self.permutations)
+        return [[number] for number in range(len(row.passages))]
 
     def _prompts(self, row: Candidates) -> list[Any]:
         answers = self.definition.needs_answers
@@ -109,8 +119,11 @@ class AttentionTeacher(SignalTeacher):
             yield number, scores
 
     def _scored(self, row: Candidates, prompts: list[Any], values: list[list[float]]) -> Scored:
-        scores = np.array([score for of_prompt in values for score in of_prompt])
-        return self._checked(row, Scored(scores, cut_of(self._numbers(row), prompts)))
+        numbers = self._numbers(row)
+        scores = np.zeros(len(row.passages))
+        for held, of_prompt in zip(numbers, values, strict=True):
+            scores[held] += of_prompt
+        return self._checked(row, Scored(scores / self.permutations, cut_of(numbers, prompts)))
 
     def _checked(self, row: Candidates, scored: Scored) -> Scored:
         """Where all layers have sliding windows, none may see a passage that is far from the question."""

@@ -50,7 +50,8 @@ class Prompt:
 
     def check_places(self, usual: "Prompt", signal: str) -> None:
         """Refuse, with a ValueError, a prompt that lacks a place for what a signal puts into its usual one."""
-        missing = sorted(usual.places - self.places)
+        instead = {"passage"} if "passages" in self.places else set()
+        missing = sorted(usual.places - self.places - instead)
         if missing:
             msg = f"The prompt {self.text!r} lacks a place for {{{missing[0]}}}, which the signal {signal!r} needs."
             raise ValueError(msg)

@@ -49,7 +49,8 @@ class SignalTeacher:
     @property
     def rows_at_once(self) -> int:
         """How many questions it likes at a time: a passage that was found for several of them is read once."""
-        alone = self.definition.passages == "one" and not (self.reads == "attention" and self.reader.kind == FUSION)
+        joint = self.reads == "attention" and (self.reader.kind == FUSION or "passages" in self.prompt.places)
+        alone = self.definition.passages == "one" and not joint
         return ROWS_THAT_SHARE if alone and not self.prompt.question_first else ROWS_AT_ONCE
 
     @property

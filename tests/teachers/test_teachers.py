@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from haystack_distill.teachers.attention_signals import AttentionTeacher
 from haystack_distill.teachers.heads import Heads
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
+from haystack_distill.teachers.prompts import ANSWER_JOINT
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates
 from haystack_distill.teachers.signals import LIKELIHOOD, SIGNALS
@@ -94,6 +95,42 @@ class TestDecoderOnly:
         assert np.allclose(AttentionTeacher(own, "dkrr").score([ROW])[0].scores, dkrr, **CLOSE)
         found = AttentionTeacher(own, "adist").score([ROW])[0].scores
         assert np.allclose(256 * found, 256 * np.array(adist), **CLOSE)
+
+    def test_dkrr_and_adist_of_all_passages_in_one_prompt(self, family, reader, reader_folder):
+        """Read backwards as well: a passage's scores in both orders are averaged."""
+        slow, own = load_eager(reader_folder(family)), reader(family)
+        expected = {signal: np.zeros(len(PASSAGES)) for signal in ("dkrr", "adist")}
+        every = list(range(len(PASSAGES)))
+        for order in (every, every[::-1]):
+            passages = [PASSAGES[number] for number in order]
+            text = joint_prompt(passages)
+            starts = [text.index(f"] {passage}") + 2 for passage in passages]
+            spans = [
+                tokens_between(own.tokenizer, text, start, start + len(passage))
+                for start, passage in zip(starts, passages, strict=True)
+            ]
+            ids = own.tokenizer(text)["input_ids"]
+            _, scores, _ = slow_attention(slow, input_ids=torch.tensor([ids]))
+            if family == "gpt_oss":
+                sinks = [layer.self_attn.sinks[None, :, None, None] for layer in slow.model.layers]
+                scores = [one + sink - one[..., -1:] for one, sink in zip(scores, sinks, strict=True)]
+            last = torch.stack([layer[0, :, len(ids) - 1] for layer in scores]).detach().numpy()
+            ids = own.tokenizer(f"{text} {ANSWER}")["input_ids"]
+            first = tokens_between(own.tokenizer, f"{text} {ANSWER}", len(text), len(text) + 1)[0]
+            output, _, values = slow_attention(slow, input_ids=torch.tensor([ids]))
+            weighted = [
+                (weights[0][:, first - 1 : len(ids) - 1] * value[0].norm(dim=-1)[:, None]).mean((0, 1))
+                for weights, value in zip(output.attentions, values, strict=True)
+            ]
+            from_answer = torch.stack(weighted).mean(0).detach().numpy()
+            for number, span in zip(order, spans, strict=True):
+                seen = last[:, :, span]
+                expected["dkrr"][number] += seen[seen > -1e30].mean() / 2
+                expected["adist"][number] += from_answer[span].sum() / 2
+        found = AttentionTeacher(own, "dkrr", ANSWER_JOINT, permutations=2).score([ROW])[0].scores
+        assert np.allclose(found, expected["dkrr"], **CLOSE)
+        found = AttentionTeacher(own, "adist", ANSWER_JOINT, permutations=2).score([ROW])[0].scores
+        assert np.allclose(256 * found, expected["adist"], **CLOSE)
 
     def test_in_context_ranking_and_heads(self, family, reader, reader_folder):
         """As in the authors' code: rows from the instruction to the end, columns from "[1] " on, above a threshold."""
