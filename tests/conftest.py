@@ -175,6 +175,15 @@ def on_the_hub(bert, tmp_path, monkeypatch):
     return named
 
 
+@pytest.fixture(scope="module")
+def two_cores():
+    """A Ray that the tests of a module share, for its start takes seconds."""
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
