@@ -177,11 +177,16 @@ def on_the_hub(bert, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def two_cores():
-    """A Ray that the tests of a module share, for its start takes seconds."""
+    """A Ray that the tests of a module share, for its start takes seconds; everything computes on one thread."""
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def align(
         options.training(help="Passes over the texts; default: what fits some minutes."),
     ] = None,
     seed: options.Seed = 0,
+    workers: options.Workers = 1,
     progress: options.Progress = True,
 ) -> dict[str, Any]:
     """
@@ -82,6 +83,7 @@ def align(
             epochs=epochs,
             seed=seed,
             export=export,
+            num_workers=workers,
             progress_bar=progress,
         )
         aligner.loaded = encoder

@@ -32,7 +32,7 @@ def label(
     api_base_url: Annotated[
         str | None, options.teacher(help="The URL of an OpenAI-compatible server that has the reader.")
     ] = None,
-    workers: Annotated[int, options.running(help="Processes that score, through Ray.")] = 1,
+    workers: options.Workers = 1,
     progress: options.Progress = True,
 ) -> dict[str, Any]:
     """

@@ -55,11 +55,11 @@ def bulk(
     A worker that dies is replaced, and its piece done again. What the function raises is raised here, after all results
     before it.
 
-    :param pieces: They are read as they are needed. Results are the same whatever the number of workers if the function
-        looks at nothing but its piece.
+    :param pieces: They are read as they are needed; the function should look at nothing else.
     :param make: Makes the function, once in every worker; what it loads stays there.
     :param num_workers: How many processes work. 1 is this one; more run through Ray, on this machine or on the cluster
-        that Ray is connected to or RAY_ADDRESS names.
+        that Ray is connected to or RAY_ADDRESS names. Each has one thread, or as many as OMP_NUM_THREADS says, and
+        rounding depends on that number: with the same everywhere, results are the same to the bit.
     :raises ImportError: If Ray is needed and not installed.
     :raises ConnectionError: If the Ray that RAY_ADDRESS names does not answer.
     :raises OSError: If Ray itself can't go on.
@@ -90,7 +90,7 @@ def _spread(ray: Any, pieces: list[Any], make: Callable[[], Any], num_workers: i
     data.context.enable_progress_bars = False
     data.context.execution_options.preserve_order = True
     shares = min(1.0, ray.cluster_resources().get("GPU", 0) / num_workers)  # without one, Ray hides GPUs from a worker
-    pool = ray.data.ActorPoolStrategy(size=num_workers)
+    pool = ray.data.ActorPoolStrategy(size=min(num_workers, len(packed)))
     done = data.map_batches(_Worker, fn_constructor_args=(make,), batch_size=1, compute=pool, num_gpus=shares or None)
     try:
         for row in done.iter_rows():

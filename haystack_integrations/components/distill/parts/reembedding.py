@@ -103,17 +103,17 @@ def _embedding(
     make: Callable[[], Any], meta_fields: Sequence[str], separator: str
 ) -> Callable[[list[Row]], list[Document]]:
     encoder = make()
+    return lambda rows: _embedded(rows, encoder, meta_fields, separator)
 
-    def embed(rows: list[Row]) -> list[Document]:
-        texts = [embedded_text(row, meta_fields, separator) for row in rows if row.vector is not None]
-        vectors = iter(encoder.encode_documents(texts).tolist() if texts else ())
-        embeddings = [None if row.vector is None else next(vectors) for row in rows]
-        return [
-            Document(id=row.id, content=row.content, meta=row.meta, embedding=embedding)
-            for row, embedding in zip(rows, embeddings, strict=True)
-        ]
 
-    return embed
+def _embedded(rows: list[Row], encoder: Any, meta_fields: Sequence[str], separator: str) -> list[Document]:
+    texts = [embedded_text(row, meta_fields, separator) for row in rows if row.vector is not None]
+    vectors = iter(encoder.encode_documents(texts).tolist() if texts else ())
+    embeddings = [None if row.vector is None else next(vectors) for row in rows]
+    return [
+        Document(id=row.id, content=row.content, meta=row.meta, embedding=embedding)
+        for row, embedding in zip(rows, embeddings, strict=True)
+    ]
 
 
 def _mark(row: Row) -> tuple[Any, ...]:
