@@ -36,7 +36,7 @@ from haystack_distill.serving.export import export
 from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_distill.teachers.answers import AnswerSettings
 from haystack_distill.teachers.fine_tuning import FineTuningSettings, fine_tune_reader
-from haystack_distill.teachers.labelling import label, one_after_the_other
+from haystack_distill.teachers.labelling import label
 from haystack_distill.teachers.scores import Candidates, Scored
 
 WORDS = (
@@ -206,7 +206,7 @@ def _distill(made: Path, folder: Path, **settings: Any) -> None:
 
 
 def _label(made: Path, folder: Path, name: str = "out") -> None:  # noqa: ARG001
-    label(folder / name, {"model": "made"}, one_after_the_other(MadeTeacher()), rows_at_once=3, progress=False)
+    label(folder / name, {"model": "made"}, MadeTeacher, rows_at_once=3, progress=False)
 
 
 def _build(made: Path, folder: Path) -> None:

@@ -22,7 +22,7 @@ from haystack_distill.responses.evaluator import ranks_among
 from haystack_distill.responses.job import distill_responses
 from haystack_distill.responses.rows import query_text, response_set
 from haystack_distill.responses.training import NEED_SCORES, G2RSettings
-from haystack_distill.teachers.labelling import label, one_after_the_other
+from haystack_distill.teachers.labelling import label
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates, Scored, Teacher
@@ -149,7 +149,7 @@ class Bench:
         ):
             teacher = self._teacher(signal)
             rows = getattr(teacher, "rows_at_once", ROWS_AT_ONCE)
-            label(folder, teacher.identity, one_after_the_other(teacher), rows_at_once=rows)
+            label(folder, teacher.identity, lambda: teacher, rows_at_once=rows)
         return folder
 
     def _teacher(self, signal: str) -> Teacher:

@@ -37,7 +37,7 @@ from haystack_distill.teachers.attention_signals import AttentionTeacher
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.heads import select_heads
 from haystack_distill.teachers.in_context import head_examples
-from haystack_distill.teachers.labelling import label, one_after_the_other
+from haystack_distill.teachers.labelling import label
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.prompt_encoding import MAX_PASSAGE_TOKENS
 from haystack_distill.teachers.prompts import ANSWER, UnscorableError
@@ -154,7 +154,7 @@ def labelled(
         scorer: Any = teacher_for(reader.loaded, signal, some, reader.short)
         at_once = getattr(scorer, "rows_at_once", ROWS_AT_ONCE)
         start = time.perf_counter()
-        label(folder, scorer.identity, one_after_the_other(scorer), rows_at_once=at_once)
+        label(folder, scorer.identity, lambda: scorer, rows_at_once=at_once)
         seconds.write_text(str(time.perf_counter() - start), encoding="utf-8")
     return TrainingSet.open(folder), float(seconds.read_text(encoding="utf-8"))
 

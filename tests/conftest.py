@@ -175,6 +175,20 @@ def on_the_hub(bert, tmp_path, monkeypatch):
     return named
 
 
+@pytest.fixture(scope="module")
+def two_cores():
+    """A Ray that the tests of a module share, for its start takes seconds; everything computes on one thread."""
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)

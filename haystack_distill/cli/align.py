@@ -54,6 +54,7 @@ def align(
         options.training(help="Passes over the texts; default: what fits some minutes."),
     ] = None,
     seed: options.Seed = 0,
+    workers: options.Workers = 1,
     progress: options.Progress = True,
 ) -> dict[str, Any]:
     """
@@ -89,6 +90,7 @@ def align(
             epochs=epochs,
             seed=seed,
             export=export,
+            num_workers=workers,
             progress_bar=progress,
         )
         aligner.loaded = encoder

@@ -45,6 +45,7 @@ def augment(
     requests_per_minute: Annotated[float | None, server(help="The most calls a minute.")] = None,
     batch_size: Annotated[int, options.running(help="Texts that a local model writes together.")] = 16,
     seed: options.Seed = 0,
+    workers: options.Workers = 1,
     progress: options.Progress = True,
 ) -> dict[str, Any]:
     """
@@ -75,6 +76,7 @@ def augment(
             concurrency=concurrency,
             requests_per_minute=requests_per_minute,
             batch_size=batch_size,
+            num_workers=workers,
             progress_bar=progress,
         )
         result = augmenter.run(documents=given) if given else augmenter.run(source=str(source) if source else None)

@@ -32,7 +32,7 @@ def label(
     ] = 1,
     dtype: options.Dtype = None,
     api_base_url: options.ApiBaseUrl = None,
-    workers: Annotated[int, options.running(help="Processes that score, through Ray.")] = 1,
+    workers: options.Workers = 1,
     progress: options.Progress = True,
 ) -> dict[str, Any]:
     """

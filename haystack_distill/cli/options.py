@@ -82,5 +82,6 @@ Dtype = Annotated[
         parser=one_of("haystack_distill.teachers.readers", "DTYPES"), metavar="NAME", help="Of the reader, as bfloat16."
     ),
 ]
+Workers = Annotated[int, running(help="Processes that work, through Ray; docs/scale.md.", min=1)]
 Seed = Annotated[int, running(help="The seed of what is drawn at random.")]
 Progress = Annotated[bool, running(help="Show progress bars.")]

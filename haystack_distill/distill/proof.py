@@ -112,7 +112,7 @@ def _moved(student: SentenceTransformer, index: IndexView, workspace: Path, prog
 
     def embed() -> np.ndarray:
         encode = partial(student.encode_document, batch_size=32, show_progress_bar=False)
-        return with_bar(encode, index.texts, "Embedding documents again", 32, shown=progress)
+        return with_bar(lambda: encode, index.texts, "Embedding documents again", 32, shown=progress)
 
     # Kept for the case of a kill, for this student only.
     first = student.encode_document(index.texts[:1], show_progress_bar=False)

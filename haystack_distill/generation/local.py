@@ -1,8 +1,9 @@
 """A causal language model of transformers as a generator: many prompts at a time, each text with a seed of its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -19,9 +20,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from haystack_distill.files.bulk import bulk, one_result
 from haystack_distill.generation.requests import Message, Reply, Request, Text
 from haystack_distill.teachers.causal import CausalReader
 from haystack_distill.teachers.control_tokens import broken, control_tokens
+
+Fitted = tuple[Request, list[int]]
+"""A request that fits into the model's window, and its tokens."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,21 @@ class LocalGenerator:
     text; with another batch size a text can differ where two tokens are equally good but for rounding.
 
     :param name: The model's name, which is kept beside every text.
+    :param load_again: Makes the same generator in another process.
+    :param num_workers: How many processes generate; see `files.bulk`.
     :raises ValueError: If the model is no causal language model.
     """
 
-    def __init__(self, reader: Any, name: str, sampling: Sampling | None = None, *, batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        reader: Any,
+        name: str,
+        sampling: Sampling | None = None,
+        *,
+        batch_size: int = 16,
+        load_again: Callable[[], "LocalGenerator"] | None = None,
+        num_workers: int = 1,
+    ) -> None:
         if not isinstance(reader, CausalReader):
             msg = f"{name} is no causal language model: an encoder-decoder reads, but does not write what is asked for."
             raise ValueError(msg)
@@ -68,6 +84,8 @@ class LocalGenerator:
         self.name = name
         self.sampling = sampling or Sampling()
         self.batch_size = batch_size
+        self.load = load_again if load_again and num_workers > 1 else lambda: self
+        self.num_workers = num_workers
         tokenizer = reader.tokenizer
         self._control = control_tokens(tokenizer)
         self._chat = bool(tokenizer.chat_template)
@@ -102,6 +120,11 @@ class LocalGenerator:
             elif request.id not in done:
                 reason = f"it does not fit into the model's window of {self.reader.window} tokens"
                 yield [Reply(request.id, (), self.name, cut=0, reason=reason)]
+        yield from bulk(
+            self._batches(fitted, done), partial(one_result, partial(_answering, self.load)), self.num_workers
+        )
+
+    def _batches(self, fitted: list[Fitted], done: AbstractSet[str]) -> Iterator[list[Fitted]]:
         # Requests of one batch share one number of texts, so that each prompt is read once for all of its texts.
         fitted.sort(key=lambda fit: (len(fit[0].seeds), -len(fit[1])))
         for count, group in groupby(fitted, key=lambda fit: len(fit[0].seeds)):
@@ -110,9 +133,9 @@ class LocalGenerator:
             for start in range(0, len(alike), size):
                 batch = alike[start : start + size]
                 if any(request.id not in done for request, _ in batch):
-                    yield self._batch(batch)
+                    yield batch
 
-    def _fit(self, request: Request) -> tuple[Request, list[int]] | None:
+    def _fit(self, request: Request) -> Fitted | None:
         """The request in tokens, shortened until it leaves room for the text."""
         shorter: Request | None = self._plain(request)
         while shorter is not None:
@@ -141,7 +164,8 @@ class LocalGenerator:
         text = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def _batch(self, batch: list[tuple[Request, list[int]]]) -> list[Reply]:
+    def answer(self, batch: list[Fitted]) -> list[Reply]:
+        """Generate the texts of a batch, whose requests ask for equally many."""
         requests = [request for request, _ in batch]
         seeds = [seed for request in requests for seed in request.seeds]
         with self.reader._lock, torch.inference_mode():
@@ -266,6 +290,10 @@ class SeededSampling(LogitsProcessor):
             chosen = chosen.clamp_max(scores.shape[-1] - 1)
         self.log_likelihoods.append(scores.log_softmax(-1).gather(1, chosen)[:, 0])
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+
+
+def _answering(load: Callable[[], LocalGenerator]) -> Callable[[list[Fitted]], list[Reply]]:
+    return load().answer
 
 
 def plain_text(request: Request) -> str:

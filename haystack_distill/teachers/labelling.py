@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from haystack_distill.data.training_set import Row, TrainingSet
+from haystack_distill.files.bulk import bulk
 from haystack_distill.files.journal import Journal
 from haystack_distill.files.progress import progress_bar
 from haystack_distill.files.runs import alone, differing
@@ -46,22 +47,20 @@ class Label:
 Work = list[tuple[str, Row]]
 """Rows to score, each with the name of its shard."""
 
-Scoring = Callable[[Iterator[Work]], Iterator[tuple[str, Label]]]
-"""Turns pieces of work into labels, in any order."""
-
 
 def label(
     folder: str | Path,
     identity: dict[str, Any],
-    scoring: Scoring,
+    make_teacher: Callable[[], Teacher],
     *,
     rows_at_once: int = ROWS_AT_ONCE,
+    num_workers: int = 1,
     progress: bool = True,
 ) -> dict[str, Any]:
     """
     Fill in the teacher scores of a training set.
 
-    :param scoring: Does the scoring: `one_after_the_other(teacher)`, or many workers.
+    :param make_teacher: Gives the teacher to the process that scores, or to each of them: see `files.bulk`.
     :returns: See `summary_of`.
     :raises ValueError: If the set holds labels of another teacher, every row had to be set aside, or the teacher gives
         too few scores.
@@ -80,7 +79,8 @@ def label(
         with progress_bar("Labelling", total, done, shown=progress) as show:
             for name in [name for name, count in left.items() if count == 0]:
                 _finish(training_set, name, journals[name])
-            for name, outcome in scoring(_work(training_set, journals, rows_at_once)):
+            work = _work(training_set, journals, rows_at_once)
+            for name, outcome in bulk(work, partial(_scoring, make_teacher), num_workers):
                 journals[name].append(outcome)
                 left[name] -= 1
                 done += 1
@@ -94,15 +94,14 @@ def label(
     return summary
 
 
-def one_after_the_other(teacher: Teacher) -> Scoring:
-    """Score in this process, for `label`."""
+def _scoring(make_teacher: Callable[[], Teacher]) -> Callable[[Work], Iterator[tuple[str, Label]]]:
+    teacher = make_teacher()
 
-    def scoring(work: Iterator[Work]) -> Iterator[tuple[str, Label]]:
-        for piece in work:
-            for number, outcome in labels_of(teacher, [row for _, row in piece]):
-                yield piece[number][0], outcome
+    def score(piece: Work) -> Iterator[tuple[str, Label]]:
+        for number, outcome in labels_of(teacher, [row for _, row in piece]):
+            yield piece[number][0], outcome
 
-    return scoring
+    return score
 
 
 def labels_of(teacher: Teacher, rows: list[Row]) -> Iterator[tuple[int, Label]]:

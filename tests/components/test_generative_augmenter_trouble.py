@@ -210,7 +210,7 @@ class TestGoingOn:
             ).run(documents=DOCUMENTS)
 
         run("whole")
-        real = LocalGenerator._batch
+        real = LocalGenerator.answer
         left = [2]
 
         def dies(self, batch):
@@ -219,7 +219,7 @@ class TestGoingOn:
             left[0] -= 1
             return real(self, batch)
 
-        monkeypatch.setattr(LocalGenerator, "_batch", dies)
+        monkeypatch.setattr(LocalGenerator, "answer", dies)
         with pytest.raises(KeyboardInterrupt):
             run("killed")
         assert len(lines(tmp_path / ".killed.run" / "replies.jsonl")) == 4

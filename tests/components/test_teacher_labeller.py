@@ -62,18 +62,6 @@ class TestTeacherLabeller:
             with pytest.raises(ValueError, match="LLMRanker returns documents without a score: .* or ListwiseScorer"):
                 TeacherLabeller(scorer=LLMRanker(chat_generator=chat), progress_bar=False).run(training_set=str(folder))
 
-    def test_two_workers_give_the_same_scores(self, llama, tmp_path):
-        pytest.importorskip("ray", reason="the extra `ray` is not installed")
-        scorer = TeacherLikelihoodScorer(model=llama)
-        one = write_training_set(tmp_path / "one", rows(9), shard_rows=4).folder
-        two = write_training_set(tmp_path / "two", rows(9), shard_rows=4).folder
-        TeacherLabeller(scorer=scorer, progress_bar=False).run(training_set=str(one))
-        TeacherLabeller(scorer=scorer, progress_bar=False, num_workers=2).run(training_set=str(two))
-        pairs = zip(TrainingSet.open(one).labelled(), TrainingSet.open(two).labelled(), strict=True)
-        for first, second in pairs:
-            assert first.query_id == second.query_id
-            assert np.allclose(first.teacher_scores, second.teacher_scores, atol=1e-4)
-
     def test_to_dict_and_back(self, llama):
         pipeline = Pipeline()
         pipeline.add_component("labeller", TeacherLabeller(scorer=TeacherAttentionScorer(model=llama), num_workers=2))

@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from haystack_distill.data.questions import read_questions
 from haystack_distill.data.training_set import MANIFEST, SCHEMA, Row, TrainingSet, write_training_set
-from haystack_distill.teachers.labelling import LOCK, label, one_after_the_other
+from haystack_distill.teachers.labelling import LOCK, label
 from haystack_distill.teachers.prompts import UnscorableError
 from haystack_distill.teachers.scores import Scored, check_candidates, check_finite
 from tests.kills import kill_when, lines_in
@@ -53,7 +53,7 @@ def unlabelled(tmp_path):
 
 
 def run(folder, teacher, **options):
-    return label(folder, teacher.identity, one_after_the_other(teacher), progress=False, rows_at_once=2, **options)
+    return label(folder, teacher.identity, lambda: teacher, progress=False, rows_at_once=2, **options)
 
 
 class TestContract:
@@ -238,7 +238,7 @@ class TestLabelling:
 SCRIPT = """
 import resource, sys, time
 from pathlib import Path
-from haystack_distill.teachers.labelling import label, one_after_the_other
+from haystack_distill.teachers.labelling import label
 from tests.data.test_training_set import Lengths
 
 folder, log, pause, limit = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
@@ -253,7 +253,7 @@ class Slow(Lengths):
         return super().score(rows)
 
 teacher = Slow()
-label(folder, teacher.identity, one_after_the_other(teacher), rows_at_once=1, progress=False)
+label(folder, teacher.identity, lambda: teacher, rows_at_once=1, progress=False)
 """
 
 

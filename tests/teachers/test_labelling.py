@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from haystack_distill.data.training_set import TrainingSet, write_training_set
-from haystack_distill.teachers.labelling import label, one_after_the_other
+from haystack_distill.teachers.labelling import label
 from haystack_distill.teachers.scores import Scored
 from tests.data.test_training_set import rows
 
@@ -32,8 +32,8 @@ def test_a_teacher_that_gives_too_few_scores_poisons_nothing(lost, tmp_path):
     broken = Longest(rows(4)[2].query, lost)
     message = f"Longest gave {len(asked.documents) - lost} scores for the {len(asked.documents)} passages of .*mend it"
     with pytest.raises(ValueError, match=message):
-        label(folder, broken.identity, one_after_the_other(broken), rows_at_once=1, progress=False)
+        label(folder, broken.identity, lambda: broken, rows_at_once=1, progress=False)
     kept = [json.loads(line) for file in folder.glob(".*.jsonl") for line in file.read_text().splitlines()]
     assert all(len(one["scores"]) == len(asked.documents) for one in kept)
-    mended = label(folder, broken.identity, one_after_the_other(Longest()), progress=False)
+    mended = label(folder, broken.identity, Longest, progress=False)
     assert mended["labelled"] == 4

@@ -156,7 +156,7 @@ class FusionDistiller(Serialisable):
         search = FusionCandidates(self.retrievers, self.candidates, self.top_k, judgments=judgments)
         return build(
             asked,
-            search.candidates,
+            lambda: search.candidates,
             folder,
             source=source,
             retriever=", ".join(self.retrievers),

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class GenerativeAugmenter(Serialisable):
         batch_size: int = 16,
         dtype: str | None = None,
         device: ComponentDevice | None = None,
+        num_workers: int = 1,
         progress_bar: bool = True,
     ) -> None:
         """
@@ -102,11 +104,15 @@ class GenerativeAugmenter(Serialisable):
         :param batch_size: How many texts a local model writes together.
         :param dtype: What a local model computes in: `float32` or `bfloat16`.
         :param device: Where a local model runs; None takes the default device.
+        :param num_workers: More than 1 let a local model write in that many processes through Ray Data (extra `ray`),
+            on this machine or on a cluster; docs/scale.md.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If there is no such mode, not exactly one of `generator` and `model`, or a number is too
             small.
         """
-        self.keep_parameters(locals(), positive=("n", "concurrency", "tries", "batch_size", "round_trip_depth"))
+        self.keep_parameters(
+            locals(), positive=("n", "concurrency", "tries", "batch_size", "round_trip_depth", "num_workers")
+        )
         if mode not in MODES:
             msg = f"There is no mode {mode!r}: {', '.join(MODES)}."
             raise ValueError(msg)
@@ -115,6 +121,9 @@ class GenerativeAugmenter(Serialisable):
             raise ValueError(msg)
         if sampling and model is None:
             msg = "sampling is for a local model: a chat generator takes its own generation_kwargs."
+            raise ValueError(msg)
+        if self.num_workers > 1 and model is None:
+            msg = "num_workers is for a local model: a chat generator is asked several times at once (concurrency)."
             raise ValueError(msg)
         if self.timeout <= 0 or (requests_per_minute is not None and self.requests_per_minute <= 0):
             msg = "timeout and requests_per_minute must be above 0."
@@ -138,9 +147,13 @@ class GenerativeAugmenter(Serialisable):
         :raises FileNotFoundError: If the source is missing.
         :raises FileExistsError: If the output exists and was made of something else.
         :raises ConnectionError: If the generator can't be reached or refuses everything; what it wrote before is kept.
+            So it is if the Ray that RAY_ADDRESS names does not answer.
+        :raises ImportError: If workers need Ray, and Ray is not installed.
         """
+        from haystack_distill.files.bulk import check_workers
         from haystack_distill.generation.job import augment
 
+        check_workers(self.num_workers)
         if (source is None) == (documents is None) or (documents is not None and self.mode != "questions"):
             msg = f"Give a source{' or documents' if self.mode == 'questions' else ''} to write {self.mode} for."
             raise ValueError(msg)
@@ -173,15 +186,9 @@ class GenerativeAugmenter(Serialisable):
     def writer(self) -> Any:
         """Load the model, or warm up the chat generator, as the engine asks it: a `Generator`."""
         if self.model is not None:
-            from haystack_distill.generation.local import LocalGenerator, Sampling
-            from haystack_distill.teachers.readers import load_reader
-
             device = ComponentDevice.resolve_device(self.device).to_torch_str()
-            sampling = Sampling(**(self.sampling or {}))
-            reader = load_reader(self.model, dtype=self.dtype, device=device)
-            path = Path(self.model)
-            name = path.name if path.exists() else self.model  # kept with every text: where it lay tells nobody
-            return LocalGenerator(reader, name, sampling, batch_size=self.batch_size)
+            load = partial(_local, self.model, self.dtype, device, self.sampling or {}, batch_size=self.batch_size)
+            return load(load_again=load, num_workers=self.num_workers)
         from haystack_integrations.components.distill.parts.chat_asking import asking
 
         return asking(
@@ -234,3 +241,13 @@ class GenerativeAugmenter(Serialisable):
     def close(self) -> None:
         """Let go of generator, scorer and retriever."""
         close(self.generator, self.likelihood_scorer, self.retriever, self.text_embedder)
+
+
+def _local(model: str, dtype: str | None, device: str, sampling: dict[str, Any], **settings: Any) -> Any:
+    """Load a local generator, in whichever process."""
+    from haystack_distill.generation.local import LocalGenerator, Sampling
+    from haystack_distill.teachers.readers import load_reader
+
+    checked, reader = Sampling(**sampling), load_reader(model, dtype=dtype, device=device)
+    name = Path(model).name if Path(model).exists() else model  # kept with every text: where it lay tells nobody
+    return LocalGenerator(reader, name, checked, **settings)

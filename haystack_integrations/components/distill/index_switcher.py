@@ -57,6 +57,7 @@ class IndexSwitcher(Serialisable):
         embedding_separator: str = "\n",
         similarity: str | None = None,
         device: ComponentDevice | None = None,
+        num_workers: int = 1,
         progress_bar: bool = True,
     ) -> None:
         """
@@ -80,11 +81,13 @@ class IndexSwitcher(Serialisable):
         :param embedding_separator: As in that document embedder; the new index gets the same.
         :param similarity: How the old store ranks; None looks at the order of its results.
         :param device: Where encoders run; None takes the default device.
+        :param num_workers: More than 1 embed in that many processes through Ray Data (extra `ray`), on this machine or
+            on a cluster; docs/scale.md.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If the new index can't outlive this process or is the old one, if opening a store would
             empty it, or if the query encoder that serves would lack a setting.
         """
-        self.keep_parameters(locals())
+        self.keep_parameters(locals(), positive=("num_workers",))
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedder = EmbedderSettings.of(teacher, **self.parameters_of(EmbedderSettings))
         refuse_what_does_not_last(new_document_store)
@@ -112,6 +115,8 @@ class IndexSwitcher(Serialisable):
         :returns: `switched`: whether the new index serves now. `metrics`: see
             `haystack_distill.evaluation.switching.judge`; empty if it did already. `pointer`: the file.
         :raises BlockingIOError: If another run works on the same pointer.
+        :raises ImportError: If workers need Ray, and Ray is not installed.
+        :raises ConnectionError: If the Ray that RAY_ADDRESS names does not answer.
         :raises DocumentStoreError: If a store can't be read to its end.
         :raises FileNotFoundError: If the queries are missing.
         :raises ValueError: If the pointer names another index than the one that is given, the new index holds something

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class KaleAligner(Serialisable):
         max_documents: int = 100_000,
         device: ComponentDevice | None = None,
         export: list[str] | None = None,
+        num_workers: int = 1,
         progress_bar: bool = True,
         report_to: str | list[str] | None = None,
         callbacks: list[Any] | None = None,
@@ -122,12 +124,14 @@ class KaleAligner(Serialisable):
         :param device: Where training runs; None takes the default device.
         :param export: Exports to make beside the student for faster serving: `onnx-fp32`, `onnx-int8`,
             `openvino-fp32`, `openvino-int8` or `torch-int8`. None that loses 1 % of the dev nDCG@10 is written.
+        :param num_workers: More than 1 read the texts to align on in that many processes through Ray Data (extra
+            `ray`), on this machine or on a cluster; docs/scale.md.
         :param progress_bar: Whether to show progress on stderr.
         :param report_to: Where figures of the training go too: `wandb`, `mlflow`, `tensorboard` or whatever else
             transformers reports to.
         :param callbacks: transformers' `TrainerCallback`s; in YAML the import paths of their classes.
         """
-        self.keep_parameters(locals())
+        self.keep_parameters(locals(), positive=("num_workers",))
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.export = export or []
         self.text = text or []
@@ -151,7 +155,8 @@ class KaleAligner(Serialisable):
         :raises FileNotFoundError: If a path is missing.
         :raises ValueError: If the store is empty or its vectors are unusable, if encoder and index don't belong
             together, if a setting does not fit, or if an export loses too much; the student is there all the same.
-        :raises ImportError: If a package that an export needs is missing; found out before training.
+        :raises ImportError: If a package that an export needs is missing, or Ray; found out before training.
+        :raises ConnectionError: If the Ray that RAY_ADDRESS names does not answer.
         """
         # Training libraries take seconds to import: a query pipeline that only reads this module does not need them.
         from haystack_distill.align.proof import align_and_prove
@@ -159,6 +164,7 @@ class KaleAligner(Serialisable):
         from haystack_distill.data.beir import judged_documents
         from haystack_distill.data.general_text import read_general_text
         from haystack_distill.evaluation.dev_set import read_dev_set
+        from haystack_distill.files.bulk import check_workers
         from haystack_distill.files.layout import REPORT
         from haystack_distill.files.runs import running
         from haystack_distill.serving.backends import split_name
@@ -167,6 +173,7 @@ class KaleAligner(Serialisable):
         from haystack_distill.training.watching import watched_by
 
         settings = self.settings()
+        check_workers(self.num_workers)
         earlier = Earlier.load(self.update, Path(local_folder(self.update))) if self.update else None
         if earlier and queries:
             msg = f"{self.update} learns what is new in the index: leave `queries` out, or `update`."
@@ -181,10 +188,10 @@ class KaleAligner(Serialisable):
         output = Path(self.output)
         another = None
         if self.student:  # one that is nowhere is known before the index is read
-            another = teacher_of(EmbedderSettings(self.student, query_prefix=self.student_prefix), self.device)
+            another = self._encoder(EmbedderSettings(self.student, query_prefix=self.student_prefix))
         with watched_by(self.output, self.report_to, self.callbacks), running(output) as workspace:
             index = index_of(self.document_store, self.embedder, workspace / "index", judged, self.max_documents)
-            teacher = self.loaded or teacher_of(self.embedder, self.device)
+            teacher = self._encoder(self.embedder, self.loaded)
             metrics = align_and_prove(
                 index,
                 teacher,
@@ -203,6 +210,9 @@ class KaleAligner(Serialisable):
                 if not (output / name).exists():  # a run that was killed while it exported has made some
                     export(output, *split_name(name), read_dev_set(output))
         return {"model_path": self.output, "metrics": metrics, "report_path": str(output / REPORT)}
+
+    def _encoder(self, embedder: EmbedderSettings, loaded: Any = None) -> Any:
+        return replace(loaded or teacher_of(embedder, self.device), num_workers=self.num_workers)
 
     def settings(self) -> Any:
         """What the engine is told; a ValueError if a setting is wrong, before anything is loaded."""

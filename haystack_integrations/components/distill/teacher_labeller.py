@@ -38,7 +38,7 @@ class TeacherLabeller(Serialisable):
         :param rows_at_once: Queries scored together: those that have passages in common share their cost, and a kill
             costs what is in hand. None takes what suits the signal.
         :param num_workers: More than 1 scores in that many processes through Ray Data (extra `ray`), on this machine or
-            on the cluster that Ray is connected to.
+            on a cluster; docs/scale.md.
         :param progress_bar: Whether to show progress on stderr.
         :raises ValueError: If a number is below 1.
         """
@@ -55,18 +55,26 @@ class TeacherLabeller(Serialisable):
         :raises ValueError: If it holds labels of another teacher, or no row could be labelled.
         :raises BlockingIOError: If another labeller works on it.
         :raises OSError: If the disk is full; what was labelled before is kept.
+        :raises ImportError: If workers need Ray, and Ray is not installed.
+        :raises ConnectionError: If the Ray that RAY_ADDRESS names does not answer.
         """
-        from haystack_distill.teachers.labelling import label, one_after_the_other
+        from haystack_distill.files.bulk import check_workers
+        from haystack_distill.teachers.labelling import label
         from haystack_distill.teachers.scores import ROWS_AT_ONCE
 
+        check_workers(self.num_workers)
         teacher = _teacher_of(self.scorer)
-        scoring = one_after_the_other(teacher)
-        if self.num_workers > 1:
-            from haystack_distill.teachers.ray_labelling import many_workers
-
-            scoring = many_workers(partial(_teacher, component_to_dict(self.scorer, "scorer")), self.num_workers)
-        rows = self.rows_at_once or int(getattr(teacher, "rows_at_once", ROWS_AT_ONCE))
-        summary = label(training_set, teacher.identity, scoring, rows_at_once=rows, progress=self.progress_bar)
+        make = (
+            (lambda: teacher) if self.num_workers == 1 else partial(_teacher, component_to_dict(self.scorer, "scorer"))
+        )
+        summary = label(
+            training_set,
+            teacher.identity,
+            make,
+            rows_at_once=self.rows_at_once or int(getattr(teacher, "rows_at_once", ROWS_AT_ONCE)),
+            num_workers=self.num_workers,
+            progress=self.progress_bar,
+        )
         return {"training_set": training_set, "summary": summary}
 
     def close(self) -> None:

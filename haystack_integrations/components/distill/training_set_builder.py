@@ -1,12 +1,14 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from haystack import component
-from haystack.core.serialization import component_to_dict
+from haystack.core.serialization import component_from_dict, component_to_dict, import_class_by_name
 
 from haystack_integrations.components.distill.parts.candidates import CandidateSearch
 from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
+from haystack_integrations.components.distill.stores.reading import refuse_to_recreate
 
 
 @component
@@ -41,6 +43,7 @@ class TrainingSetBuilder(Serialisable):
         similarity: str | None = None,
         judgments: bool = False,
         shard_rows: int = 1000,
+        num_workers: int = 1,
         progress_bar: bool = True,
     ) -> None:
         """
@@ -55,11 +58,13 @@ class TrainingSetBuilder(Serialisable):
         :param judgments: Whether the judgments of the queries are the teacher: relevant documents stand among the
             candidates, found or not, and the grades are the scores, so no reader is needed. This serves judged queries
             and generated ones (`GenerativeAugmenter`), whose relevant document is the one they were written for.
-        :param shard_rows: How many queries a file of the set holds.
+        :param shard_rows: How many queries a file of the set holds; a worker searches for so many at a time.
+        :param num_workers: More than 1 search in that many processes through Ray Data (extra `ray`), on this machine or
+            on a cluster; docs/scale.md. Each opens the document store, which must be one that several processes can.
         :param progress_bar: Whether to show progress on stderr.
-        :raises ValueError: If top_k or shard_rows is below 1.
+        :raises ValueError: If top_k, shard_rows or num_workers is below 1.
         """
-        self.keep_parameters(locals(), positive=("top_k", "shard_rows"))
+        self.keep_parameters(locals(), positive=("top_k", "shard_rows", "num_workers"))
 
     @component.output_types(training_set=str, rows=int)
     def run(self, queries: str) -> dict[str, Any]:
@@ -72,11 +77,16 @@ class TrainingSetBuilder(Serialisable):
         :raises FileNotFoundError: If the queries are missing.
         :raises FileExistsError: If the output folder exists and is of other queries or settings.
         :raises ValueError: If a query is empty or comes twice, a document comes twice, nothing is found at all, or an
-            unfinished run in the same place had other settings; if judgments are the teacher and there are none.
+            unfinished run in the same place had other settings; if judgments are the teacher and there are none; if
+            other processes can't open the document store.
+        :raises ImportError: If workers need Ray, and Ray is not installed.
+        :raises ConnectionError: If the Ray that RAY_ADDRESS names does not answer.
         """
         from haystack_distill.data.building import build
         from haystack_distill.data.questions import read_questions
+        from haystack_distill.files.bulk import check_workers
 
+        check_workers(self.num_workers)
         asked = read_questions(queries, self.split)
         if self.judgments:
             asked = [question for question in asked if any(grade > 0 for grade in question.judged.values())]
@@ -87,10 +97,14 @@ class TrainingSetBuilder(Serialisable):
             self.retriever, self.text_embedder, self.top_k, self.similarity, judgments=self.judgments
         )
         parts = {"retriever": self.retriever} | ({"text_embedder": self.text_embedder} if self.text_embedder else {})
-        found_with = {name: without_names(component_to_dict(part, name)) for name, part in parts.items()}
+        described = {name: component_to_dict(part, name) for name, part in parts.items()}
+        found_with = {name: without_names(description) for name, description in described.items()}
+        make = partial(_search_elsewhere, described, self.top_k, search.similarity, self.judgments)
+        if self.num_workers > 1:
+            search.refuse_what_is_not_shared()
         built = build(
             asked,
-            search.candidates,
+            (lambda: search.candidates) if self.num_workers == 1 else make,
             Path(self.output),
             source=queries,
             retriever=search.name,
@@ -98,6 +112,7 @@ class TrainingSetBuilder(Serialisable):
             settings=found_with | {"top_k": self.top_k} | ({"judgments": True} if self.judgments else {}),
             shard_rows=self.shard_rows,
             teacher={"model": "judgments"} if self.judgments else None,
+            num_workers=self.num_workers,
             progress=self.progress_bar,
         )
         return {"training_set": self.output, "rows": len(built)}
@@ -109,3 +124,15 @@ class TrainingSetBuilder(Serialisable):
     def close(self) -> None:
         """Close retriever and embedder."""
         close(self.retriever, self.text_embedder)
+
+
+def _search_elsewhere(described: dict[str, Any], top_k: int, similarity: str, judgments: bool) -> Any:
+    """Make retriever and embedder again, in a worker."""
+    parts = {
+        name: component_from_dict(import_class_by_name(content["type"]), content, name)
+        for name, content in described.items()
+    }
+    search = CandidateSearch(parts["retriever"], parts.get("text_embedder"), top_k, similarity, judgments=judgments)
+    if search.documents is not None:
+        refuse_to_recreate(search.documents)
+    return search.candidates

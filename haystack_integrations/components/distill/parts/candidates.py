@@ -10,6 +10,7 @@ from haystack_distill.data.similarity import scores
 from haystack_distill.data.training_set import RECIPROCAL_RANK, Row
 from haystack_integrations.components.distill.parts.inner import warm_up
 from haystack_integrations.components.distill.stores import similarity_of, store_of, vectors_of
+from haystack_integrations.components.distill.stores.known import kind_of
 
 
 class CandidateSearch:
@@ -45,6 +46,16 @@ class CandidateSearch:
             msg = f"{self.name} has no document store to take judged documents from: search with one that has."
             raise ValueError(msg)
         self.similarity = RECIPROCAL_RANK if self.store is None else similarity or similarity_of(self.store)
+
+    def refuse_what_is_not_shared(self) -> None:
+        """Refuse, with a ValueError, a store in memory: other processes would find it empty."""
+        way_out = kind_of(self.documents).memory_only(self.documents)
+        if way_out:
+            msg = (
+                f"Workers can't search a {type(self.documents).__name__} that keeps documents in the memory of this "
+                f"process: {way_out}, or search with num_workers=1."
+            )
+            raise ValueError(msg)
 
     def candidates(self, questions: list[Question]) -> list[Row]:
         """Search; questions that find nothing are left out. A ValueError if a document comes twice or has no vector."""

@@ -1,6 +1,7 @@
 """The documents of one store embedded anew into another, and the store that a pointer names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from haystack import Document
@@ -8,6 +9,7 @@ from haystack.core.serialization import import_class_by_name
 from haystack.document_stores.types import DuplicatePolicy
 
 from haystack_distill.evaluation.pointer import Serving, read_pointer
+from haystack_distill.files.bulk import bulk, one_result
 from haystack_distill.files.progress import progress_bar
 from haystack_integrations.components.distill.stores import embedded_text, rows_of
 from haystack_integrations.components.distill.stores.base import Row
@@ -34,22 +36,18 @@ def reembed(
     Documents without a vector in the source get none. Content, meta data and ids are kept; blobs and sparse embeddings
     are not.
 
+    :param encoder: A `BiEncoder`; its `num_workers` processes embed.
     :param meta_fields: Meta fields that are embedded with the content.
     :raises DocumentStoreError: If a store can't be read to its end.
     :raises ValueError: If the target holds documents that the source does not have.
     """
     present = {row.id: _mark(row) for rows in rows_of(target) for row in rows} if target.count_documents() else {}
-    written = seen = 0
-    with progress_bar("Embedding", source.count_documents(), 0, shown=progress) as show:
-        for rows in rows_of(source):
-            for start in range(0, len(rows), WRITE):
-                part = rows[start : start + WRITE]
-                missing = [row for row in part if present.pop(row.id, None) != _mark(row)]
-                if missing:
-                    documents = _embedded(missing, encoder, meta_fields, separator)
-                    written += target.write_documents(documents, policy=DuplicatePolicy.OVERWRITE)
-                seen += len(part)
-                show(seen)
+    done, written = len(present), 0
+    make = partial(one_result, partial(_embedding, encoder.maker(), meta_fields, separator))
+    with progress_bar("Embedding", source.count_documents(), done, shown=progress) as show:
+        for documents in bulk(_missing(source, present), make, encoder.num_workers):
+            written += target.write_documents(documents, policy=DuplicatePolicy.OVERWRITE)
+            show(done + written)
     if present:
         msg = (
             f"The new index holds {len(present)} documents that the old one lacks ({sorted(present)[0]!r} is one): "
@@ -86,6 +84,26 @@ def refuse_what_does_not_last(store: Any) -> None:
             f"it: {way_out}."
         )
         raise ValueError(msg)
+
+
+def _missing(source: Any, present: dict[str, Any]) -> Iterator[list[Row]]:
+    """
+    Read what is not in the target as it is in the source, in pieces; of a vector only whether there is one.
+
+    :param present: What the target holds; it is left with what the source does not have.
+    """
+    for rows in rows_of(source):
+        for start in range(0, len(rows), WRITE):
+            part = [row for row in rows[start : start + WRITE] if present.pop(row.id, None) != _mark(row)]
+            if part:
+                yield [row._replace(vector=None if row.vector is None else []) for row in part]
+
+
+def _embedding(
+    make: Callable[[], Any], meta_fields: Sequence[str], separator: str
+) -> Callable[[list[Row]], list[Document]]:
+    encoder = make()
+    return lambda rows: _embedded(rows, encoder, meta_fields, separator)
 
 
 def _embedded(rows: list[Row], encoder: Any, meta_fields: Sequence[str], separator: str) -> list[Document]:

@@ -14,6 +14,7 @@ from haystack_distill.evaluation.comparison import System
 from haystack_distill.evaluation.held_out import judged_split
 from haystack_distill.evaluation.pointer import Serving, read_pointer, write_pointer
 from haystack_distill.evaluation.switching import judge
+from haystack_distill.files.bulk import check_workers
 from haystack_distill.files.folders import full_disk_named
 from haystack_distill.files.layout import RUN
 from haystack_distill.files.runs import alone, claim
@@ -35,6 +36,7 @@ class Switch:
     split: str
     max_loss: float
     device: ComponentDevice | None
+    num_workers: int
     progress_bar: bool
 
 
@@ -48,6 +50,7 @@ class _Side:
 
 def reindex(settings: Switch, queries: str) -> dict[str, Any]:
     """Make a new index and let it take over if it is not worse; see `IndexSwitcher.run`."""
+    check_workers(settings.num_workers)
     encoder, new, now = settings.embedder.model, _serving_new(settings), read_pointer(settings.pointer)
     old = Serving(settings.query_model or encoder, encoder, settings.document_store.to_dict())
     workspace = Path(settings.pointer).with_name(f".{Path(settings.pointer).name}.run")
@@ -131,7 +134,7 @@ def _new_side(settings: Switch, copy: Path, new: Serving, old: IndexView) -> _Si
     reembed(
         settings.document_store,
         settings.new_document_store,
-        document,
+        replace(document, num_workers=settings.num_workers),
         as_before.meta_fields_to_embed,
         as_before.embedding_separator,
         progress=settings.progress_bar,
