@@ -70,7 +70,7 @@ def _measured(
 
 def _found(find: Search, index: IndexView, queries: dict[str, str], qrels: Qrels) -> dict[str, Ranked]:
     """What a retriever finds for the judged queries; a query that is a document of the index does not find itself."""
-    own, lists = own_rows(index, queries, qrels), {}
+    own, lists = own_rows(index, queries, qrels), dict[str, Ranked]()
     for key in qrels:
         itself = index.ids[own[key]] if key in own else None
         lists[key] = {document: score for document, score in find(queries[key]).items() if document != itself}
