@@ -49,12 +49,12 @@ def write_report(
     :returns: HTML without any reference to another file.
     """
     rows = [_row(system, metrics, measured[reference], metrics["seed"]) for system in measured.values()]
-    joined = [
-        _row(system, metrics["hybrids"][way], systems[reference], metrics["seed"])
-        | {"label": f"{' '.join(system.system.name.split())}, {way}", "is_student": system.system.name in measured}
-        for way, systems in (hybrids or {}).items()
-        for system in systems.values()
-    ]
+    joined = []
+    for way, systems in (hybrids or {}).items():
+        for name, system in systems.items():
+            row = _row(system, metrics["hybrids"][way], systems[reference], metrics["seed"])
+            row |= {"label": f"{' '.join(name.split())}, {way}", "is_student": row["is_student"] and name in measured}
+            joined.append(row)
     if title:
         rows = [row | {"is_student": row is rows[-1]} for row in rows]
     what = "retrieval" if title else "query encoder"

@@ -51,7 +51,7 @@ def _measured(
 ) -> dict[str, dict[str, Measured]]:
     """What the encoders and the other retrievers find, alone and joined; see `Hybrid.measure`."""
     logger.info("Searching for %d queries with %s.", len(qrels), " and ".join(searches))
-    found = {name: _found(one, index, queries, qrels) for name, one in searches.items()}
+    found = {name: _found(find, index, queries, qrels) for name, find in searches.items()}
     _check(fusion, found, index)
     runs: dict[str, dict[str, Run]] = defaultdict(dict)
     timed: dict[str, dict[str, Search]] = defaultdict(dict)
@@ -68,11 +68,13 @@ def _measured(
     return {group: measured_ways(runs[group], timed[group], queries, qrels) for group in runs}
 
 
-def _found(one: Search, index: IndexView, queries: dict[str, str], qrels: Qrels) -> dict[str, Ranked]:
+def _found(find: Search, index: IndexView, queries: dict[str, str], qrels: Qrels) -> dict[str, Ranked]:
     """What a retriever finds for the judged queries; a query that is a document of the index does not find itself."""
-    own = {key: index.ids[row] for key, row in own_rows(index, queries, qrels).items()}
-    lists = {key: one(queries[key]) for key in qrels}
-    return {key: {one: score for one, score in ranked.items() if one != own.get(key)} for key, ranked in lists.items()}
+    own, lists = own_rows(index, queries, qrels), dict[str, Ranked]()
+    for key in qrels:
+        itself = index.ids[own[key]] if key in own else None
+        lists[key] = {document: score for document, score in find(queries[key]).items() if document != itself}
+    return lists
 
 
 def _search(system: System, index: IndexView, top_k: int, place: Retriever, query: str) -> Ranked:

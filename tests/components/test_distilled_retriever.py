@@ -73,3 +73,13 @@ class TestDistilledRetriever:
     def test_top_k_of_nothing(self, store):
         with pytest.raises(ValueError, match="top_k"):
             DistilledRetriever(retriever=InMemoryEmbeddingRetriever(store), query_encoder=None, top_k=0)
+
+    @pytest.mark.parametrize("top_k", [0, -1])
+    def test_top_k_of_nothing_is_asked_for(self, bert, store, top_k):
+        """Qdrant would take 0 for its default."""
+        retriever = DistilledRetriever(
+            retriever=InMemoryEmbeddingRetriever(store), query_encoder=KaleQueryEncoder(model=bert)
+        )
+        for run in (retriever.run, lambda **given: asyncio.run(retriever.run_async(**given))):
+            with pytest.raises(ValueError, match=f"top_k must be at least 1, not {top_k}"):
+                run(query=QUERY, top_k=top_k)

@@ -83,7 +83,8 @@ def test_a_hybrid_has_a_table_of_its_own_and_compares_within_a_way_of_joining():
     for way, systems in (("alone", alone), ("rrf", joined)):
         kept = systems["<b>&"].quality.mean() / systems["teacher"].quality.mean()
         assert figures["hybrids"][way]["<b>&"]["share_of_teacher"] == pytest.approx(kept)
-        row = table.partition(f"<td>&lt;b&gt;&amp;, {way}</td>")[2].partition("</tr>")[0]
+        assert f"<tr><td>teacher, {way}</td>" in table
+        row = table.partition(f'<tr class="student"><td>&lt;b&gt;&amp;, {way}</td>')[2].partition("</tr>")[0]
         assert f"<td>{100 * kept:.1f} %</td>" in row
     assert "<td>2.0</td>" in row, "twice as fast as the teacher in the same hybrid"
 

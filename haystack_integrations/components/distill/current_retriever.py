@@ -45,8 +45,9 @@ class CurrentRetriever(Serialisable):
         :param pointer: The JSON file that `IndexSwitcher` writes.
         :param retriever: The embedding retriever of the document store, by its whole import path.
         :param top_k: How many documents to return; None leaves it to the retriever.
+        :raises ValueError: If top_k is below 1.
         """
-        self.keep_parameters(locals())
+        self.keep_parameters(locals(), positive=("top_k",))
         self._opened: DistilledRetriever | None = None
         self._serving: Serving | None = None
         self._before: tuple[Serving, DistilledRetriever] | None = None
@@ -116,7 +117,7 @@ class CurrentRetriever(Serialisable):
         :param top_k: Overrides the one given at initialisation.
         :returns: `documents`, in the store's order.
         :raises FileNotFoundError: If there is no pointer.
-        :raises ValueError: If the query is empty.
+        :raises ValueError: If the query is empty, or `top_k` is below 1.
         """
         return self._current().run(query=query, filters=filters, top_k=top_k)
 
@@ -132,7 +133,7 @@ class CurrentRetriever(Serialisable):
         :param top_k: Overrides the one given at initialisation.
         :returns: `documents`, in the store's order.
         :raises FileNotFoundError: If there is no pointer.
-        :raises ValueError: If the query is empty.
+        :raises ValueError: If the query is empty, or `top_k` is below 1.
         """
         current = await asyncio.to_thread(self._current)  # which opens another index after a switch
         return await current.run_async(query=query, filters=filters, top_k=top_k)

@@ -7,7 +7,7 @@ from haystack.components.retrievers.types import EmbeddingRetriever
 
 from haystack_distill.data.beir import Qrels
 from haystack_integrations.components.distill.parts.cascade import Asking, Cascade
-from haystack_integrations.components.distill.parts.checking import check_query
+from haystack_integrations.components.distill.parts.checking import check_query, check_top_k
 from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 from haystack_integrations.components.distill.parts.similarity_guard import SimilarityGuard
@@ -102,9 +102,11 @@ class DistilledRetriever(Serialisable):
         :param filters: Passed on to the retriever.
         :param top_k: Overrides the one given at initialisation.
         :returns: `documents`, in the store's order.
-        :raises ValueError: If the query is empty, or the store ranks otherwise than the encoder was made for.
+        :raises ValueError: If the query is empty, `top_k` is below 1, or the store ranks otherwise than the encoder was
+            made for.
         """
         check_query(query, "DistilledRetriever", "search for")
+        check_top_k(top_k)
         self.warm_up()
         options = self._options(filters, top_k)
         asking = Asking(self._cascade)
@@ -128,9 +130,11 @@ class DistilledRetriever(Serialisable):
         :param filters: Passed on to the retriever.
         :param top_k: Overrides the one given at initialisation.
         :returns: `documents`, in the store's order.
-        :raises ValueError: If the query is empty, or the store ranks otherwise than the encoder was made for.
+        :raises ValueError: If the query is empty, `top_k` is below 1, or the store ranks otherwise than the encoder was
+            made for.
         """
         check_query(query, "DistilledRetriever", "search for")
+        check_top_k(top_k)
         if not hasattr(self.retriever, "run_async") or is_embedded(store_of(self.retriever)):
             # One change of thread is enough for both.
             return await asyncio.to_thread(self.run, query, filters, top_k)
