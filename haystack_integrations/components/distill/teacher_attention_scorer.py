@@ -50,9 +50,11 @@ class TeacherAttentionScorer(TeacherScorer):
 
         :param model: An encoder-decoder of the T5 or BART family or a causal language model: folder, hub name or GGUF.
         :param signal: `dkrr`, `adist`, `icr` or `heads`.
-        :param prompt: A text with places `{question}` and `{passage}` or `{passages}`; None takes the signal's own.
+        :param prompt: A text with places `{question}` and `{passage}` or `{passages}`; None takes the signal's own. With
+            `{passages}` a causal model reads all documents in one prompt for `dkrr` and `adist` as well.
         :param heads: The file that `haystack-distill heads` wrote, for `heads`.
-        :param permutations: How many orders `icr` and `heads` read the documents in, against a bias by position.
+        :param permutations: In how many orders a causal model reads documents that stand in one prompt, against a bias
+            by position.
         :param top_k: How many documents to return; None for all.
         :param batch_size: How many prompts go through the model at once.
         :param max_passage_tokens: Longer documents are cut, and say so.
