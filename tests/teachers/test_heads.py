@@ -6,8 +6,8 @@ import pytest
 from haystack_distill.teachers import in_context
 from haystack_distill.teachers.attention_signals import AttentionTeacher
 from haystack_distill.teachers.heads import HeadExample, Heads, select_heads
-from haystack_distill.teachers.in_context import head_examples, passage_orders
-from haystack_distill.teachers.scores import Candidates
+from haystack_distill.teachers.in_context import head_examples
+from haystack_distill.teachers.scores import Candidates, passage_orders
 from tests.readers import CLOSE, ROW
 
 pytestmark = pytest.mark.filterwarnings("error::FutureWarning")  # such as for `past_key_values`, which is now `cache`
@@ -75,5 +75,5 @@ class TestHeads:
         expected = (once.score([ROW])[0].scores + backwards) / 2
         assert np.allclose(twice.score([ROW])[0].scores, expected, **CLOSE)
         assert passage_orders(3, 2) == [[0, 1, 2], [2, 1, 0]]
-        with pytest.raises(ValueError, match="only 'icr' and 'heads' read several orders"):
+        with pytest.raises(ValueError, match="each passage alone here: several orders are read by 'icr' and 'heads'"):
             AttentionTeacher(reader("llama"), "dkrr", permutations=2)
