@@ -26,6 +26,7 @@ import typer
 from scipy import stats
 
 from benchmarks.common import CACHE, load_teacher, minilm, open_corpus, print_rows, read_rows, write_rows
+from benchmarks.taught_reader import taught_reader
 from demo.packaged import llama_cpp, smollm2
 from haystack_distill.data.training_set import Row, TrainingSet, write_training_set
 from haystack_distill.evaluation.quality import ranking, search
@@ -40,7 +41,7 @@ from haystack_distill.teachers.in_context import head_examples
 from haystack_distill.teachers.labelling import label
 from haystack_distill.teachers.likelihood import LikelihoodTeacher
 from haystack_distill.teachers.prompt_encoding import MAX_PASSAGE_TOKENS
-from haystack_distill.teachers.prompts import ANSWER, UnscorableError
+from haystack_distill.teachers.prompts import ANSWER, ANSWER_JOINT, UnscorableError
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates, Teacher
 from haystack_distill.teachers.signals import LIKELIHOOD, SIGNALS
@@ -48,6 +49,11 @@ from haystack_distill.teachers.signals import LIKELIHOOD, SIGNALS
 DEPTH = 8
 HEAD_QUESTIONS = 32
 ANSWER_TOKENS = 16
+TAUGHT, TOGETHER = "-taught", "-together"
+"""Suffixes of signals: read out of a reader that was taught answers; out of one prompt that holds all passages."""
+
+JOINT = (f"dkrr{TOGETHER}", f"adist{TOGETHER}")
+LEARNT = tuple(f"{one}{TAUGHT}" for one in ("dkrr", "adist", *JOINT))
 COLUMNS = (
     ("data", "data", ""),
     ("split", "split", ""),
@@ -82,6 +88,7 @@ def main(
     signal: Annotated[
         list[str] | None, typer.Option(help="Only these signals; listwise, which needs a GGUF file, is run on demand.")
     ] = None,
+    taught: Annotated[int, typer.Option(help="Also teach the reader answers of so many train questions.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="Of the reader: float32 or bfloat16.")] = None,
     retriever: Annotated[str | None, typer.Option(help="A sentence-transformers folder; default: MiniLM.")] = None,
     quick: Annotated[bool, typer.Option(help="A dozen questions: shows that it runs.")] = False,
@@ -94,11 +101,21 @@ def main(
     choice = candidates(data, "train", 10 if quick else HEAD_QUESTIONS, retriever, to_choose_heads=True)
     loaded = load_reader(name, dtype=dtype)
     answers = Answers(loaded) if isinstance(loaded, CausalReader) else None
-    for chosen in signal or signals_for(loaded, asked):
+    of_train = [one for one, _ in candidates(data, "train", taught, retriever, to_choose_heads=True)] if taught else []
+    if not all(one.answers for one in of_train):
+        msg = f"--taught needs answers, and {data} has none: leave it out."
+        raise typer.BadParameter(msg)
+    for chosen in signal or [*signals_for(loaded, asked), *((*JOINT, *LEARNT) if taught else ())]:
         if (data.name, split, Path(name).name, chosen) in done:
             continue
-        teacher = served(name) if chosen == LISTWISE else teacher_for(loaded, chosen, [one for one, _ in choice])
-        row = measured(teacher, asked, answers)
+        if chosen == LISTWISE:
+            teacher = served(name)
+        elif chosen in LEARNT:
+            folder = taught_reader(name, of_train, [one.query for one, _ in asked], together=TOGETHER in chosen)
+            teacher = teacher_for(load_reader(str(folder), dtype=dtype), chosen.removesuffix(TAUGHT), [])
+        else:
+            teacher = teacher_for(loaded, chosen, [one for one, _ in choice])
+        row = {**measured(teacher, asked, answers), "signal": chosen}
         rows.append({"data": data.name, "split": split, "reader": Path(name).name, **row})
         write_rows(json, rows)
         print_rows(rows[-1:], COLUMNS, "")
@@ -204,6 +221,8 @@ def signals_for(reader: Any, asked: list[tuple[Candidates, list[bool]]]) -> list
 
 def teacher_for(reader: Any, signal: str, choice: list[Candidates], name: str = "") -> Teacher:
     """The teacher of a signal; heads are chosen on pseudo-labelled questions."""
+    if signal.endswith(TOGETHER):
+        return AttentionTeacher(reader, signal.removesuffix(TOGETHER), ANSWER_JOINT, permutations=2, name=name)
     if SIGNALS[signal].reads == LIKELIHOOD:
         return LikelihoodTeacher(reader, signal, name=name)
     if signal != "heads":

@@ -1,22 +1,26 @@
 """The teachers' benchmarks run and count right; never how fast or how good."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import labels, teachers
+from benchmarks import labels, taught_reader, teachers
+from haystack_distill.data.beir import read_beir
+from haystack_distill.data.training_set import TrainingSet
 from haystack_distill.teachers.prompts import ANSWER, UnscorableError
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.scores import Candidates, Scored
+from tests.conftest import write_lines
 
 
 def test_labels_runs_and_goes_on_where_it_was(beir, bert, llama, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows_file = tmp_path / "rows.json"
     asked = {"data": beir, "reader": llama, "json": rows_file, "retriever": bert, "questions": 10, "quick": False}
-    asked |= {"signal": None, "dtype": None}
+    asked |= {"signal": None, "taught": 0, "dtype": None}
     labels.main(**asked, split="dev")
     rows = json.loads(rows_file.read_text())
     assert [row["signal"] for row in rows] == ["question", "dkrr", "icr", "heads"]
@@ -26,6 +30,47 @@ def test_labels_runs_and_goes_on_where_it_was(beir, bert, llama, tmp_path, monke
         assert {"data", "reader", "retriever_first", "answered"} <= row.keys()
     monkeypatch.setattr(labels, "measured", lambda *_: pytest.fail("a finished row was run again"))
     labels.main(**asked, split="dev")
+
+
+def test_labels_of_a_reader_that_was_taught(beir, bert, llama, tmp_path, monkeypatch):
+    """It learns from train questions alone, none of which is measured, and is made once for all signals of a kind."""
+    monkeypatch.chdir(tmp_path)
+    lines = [json.loads(line) for line in (beir / "queries.jsonl").read_text().splitlines()]
+    answers = {line["_id"]: line["text"].split()[0] for line in lines}
+    folder = shutil.copytree(beir, tmp_path / "answered")
+    rows = [{**line, "metadata": {"answers": [answers[line["_id"]]]}} for line in lines]
+    write_lines(folder / "queries.jsonl", rows)
+    labels.main(
+        data=folder,
+        reader=llama,
+        json=tmp_path / "rows.json",
+        split="dev",
+        retriever=bert,
+        questions=4,
+        signal=["adist-together", "dkrr-taught", "adist-taught", "adist-together-taught"],
+        taught=12,
+        dtype=None,
+        quick=False,
+    )
+    found = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["signal"] for row in found] == [
+        *("adist-together", "dkrr-taught", "adist-taught", "adist-together-taught")
+    ]
+    made = [path.parent for path in tmp_path.rglob("taught-*/fine_tuning.json")]
+    assert sorted(json.loads((one / "fine_tuning.json").read_text())["settings"]["signal"] for one in made) == [
+        *("loop", "pdist")
+    ]
+    asked = {line["text"] for line in lines if line["_id"] in read_beir(folder).qrels["dev"]}
+    for rows in tmp_path.rglob("taught-*-rows"):
+        assert asked.isdisjoint(row.query for row in TrainingSet.open(rows))
+
+
+def test_a_passage_is_cut_around_its_answer():
+    passage = " ".join(["word"] * 100 + ["Oslo", "City"] + ["word"] * 100)
+    cut = taught_reader._around(passage, "oslo  city")
+    assert len(cut.split()) == taught_reader.WORDS
+    assert "Oslo City" in cut
+    assert taught_reader._around("one two", "none") == "one two"
 
 
 def test_labels_counts_what_comes_first():

@@ -50,8 +50,8 @@ class TeacherAttentionScorer(TeacherScorer):
 
         :param model: An encoder-decoder of the T5 or BART family or a causal language model: folder, hub name or GGUF.
         :param signal: `dkrr`, `adist`, `icr` or `heads`.
-        :param prompt: A text with places `{question}` and `{passage}` or `{passages}`; None takes the signal's own. With
-            `{passages}` a causal model reads all documents in one prompt for `dkrr` and `adist` as well.
+        :param prompt: A text with places `{question}` and `{passage}` or `{passages}`; None takes the signal's own.
+            With `{passages}` a causal model reads all documents in one prompt for `dkrr` and `adist` as well.
         :param heads: The file that `haystack-distill heads` wrote, for `heads`.
         :param permutations: In how many orders a causal model reads documents that stand in one prompt, against a bias
             by position.
