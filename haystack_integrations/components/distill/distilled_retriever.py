@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from haystack import Document, component
@@ -18,6 +19,8 @@ from haystack_integrations.components.distill.stores import is_embedded, store_o
 class DistilledRetriever(Serialisable):
     """
     Retrieves documents for a query: a query encoder and any embedding retriever in one component.
+
+    Or a sparse text embedder and a retriever of sparse embeddings, so that a hybrid can search with words as well.
 
     The order of the store is kept, whether its scores are similarities or distances, and the query vector stays inside
     the component: on a pipeline edge it costs milliseconds.
@@ -57,8 +60,8 @@ class DistilledRetriever(Serialisable):
         """
         Put an encoder before a retriever.
 
-        :param retriever: The embedding retriever of the document store.
-        :param query_encoder: A `KaleQueryEncoder`, or any other text embedder.
+        :param retriever: The embedding retriever of the document store, or that of its sparse embeddings.
+        :param query_encoder: A `KaleQueryEncoder`, or any other text embedder of the same kind.
         :param top_k: How many documents to return; None leaves it to the retriever.
         :param fallbacks: Encoders for the same index that are asked, one after another, when those before are not sure:
             in order of cost, the encoder that made the index, or any text embedder like it, last.
@@ -112,10 +115,10 @@ class DistilledRetriever(Serialisable):
         asking = Asking(self._cascade)
         for encoder in asking:
             with asking.encoding():
-                asking.embedding = encoder.run(text=query)["embedding"]
-            if asking.embedding is not None:
+                asking.vector = _vector(encoder.run(text=query))
+            if asking.vector is not None:
                 with asking.searching():
-                    found = self.retriever.run(query_embedding=asking.embedding, **options)
+                    found = self.retriever.run(**asking.vector, **options)
                 asking.found = found["documents"]
         return {"documents": asking.documents()}
 
@@ -144,10 +147,10 @@ class DistilledRetriever(Serialisable):
         asking = Asking(self._cascade)
         for encoder in asking:
             with asking.encoding():
-                asking.embedding = await _embedded(encoder, query)
-            if asking.embedding is not None:
+                asking.vector = await _embedded(encoder, query)
+            if asking.vector is not None:
                 with asking.searching():
-                    found = await self.retriever.run_async(query_embedding=asking.embedding, **options)
+                    found = await self.retriever.run_async(**asking.vector, **options)
                 asking.found = found["documents"]
         return {"documents": asking.documents()}
 
@@ -185,8 +188,8 @@ class DistilledRetriever(Serialisable):
         return self._cascade.calibrated(list(queries), found, target, qrels)
 
     def _first_ten(self, encoder: TextEmbedder, query: str) -> list[Document]:
-        embedding = encoder.run(text=query)["embedding"]
-        documents: list[Document] = self.retriever.run(query_embedding=embedding, top_k=10)["documents"]
+        vector = _vector(encoder.run(text=query))
+        documents: list[Document] = self.retriever.run(**vector, top_k=10)["documents"]
         return documents
 
     def _options(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
@@ -194,10 +197,13 @@ class DistilledRetriever(Serialisable):
         return {"filters": filters} if chosen is None else {"filters": filters, "top_k": chosen}
 
 
-async def _embedded(encoder: TextEmbedder, query: str) -> list[float]:
+async def _embedded(encoder: TextEmbedder, query: str) -> dict[str, Any]:
     if hasattr(encoder, "run_async"):
-        result = await encoder.run_async(text=query)
-    else:
-        result = await asyncio.to_thread(encoder.run, text=query)
-    embedding: list[float] = result["embedding"]
-    return embedding
+        return _vector(await encoder.run_async(text=query))
+    return _vector(await asyncio.to_thread(encoder.run, text=query))
+
+
+def _vector(embedded: Mapping[str, Any]) -> dict[str, Any]:
+    """What an embedder made of a query, as an argument of its kind of retriever."""
+    kind = "sparse_embedding" if "sparse_embedding" in embedded else "embedding"
+    return {f"query_{kind}": embedded[kind]}

@@ -191,15 +191,15 @@ class Asking:
     def __init__(self, cascade: Cascade) -> None:
         self.cascade = cascade
         self.step = self.answered = 0
-        self.embedding: list[float] | None = None
+        self.vector: dict[str, Any] | None = None
         self.found: list[Document] | None = None
         self.failed: list[str] = []
 
     def __iter__(self) -> Iterator[Any]:
         for step, encoder in enumerate(self.cascade.encoders):
-            self.step, self.embedding = step, None
+            self.step, self.vector = step, None
             yield encoder
-            if self.embedding is None:
+            if self.vector is None:
                 continue
             self.answered = step
             if not self._is_last and self.cascade.suffices(step, self.found or []):
@@ -207,7 +207,7 @@ class Asking:
 
     @contextmanager
     def encoding(self) -> Iterator[None]:
-        """A span for the encoder, which has to set `embedding`; an error is raised only where nobody else answers."""
+        """A span for the encoder, which has to set `vector`; an error is raised only where nobody else answers."""
         try:
             with span("encode", encoder=self.cascade.names[self.step]):
                 yield
