@@ -32,6 +32,7 @@ BENCHMARKS = (
     "reply_labels",
     "retrieval",
     *SERVING,
+    "soak",
     "stores",
     "teachers",
     "update",
