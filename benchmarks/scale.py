@@ -81,7 +81,7 @@ def labels(bench: Bench, workers: int, work: Path) -> bytes:
         ids = [str(place) for place in range(len(found))]
         rows.append(Row(str(number), question, [], ids, found, [0.0] * len(found)))
     write_training_set(work / "set", rows)
-    scorer = TeacherLikelihoodScorer(model=bench.reader)
+    scorer = TeacherLikelihoodScorer(model=bench.reader, dtype="bfloat16")
     labeller = TeacherLabeller(scorer=scorer, rows_at_once=2, num_workers=workers, progress_bar=False)
     labeller.run(training_set=str(work / "set"))
     return content(work / "set", "shard-*")
@@ -129,6 +129,7 @@ def generation(bench: Bench, workers: int, work: Path) -> bytes:
     """Questions about passages, by a local model."""
     augmenter = GenerativeAugmenter(
         model=bench.reader,
+        dtype="bfloat16",
         output=str(work / "questions"),
         n=1,
         batch_size=4,
@@ -151,7 +152,7 @@ JOBS: dict[str, Callable[[Bench, int, Path], bytes]] = {
     "mining": mining,
     "generation": generation,
 }
-FULL = {"labels": 256, "embedding": 2048, "targets": 4096, "mining": 2048, "generation": 48}
+FULL = {"labels": 128, "embedding": 768, "targets": 1536, "mining": 512, "generation": 16}
 QUICK = {"labels": 32, "embedding": 512, "targets": 256, "mining": 16, "generation": 8}
 
 

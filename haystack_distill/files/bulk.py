@@ -108,7 +108,8 @@ class _Worker:
     """Holds the function, and applies it to one piece at a time."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
-        self.make, self.function = make, None
+        self.make = make
+        self.function: Any = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         from ray import cloudpickle
