@@ -122,7 +122,7 @@ def read_index(
     """
     Copy an index, page by page, into a folder that appears only when all of it was read.
 
-    :param pages: The documents; memory holds one page at a time.
+    :param pages: The documents; memory holds one page at a time, 16 bytes of every id, and what the sample holds.
     :param similarity: How the store ranks, or a function that finds out.
     :param sample: Which documents to hold; None holds all. All are read, checked and counted in the fingerprint.
     :raises ValueError: If there is no document or no vector, if an id is no text, if an id or a text can't be written
@@ -199,7 +199,7 @@ class _Copy:
         self._texts = (folder / "documents.jsonl").open("w", encoding="utf-8")
         self._vectors = (folder / "vectors.f32").open("wb")
         self._sample = sample
-        self._known: set[str] = set()
+        self._known = _Known()
         self._dim: int | None = None
         self._missing_ids: list[str] = []
         self._missing = self._all = self._held = 0
@@ -212,12 +212,10 @@ class _Copy:
         self._vectors.close()
 
     def add(self, page: Page) -> None:
-        for document_id, text, vector, *title in page:
+        for document_id, text, *_ in page:
             _check_text(document_id, text)
-            if document_id in self._known:
-                msg = f"The document store returned the document {document_id!r} twice; its ids must be unique."
-                raise ValueError(msg)
-            self._known.add(document_id)
+        self._known.add([document_id for document_id, *_ in page])
+        for document_id, text, vector, *title in page:
             if vector is None:
                 self._missing += 1
                 self._missing_ids += [document_id] if self._missing <= NAMED else []
@@ -235,7 +233,7 @@ class _Copy:
                 self._vectors.write(row.tobytes())
 
     def summary(self) -> dict[str, object]:
-        embedded = len(self._known) - self._missing
+        embedded = self._known.count - self._missing
         if not embedded:
             how = f"all {self._missing} documents lack an embedding" if self._missing else "it holds no documents"
             msg = f"The document store can't be aligned with: {how}. Run the indexing pipeline first."
@@ -246,7 +244,7 @@ class _Copy:
         if self._missing:
             named = ", ".join(map(repr, self._missing_ids)) + (" and others" if self._missing > NAMED else "")
             text = "%d of %d documents have no vector and are left out: %s."
-            logger.warning(text, self._missing, len(self._known), named)
+            logger.warning(text, self._missing, self._known.count, named)
         return {
             "documents": len(self.ids),
             "without_vector": self._missing,
@@ -255,6 +253,32 @@ class _Copy:
             "fingerprint": _sum_of([self._all]),
             "held": _sum_of([self._held]),
         }
+
+
+class _Known:
+    """The ids that were read, in 16 bytes each: a set of the ids themselves would hold ten times as much."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._runs: list[np.ndarray] = []  # sorted, each longer than the next
+
+    def add(self, ids: list[str]) -> None:
+        """Take the ids of a page; a ValueError if one was there already."""
+        marks = np.array([hashlib.sha256(document_id.encode()).digest()[:16] for document_id in ids], dtype="S16")
+        order = np.argsort(marks, kind="stable")
+        run = marks[order]
+        again = np.append(run[1:] == run[:-1], [False])[: len(run)]
+        for earlier in self._runs:
+            again |= earlier[np.searchsorted(earlier, run).clip(max=len(earlier) - 1)] == run
+        if again.any():
+            twice = ids[order[again.argmax()]]
+            msg = f"The document store returned the document {twice!r} twice; its ids must be unique."
+            raise ValueError(msg)
+        self.count += len(run)
+        while self._runs and len(self._runs[-1]) <= len(run):
+            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
+        if len(run):
+            self._runs.append(run)
 
 
 def _check_text(document_id: object, text: str | None) -> None:

@@ -8,6 +8,7 @@ file system, and a run goes on after a kill in the same way whatever the number 
 import logging
 import os
 import socket
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -107,7 +108,8 @@ class _Worker:
     """Holds the function, and applies it to one piece at a time."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
-        self.make, self.function = make, None
+        self.make = make
+        self.function: Any = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         from ray import cloudpickle
@@ -126,6 +128,7 @@ def _portable(error: Exception) -> Exception:
     """The error, or its words if it can't be sent to another process: some are made from more than their message."""
     from ray import cloudpickle
 
+    error.add_note("In a worker: " + "".join(traceback.format_exception(error)))
     try:
         return cloudpickle.loads(cloudpickle.dumps(error))
     except Exception:

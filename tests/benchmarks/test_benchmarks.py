@@ -31,6 +31,7 @@ BENCHMARKS = (
     "new_encoder",
     "reply_labels",
     "retrieval",
+    "scale",
     *SERVING,
     "soak",
     "stores",
@@ -41,7 +42,7 @@ BENCHMARKS = (
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_can_be_started(name):
-    if name in SERVING:
+    if name in {*SERVING, "scale"}:
         pytest.importorskip("fastembed", reason="the `bench` extra is not installed")
         pytest.importorskip("haystack_integrations.document_stores.faiss", reason="faiss-haystack is not installed")
     parameters = inspect.signature(import_module(f"benchmarks.{name}").main).parameters

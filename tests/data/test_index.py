@@ -77,6 +77,19 @@ def test_duplicate_ids_are_refused(tmp_path):
         read_index([[("a", "x", [1.0]), ("a", "y", [2.0])]], tmp_path / "view", "cosine")
 
 
+def test_an_id_that_comes_again_is_found_however_many_came_between(tmp_path):
+    numbers = np.random.default_rng(0).permutation(3_000)
+    rows = [(f"d{number}", "x", [1.0, float(number)]) for number in numbers]
+    sizes = [1, 7, 500, 0, 492, 1_000, 3, 997]
+    ends = np.cumsum(sizes)
+    several = [rows[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    assert len(read_index(several, tmp_path / "view", "cosine")) == 3_000
+    for again in (0, 5, 800, 2_999):
+        name = rows[again][0]
+        with pytest.raises(ValueError, match=f"{name!r} twice"):
+            read_index([*several, [("new", "x", [1.0, 0.5]), rows[again]]], tmp_path / f"again-{again}", "cosine")
+
+
 @pytest.mark.parametrize(
     ("document_id", "text", "message"),
     [

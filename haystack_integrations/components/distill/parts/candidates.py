@@ -52,8 +52,8 @@ class CandidateSearch:
         way_out = kind_of(self.documents).memory_only(self.documents)
         if way_out:
             msg = (
-                f"Workers can't search a {type(self.documents).__name__} that keeps documents in the memory of this "
-                f"process: {way_out}, or search with num_workers=1."
+                f"Workers can't search what the {type(self.documents).__name__} keeps in the memory of this process: "
+                f"{way_out}, or search with num_workers=1."
             )
             raise ValueError(msg)
 
