@@ -68,8 +68,8 @@ class Bench:
     sizes: dict[str, int]
 
     def passages(self, job: str) -> list[str]:
-        """As many passages as a job gets, again from the start where there are too few."""
-        texts = list(self.data.documents.values())
+        """As many passages as a job gets, 400 letters of each, again from the start where there are too few."""
+        texts = [text[:400] for text in self.data.documents.values()]
         return [texts[number % len(texts)] for number in range(self.sizes[job])]
 
 
@@ -140,7 +140,7 @@ def generation(bench: Bench, workers: int, work: Path) -> bytes:
         num_workers=workers,
         progress_bar=False,
     )
-    documents = [Document(id=str(place), content=one[:400]) for place, one in enumerate(bench.passages("generation"))]
+    documents = [Document(id=str(place), content=one) for place, one in enumerate(bench.passages("generation"))]
     augmenter.run(documents=documents)
     return content(work / "questions", "queries.jsonl")
 
@@ -152,7 +152,7 @@ JOBS: dict[str, Callable[[Bench, int, Path], bytes]] = {
     "mining": mining,
     "generation": generation,
 }
-FULL = {"labels": 128, "embedding": 768, "targets": 1536, "mining": 512, "generation": 16}
+FULL = {"labels": 128, "embedding": 512, "targets": 1024, "mining": 256, "generation": 8}
 QUICK = {"labels": 32, "embedding": 512, "targets": 256, "mining": 16, "generation": 8}
 
 
@@ -198,7 +198,7 @@ def prepare(bench: Bench, folder: Path) -> None:
         for number in range(bench.sizes["mining"])
     ]
     (folder / "questions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    vectors = BiEncoder.load(bench.encoder, device="cpu").encode_documents([text[:400] for text in texts])
+    vectors = BiEncoder.load(bench.encoder, device="cpu").encode_documents(texts)
     store = FAISSDocumentStore(index_path=str(folder / "faiss"), embedding_dim=vectors.shape[1])
     rows = zip(texts, vectors.tolist(), strict=True)
     store.write_documents(
