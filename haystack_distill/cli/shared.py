@@ -43,10 +43,23 @@ def table_of(*columns: str) -> Table:
 
 
 def show_encoders(metrics: dict[str, Any]) -> None:
-    """Print the tables of a `metrics.json`: of query encoders, and of hybrids where it knows some."""
+    """Print the tables of a `metrics.json`: of query encoders, of hybrids and of recoveries, where it knows some."""
     show(_table_of_encoders("query\nencoder", {"": metrics}))
     if "hybrids" in metrics:
         show(_table_of_encoders("retrieval", metrics["hybrids"]))
+    if "recovery" in metrics["teacher"]:
+        show(_table_of_recoveries(metrics))
+    if "recovery_advice" in metrics:
+        say(metrics["recovery_advice"])
+
+
+def _table_of_recoveries(metrics: dict[str, Any]) -> Table:
+    """A table of its own: in that of encoders there is no room for another column in 80 letters."""
+    table = table_of("of its own\nexact top ten", "the store\nreturns")
+    for name, figures in metrics.items():
+        if isinstance(figures, dict) and "recovery" in figures:
+            table.add_row(escape(name), f"{100 * figures['recovery']:.1f} %")
+    return table
 
 
 def _table_of_encoders(what: str, groups: dict[str, dict[str, Any]]) -> Table:

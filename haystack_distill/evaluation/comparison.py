@@ -49,12 +49,17 @@ class System:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a system; `encode_ms` is the median of milliseconds to encode one query."""
+    """
+    What was measured of a system; `encode_ms` is the median of milliseconds to encode one query.
+
+    :param recovery: The share of its own exact top ten that a store returns; None where that was not measured.
+    """
 
     system: System
     quality: Quality
     encode_ms: float
     run: Run
+    recovery: float | None = None
 
     def figures(self, seed: int = 0) -> dict[str, Any]:
         """The figures for a metrics file."""
@@ -63,6 +68,7 @@ class Measured:
             **{name: figure["value"] for name, figure in summary.items()},
             "intervals": {name: [figure["low"], figure["high"]] for name, figure in summary.items()},
             "encode_ms": self.encode_ms,
+            **({} if self.recovery is None else {"recovery": self.recovery}),
         }
 
     def against(self, reference: "Measured", seed: int = 0) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def _row(measured: Measured, metrics: Mapping[str, Any], reference: Measured, se
         "interval": interval,
         "cells": cells(figures, interval),
         "encode_ms": measured.encode_ms,
+        "recovery": measured.recovery,
         "training_seconds": measured.system.training_seconds,
         "against": None if measured is reference else measured.against(reference, seed),
     }

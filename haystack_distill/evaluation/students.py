@@ -12,6 +12,7 @@ from haystack_distill.data.index import IndexView
 from haystack_distill.evaluation.comparison import Measured, System, measure_all, student_system, teacher_system
 from haystack_distill.evaluation.held_out import judged_split
 from haystack_distill.evaluation.proof import Evidence, Result, prove, read_figures
+from haystack_distill.evaluation.recovery import StoreSearch
 from haystack_distill.files.layout import MODULES
 from haystack_distill.files.runs import running
 from haystack_distill.students.bi_encoder import BiEncoder
@@ -41,8 +42,13 @@ def evaluate_students(
     output: Path,
     seed: int = 0,
     hybrid: Hybrid | None = None,
+    store: StoreSearch | None = None,
 ) -> dict[str, Any]:
-    """What `RetrievalEvaluator` does: saved students, name -> folder, beside their teacher in a new folder."""
+    """
+    What `RetrievalEvaluator` does: saved students, name -> folder, beside their teacher in a new folder.
+
+    :param store: How the store of the index searches; None where it searches exactly, too.
+    """
     with running(output):
         texts, qrels = judged_split(queries, split, index)
         teacher.check_belongs_to(index)
@@ -56,8 +62,13 @@ def evaluate_students(
             **({"Hybrid": hybrid.told} if hybrid else {}),
             "Judged by": f"judged {split} queries",
         }
-        evidence = Evidence(measure_all(systems, index, texts, qrels), index, texts, qrels, seed, hybrids=hybrids)
-        return prove(output, lambda: Result(evidence, evidence.figures(), facts))
+        measured = measure_all(systems, index, texts, qrels)
+        if store:
+            measured = store.recovered(measured, index, [texts[query_id] for query_id in qrels], seed)
+        evidence = Evidence(measured, index, texts, qrels, seed, hybrids=hybrids)
+        advice = store.advice(measured) if store else None
+        figures = evidence.figures() | ({"recovery_advice": advice} if advice else {})
+        return prove(output, lambda: Result(evidence, figures, facts))
 
 
 def _made(folder: Path) -> str:

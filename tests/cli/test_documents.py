@@ -107,6 +107,16 @@ def test_judgments_about_the_documents_of_a_store(described, judged, bert, table
     assert "corpus.jsonl is missing" in said
 
 
+def test_what_a_store_returns_of_the_exact_ten_is_told(write_index, judged, bert, table, command, place):
+    store_type = "haystack_integrations.document_stores.qdrant.document_store.QdrantDocumentStore"
+    (place / "store.yaml").write_text(yaml.safe_dump({"type": store_type, "init_parameters": write_index()}))
+    arguments = ["--store", "store.yaml", "--model", bert, "--student", table, "--output", "e"]
+    code, said = command("evaluate", judged, *arguments)
+    assert code == 0, said
+    _, _, told = said.partition("the store")
+    assert told.count("100.0 %") == 2
+
+
 def test_labels_over_a_store(described, judged, reader_folder, bert, command, tmp_path):
     common = [judged, "--store", described, "--reader", reader_folder("qwen3"), "--top-k", "3", "--no-progress"]
     for name, more in (("words", []), ("vectors", ["--model", bert])):

@@ -1,5 +1,6 @@
 """A store is known in one file: what is told of it elsewhere says the same."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def test_the_table_of_the_docs():
     assert {row[0]: row[3] for row in rows if len(row) == 5} == {
         kind.title: ", ".join(kind.similarities.values()).replace("_", " ") for kind in KINDS.values()
     } | {"store": "ranks by (default first)"}
+
+
+def test_what_to_raise_is_in_the_docs():
+    """Each setting that the package names for an approximate search is in the row of its store."""
+    _, _, section = DOCS.read_text().partition("## Effort of an approximate search")
+    for kind in KINDS.values():
+        row = next((line for line in section.splitlines() if line.startswith(f"| {kind.title} | `")), "")
+        assert bool(row) == (kind.effort is not None), kind.title
+        assert all(f"`{word}`" in row for word in re.findall("`([a-zA-Z_:]+)`", kind.effort or "") if word != "index")
 
 
 def test_a_store_is_of_the_kind_that_is_told_of_it(filled, backend):

@@ -12,9 +12,11 @@ from haystack_integrations.components.distill.parts.inner import close, warm_up
 from haystack_integrations.components.distill.parts.searching import check_take_text, searches
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 from haystack_integrations.components.distill.stores import EmbedderSettings, index_of, teacher_of
+from haystack_integrations.components.distill.stores.known import kind_of
 
 RESERVED = frozenset(
-    "teacher share_of_teacher share_low share_high speedup significance queries seed versions hybrids".split()
+    "teacher share_of_teacher share_low share_high speedup significance queries seed versions hybrids "
+    "recovery_advice".split()
 )
 """Keys of `metrics.json`, where each student gets a key of its own."""
 
@@ -25,7 +27,8 @@ class RetrievalEvaluator(Serialisable):
     Measures query encoders against one index: quality with intervals and significance, and latency, side by side.
 
     Every encoder is compared with the teacher, the encoder that made the index, on the same judged queries and by exact
-    search over the vectors in the store, so that no approximation of the store hides a difference. With a fusion that
+    search over the vectors in the store, so that no approximation of the store hides a difference. How much of that the
+    store itself returns is measured beside it (`recovery`), where its search may be approximate. With a fusion that
     `FusionDistiller` wrote, each is also measured in that hybrid, beside reciprocal rank fusion.
 
     ### Usage example
@@ -132,8 +135,19 @@ class RetrievalEvaluator(Serialisable):
                 Path(self.output),
                 self.seed,
                 hybrid,
+                self._store_search(),
             )
         return {"metrics": metrics, "report_path": str(Path(self.output) / REPORT)}
+
+    def _store_search(self) -> Any:
+        """How the store searches, where that may be approximate."""
+        from haystack_distill.evaluation.recovery import StoreSearch
+
+        kind = kind_of(self.document_store)
+        search = kind.search(self.document_store)
+        if not (search and kind.effort):
+            return None
+        return StoreSearch(lambda vector, top_k: [found.id for found in search(vector, top_k)], kind.effort)
 
     def _hybrid(self) -> Any:
         """What the encoders are joined with, if they are."""

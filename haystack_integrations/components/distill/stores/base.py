@@ -105,6 +105,7 @@ class StoreKind:
     :param search: Gives the search by vector of a store, or None if it has none that is known.
     :param read: Reads all documents of a store in pages.
     :param vectors: Gives the vectors of documents by their ids, where a search left them out.
+    :param effort: What to raise where its search, being approximate, finds too little; None if it never is.
     :param is_embedded: Whether a store lives in this process, where its asynchronous client would open another, empty
         store, or refuse.
     :param emptied_by: Settings that delete the index when a store is opened.
@@ -123,6 +124,7 @@ class StoreKind:
     search: Callable[[Any], Search | None] = _usual_search
     read: Reader = _read_at_once
     vectors: Callable[[Any, list[str]], Mapping[str, Vector | None]] = _vectors_by_filter
+    effort: str | None = "the search effort of its index"
     is_embedded: Callable[[Any], bool] = lambda _: False
     emptied_by: tuple[str, ...] = ("recreate_index", "recreate_table")
     is_open: Callable[[Any], bool] = lambda store: getattr(store, "_client", None) is not None

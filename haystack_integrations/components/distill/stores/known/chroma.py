@@ -32,6 +32,7 @@ KIND = StoreKind(
     similarity=lambda store: store._distance_function,
     search=search,
     read=read,
+    effort="`hnsw:search_ef` in `metadata` of the store, for a collection made anew",
     is_embedded=lambda store: store._host is None,
     memory_only=lambda store: (
         "set `persist_path` or `host`" if store._persist_path is None and store._host is None else None

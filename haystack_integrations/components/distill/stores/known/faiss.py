@@ -43,6 +43,8 @@ KIND = StoreKind(
     similarities={"l2": "euclidean"},
     similarity=lambda _: "l2",
     read=read,
+    # The store has no setting of its own for it, and writes that of its index with the index.
+    effort="`efSearch` (of an IVF index `nprobe`) of the store's `index` with `faiss.ParameterSpace`, then `save` it",
     vectors=vectors,
     memory_only=lambda store: "set `index_path`" if store.index_path is None else None,
     save=save,

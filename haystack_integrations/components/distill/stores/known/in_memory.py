@@ -18,6 +18,7 @@ KIND = StoreKind(
     title="InMemory",
     similarities={"dot_product": "dot_product", "cosine": "cosine"},
     read=read,
+    effort=None,
     vectors=lambda store, ids: {key: store.storage[key].embedding for key in ids if key in store.storage},
     memory_only=lambda _: "use another store",
     shared_by="give both the same `index`, and run both pipelines in one process",

@@ -33,6 +33,7 @@ KIND = StoreKind(
     similarities={"L2": "euclidean", "COSINE": "cosine", "IP": "dot_product"},
     similarity=lambda store: (store.search_params or store.index_params or {}).get("metric_type", "L2"),
     read=read,
+    effort="`ef` (of an IVF index `nprobe`) in `search_params` of the store",
     in_yaml=InYaml(
         store="milvus_haystack.document_store.MilvusDocumentStore",
         parameters=lambda _, similarity: {

@@ -35,6 +35,7 @@ KIND = StoreKind(
     similarities={"cosine_similarity": "cosine", "inner_product": "dot_product", "l2_distance": "euclidean"},
     similarity=lambda store: store.vector_function,
     read=read,
+    effort="`hnsw_ef_search` of the store",
     emptied_by=("recreate_table",),
     is_open=lambda store: store._table_initialized,
     in_yaml=InYaml(

@@ -44,6 +44,8 @@ KIND = StoreKind(
     similarity=lambda store: store.similarity,
     search=search,
     read=read,
+    # Haystack passes no effort of searching on, and Qdrant then takes that of building.
+    effort="`ef_construct` in `hnsw_config` of the store, for a collection made anew",
     is_embedded=is_local,
     emptied_by=("recreate_index",),
     memory_only=lambda store: "set `path` or `url`" if store.location == ":memory:" else None,
