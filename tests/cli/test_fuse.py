@@ -1,12 +1,14 @@
 """`haystack-distill fuse`: weights out of judgments or of a reader, and what is wrong is said at once."""
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from haystack_distill.fusion.model import Fusion
+from tests.chat_server import chatting
 
 
 def test_judgments_set_the_weights(beir, bert, command, tmp_path):
@@ -49,6 +51,26 @@ def test_a_reader_sets_the_weights_of_a_student(beir, bert, table, command, tmp_
     assert 10 <= metrics["labels"] <= 14
     assert metrics["weights"]["keyword"] > 0.5, "questions are sentences of their passages"
     assert metrics["provenance"]["teacher"]["signal"] == "question"
+
+
+def test_a_chat_model_behind_an_api_sets_the_weights(beir, bert, command, tmp_path):
+    """It puts the passage first that has most words of the query: what it likes is found by words."""
+
+    def by_words(body):
+        asked = body["messages"][-1]["content"]
+        query = set(re.search(r"Search query: (.+)\.\n", asked)[1].split())
+        passages = re.findall(r"^\[(\d+)\] (.*)$", asked, re.MULTILINE)
+        ranked = sorted(passages, key=lambda one: -len(query & set(re.findall(r"\w+", one[1]))))
+        return " > ".join(f"[{number}]" for number, _ in ranked)
+
+    arguments = ["fuse", beir, "--model", bert, "--output", tmp_path / "hybrid", "--no-progress", "--questions", "20"]
+    with chatting(by_words) as (server, url):
+        code, said = command(*arguments, "--reader", "m", "--signal", "listwise", "--api-base-url", url)
+    assert code == 0, said
+    metrics = json.loads((tmp_path / "hybrid" / "metrics.json").read_text())
+    assert metrics["labels"] == len(server.requests) == 20
+    assert metrics["weights"]["keyword"] > 0.5
+    assert metrics["provenance"]["teacher"]["signal"] == "listwise"
 
 
 def test_what_is_wrong_is_said_before_anything_is_embedded(beir, bert, command, tmp_path):
