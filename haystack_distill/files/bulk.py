@@ -8,7 +8,6 @@ file system, and a run goes on after a kill in the same way whatever the number 
 import logging
 import os
 import socket
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -128,7 +127,6 @@ def _portable(error: Exception) -> Exception:
     """The error, or its words if it can't be sent to another process: some are made from more than their message."""
     from ray import cloudpickle
 
-    error.add_note("In a worker: " + "".join(traceback.format_exception(error)))
     try:
         return cloudpickle.loads(cloudpickle.dumps(error))
     except Exception:
