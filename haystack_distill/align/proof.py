@@ -130,6 +130,7 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
     part = f" (a sample of {index['sampled_from']})" if index["sampled_from"] > index["documents"] else ""
     weight = settings["passage_weight"]
     moved = f", those of sentences moved by {weight:g} toward the passages they stand in" if weight else ""
+    others = f", and {trained['general_texts']} other texts" if trained["general_texts"] else ""
     untrained = "; worse on dev than untrained, so the student is untrained" if made["stays_untrained"] else ""
     layers = ", ".join(map(str, made["kept_layers"])) or "none: a token table"
     return {
@@ -138,8 +139,7 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
         **(update_facts(update) if update else {}),
         "Index": f"{index['documents']} documents{part}, {index['dim']} dimensions, {index['similarity']}, "
         f"fingerprint {index['fingerprint'][:16]}",
-        "Trained on": f"{trained['queries']} queries, {trained['index_texts']} texts of the index and "
-        f"{trained['general_texts']} other texts",
+        "Trained on": f"{trained['queries']} queries and {trained['index_texts']} texts of the index{others}",
         "Left out, since dev or test asks it": left_out_fact(figures["left_out"]),
         "Loss": _loss(made),
         "Targets": f"the teacher's vectors{moved}",
