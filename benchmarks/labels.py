@@ -16,6 +16,7 @@ import hashlib
 import json as json_lines
 import re
 import time
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,7 +106,8 @@ def main(
     if not all(one.answers for one in of_train):
         msg = f"--taught needs answers, and {data} has none: leave it out."
         raise typer.BadParameter(msg)
-    for chosen in signal or [*signals_for(loaded, asked), *((*JOINT, *LEARNT) if taught else ())]:
+    of_taught = (*JOINT, *LEARNT) if isinstance(loaded, CausalReader) else LEARNT[:2]
+    for chosen in signal or [*signals_for(loaded, asked), *(of_taught if taught else ())]:
         if (data.name, split, Path(name).name, chosen) in done:
             continue
         if chosen == LISTWISE:
@@ -277,7 +279,7 @@ def measured(
     teacher: Any, asked: list[tuple[Candidates, list[bool]]], answers: Answers | None = None
 ) -> dict[str, Any]:
     """How often the gold passage comes first, and what the first passage is worth to the reader."""
-    chosen, backwards, skipped = [], [], 0
+    chosen, both, skipped = [], [], 0
     start = time.perf_counter()
     for row, gold in asked:
         try:
@@ -287,9 +289,10 @@ def measured(
     seconds = (time.perf_counter() - start) / len(asked)
     first, retriever = [gold[place] for _, gold, place in chosen], [gold[0] for _, gold, _ in chosen]
     if teacher.signal in {"icr", "heads", "loop", LISTWISE}:
-        for row, gold in asked[: len(asked) // 2]:
+        for row, gold, place in chosen[: len(asked) // 2]:
             turned = Candidates(row.query, row.passages[::-1], row.answers)
-            backwards.append(gold[::-1][int(teacher.score([turned])[0].scores.argmax())])
+            with suppress(UnscorableError):
+                both.append((gold[place], gold[::-1][int(teacher.score([turned])[0].scores.argmax())]))
     interval = stats.binomtest(sum(first), len(first)).proportion_ci(method="wilson")
     read = [(row, place) for row, _, place in chosen if row.answers] if answers else []
     answered = [answers.right(row, place) for row, place in read] if answers else []
@@ -307,8 +310,8 @@ def measured(
         "answered": sum(answered) if read else None,
         "retriever_answered": sum(with_retriever) if read else None,
         "p_answered": sign_test(answered, with_retriever) if read else None,
-        "first_of_half": sum(first[: len(asked) // 2]) if backwards else None,
-        "first_reversed": sum(backwards) if backwards else None,
+        "first_of_half": sum(forwards for forwards, _ in both) if both else None,
+        "first_reversed": sum(backwards for _, backwards in both) if both else None,
         "seconds": seconds,
     }
 

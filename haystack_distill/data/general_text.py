@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from haystack_distill.data.beir import read_corpus
 from haystack_distill.data.questions import read_rows
 from haystack_distill.data.sentences import index_sentences
-from haystack_distill.files.texts import read_text, text_files
+from haystack_distill.files.texts import SUFFIXES, read_text, text_files
 
 
 def read_general_text(sources: Iterable[str]) -> list[str]:
@@ -17,7 +17,7 @@ def read_general_text(sources: Iterable[str]) -> list[str]:
         file with a column `text`, or the name of a data set for the `datasets` library with one.
     :returns: The sentences, each once.
     :raises FileNotFoundError: If there is no such file, folder or data set.
-    :raises ValueError: If a row has no text, or a source holds no sentence.
+    :raises ValueError: If there is no column `text`, or a source holds no sentence.
     """
     found: dict[str, None] = {}
     for source in sources:
@@ -31,16 +31,19 @@ def read_general_text(sources: Iterable[str]) -> list[str]:
 
 def _texts(source: str) -> Iterable[str]:
     path = Path(source)
-    files = text_files(path)
-    if files:
+    if files := text_files(path):
         return map(read_text, files)
-    corpus = path / "corpus.jsonl"
-    return [_text(row, f"{source}, row {number}") for number, row in read_rows(corpus if path.is_dir() else source)]
-
-
-def _text(row: dict[str, Any], where: str) -> str:
-    text = row.get("text")
-    if not isinstance(text, str):
-        msg = f"{where}: it has no column `text` ({', '.join(row) or 'it is empty'}): rename the one that is meant."
+    if (path / "corpus.jsonl").is_file():
+        return read_corpus(path / "corpus.jsonl").documents.values()
+    if path.is_dir() or path.suffix in SUFFIXES:
+        what = "holds no text" if path.is_dir() else "is missing"
+        msg = f"{source} {what}: name a folder of {', '.join(SUFFIXES)} files, one of them, a table or a data set."
+        raise FileNotFoundError(msg)
+    rows = [row for _, row in read_rows(source)]
+    texts = [row["text"] for row in rows if "text" in row]  # a table leaves empty cells out
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    if wrong is not None or (rows and not texts):
+        found = f"holds {wrong!r}" if texts else f"is not there ({', '.join(rows[0])} are)"
+        msg = f"The column `text` of {source} {found}: it must hold texts."
         raise ValueError(msg)
-    return text
+    return texts

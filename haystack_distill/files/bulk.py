@@ -41,7 +41,7 @@ def check_workers(num_workers: int) -> None:
     if ray.is_initialized() or not port.isdecimal():
         return
     try:
-        socket.create_connection((host, int(port)), PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
     except OSError as error:
         raise ConnectionError(_unanswered(error)) from error
 
@@ -143,7 +143,9 @@ def _ray(num_workers: int) -> Iterator[Any]:
         return
     named = os.environ.get("RAY_ADDRESS")
     own: dict[str, Any] = (
-        {} if named else {"num_cpus": max(num_workers, os.cpu_count() or 1), "include_dashboard": False}
+        {}
+        if named
+        else {"address": "local", "num_cpus": max(num_workers, os.cpu_count() or 1), "include_dashboard": False}
     )
     try:
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **own)

@@ -21,7 +21,6 @@ from haystack_distill.generation.requests import Generator, Reply, Request
 from haystack_distill.teachers.control_tokens import KNOWN, broken
 from haystack_distill.teachers.prompts import Prompt, UnscorableError, fill
 from haystack_distill.teachers.scores import (
-    ROWS_THAT_SHARE,
     Candidates,
     Scored,
     check_candidates,
@@ -32,6 +31,9 @@ from haystack_distill.teachers.scores import (
 SIGNAL = "listwise"
 WINDOW, STEP = 20, 10
 """Passages of a prompt, and how far the next window moves: RankGPT's."""
+
+IN_HAND = 32
+"""Questions that are asked about together: what a kill may cost of lists that take several windows."""
 
 MOST_WORDS = 300
 """Of a passage, as in RankGPT; longer ones are cut, and said to be."""
@@ -45,7 +47,7 @@ PROMPT = Prompt(
     item="[{number}] {passage}\n",
 )
 _IDENTIFIER = re.compile(r"\[(\d+)\]")
-_NUMBER = re.compile(r"\d+")
+_NUMBERS_ALONE = re.compile(r"[\d\s>,;.|-]+")
 
 
 @dataclass
@@ -72,17 +74,18 @@ class ListwiseTeacher:
     """
     Scores passages by the place that a chat model gives them: 1 for the first, 1/2 for the second, and so on.
 
-    Passages that the model does not name share the places that are left, so that no order is made up for them.
+    Of up to twenty passages, those that the model does not name share the places that are left: no order is made up for
+    them. In a longer list what a window leaves unnamed keeps its order, as in RankGPT, until a later window names it.
 
     :param generator: Asks the chat model.
     :param prompt: A text with places `{question}` and `{passages}`; None takes RankZephyr's.
     :param permutations: In how many orders the passages are shown; the scores are averaged. With two, what a model
         chooses by position alone cancels out.
-    :raises ValueError: If the prompt lacks a place, or `permutations` is below 1.
+    :raises ValueError: If the prompt or its item lacks a place, or `permutations` is below 1.
     """
 
     signal = SIGNAL
-    rows_at_once = ROWS_THAT_SHARE
+    rows_at_once = IN_HAND
 
     def __init__(self, generator: Generator, prompt: Prompt | None = None, *, permutations: int = 1) -> None:
         if permutations < 1:
@@ -91,6 +94,9 @@ class ListwiseTeacher:
         self.generator = generator
         self.prompt = prompt or PROMPT
         self.prompt.check_places(PROMPT, SIGNAL)
+        if "{number}" not in self.prompt.item:
+            msg = f"The prompt's item {self.prompt.item!r} lacks a place for {{number}}, by which passages are named."
+            raise ValueError(msg)
         self.permutations = permutations
 
     @property
@@ -117,23 +123,41 @@ class ListwiseTeacher:
             except UnscorableError as error:
                 yield number, error
         while questions:
-            requests = [
-                request for number, question in questions.items() for request in self._requests(number, question)
-            ]
-            waiting = Counter(_owner(request.id)[0] for request in requests)
-            for reply in (reply for piece in self.generator.work(requests, frozenset()) for reply in piece):
-                number, place = _owner(reply.id)
-                if number not in questions:
-                    continue  # another of its orders could not be read
-                try:
-                    _sort(questions[number], questions[number].orderings[place], reply)
-                except UnscorableError as error:
-                    del questions[number]
-                    yield number, error
-                    continue
-                waiting[number] -= 1
-                if not waiting[number] and not any(one.starts for one in questions[number].orderings):
-                    yield number, _scored(questions.pop(number))
+            yield from self._one_window_each(questions)
+
+    def _one_window_each(self, questions: dict[int, _Question]) -> Iterator[tuple[int, Scored | UnscorableError]]:
+        """Read the next window of every order; a question that is done, or can't be read, is taken out."""
+        requests = [request for number, question in questions.items() for request in self._requests(number, question)]
+        waiting = Counter(_owner(request.id)[0] for request in requests)
+        errors: dict[int, UnscorableError] = {}
+        unanswered: dict[int, UnscorableError] = {}
+        for reply in (reply for piece in self.generator.work(requests, frozenset()) for reply in piece):
+            number, place = _owner(reply.id)
+            question = questions[number]
+            question.usage.update(reply.usage)
+            waiting[number] -= 1
+            if not reply.failed:  # the server is there, and yet some were not answered
+                yield from unanswered.items()
+                unanswered.clear()
+            try:
+                _sort(question, question.orderings[place], reply)
+            except UnscorableError as error:
+                errors.setdefault(number, error)
+            if waiting[number]:
+                continue
+            if number in errors:
+                paid = UnscorableError(str(errors[number]), dict(questions.pop(number).usage))
+                if reply.failed:
+                    unanswered[number] = paid
+                else:
+                    yield number, paid
+            elif not any(one.starts for one in question.orderings):
+                yield number, _scored(questions.pop(number))
+        if unanswered:
+            msg = (
+                f"{next(iter(unanswered.values()))} Nothing that was said before is lost: start again when it answers."
+            )
+            raise ConnectionError(msg)
 
     def _question(self, row: Candidates) -> _Question:
         words = [text.split() for text in row.passages]
@@ -171,22 +195,17 @@ def _sort(question: _Question, ordering: _Ordering, reply: Reply) -> None:
     """
     Bring a window into the order that the model named.
 
-    :raises ConnectionError: If the model could not be asked.
-    :raises UnscorableError: If it named no passage of the window.
+    :raises UnscorableError: If the model could not be asked, or named no passage of the window.
     """
-    if reply.failed:
-        msg = (
-            f"{reply.model} can't be asked ({reply.reason}). What was labelled is kept: start again when it is mended."
-        )
-        raise ConnectionError(msg)
-    question.usage.update(reply.usage)
-    said = without_thoughts(reply.texts[0].text) if reply.texts else ""
-    shown = _window(ordering)
+    shown, said = _window(ordering), without_thoughts(reply.texts[0].text) if reply.texts else ""
     named = _named(said, len(shown))
     if not named:
+        what = f"the {len(shown)} passages of the query {question.row.query!r}"
         msg = (
-            f"{reply.model} named none of the {len(shown)} passages of the query {question.row.query!r}, but said "
-            f"{said[:60]!r}: take a model that follows instructions."
+            f"{reply.model} named none of {what}, but said {said[:60]!r}: take a model that follows instructions, or "
+            "leave it more tokens."
+            if reply.texts
+            else f"{reply.model} said nothing about {what}: {reply.reason or 'no reason was given'}."
         )
         raise UnscorableError(msg)
     start = ordering.starts.pop(0)
@@ -197,7 +216,8 @@ def _sort(question: _Question, ordering: _Ordering, reply: Reply) -> None:
 
 def _named(said: str, count: int) -> list[int]:
     """Places of the passages that a reply names, each once, in its order; numbers that none has are passed over."""
-    numbers = _IDENTIFIER.findall(said) or _NUMBER.findall(said)
+    bare = re.findall(r"\d+", said) if _NUMBERS_ALONE.fullmatch(said) else []
+    numbers = _IDENTIFIER.findall(said) or bare
     places = dict.fromkeys(int(number) - 1 for number in islice(numbers, 10 * count) if len(number) < 5)
     return [place for place in places if 0 <= place < count]
 

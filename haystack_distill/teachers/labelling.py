@@ -116,7 +116,7 @@ def labels_of(teacher: Teacher, rows: list[Row]) -> Iterator[tuple[int, Label]]:
     for number, outcome in score_each(asked):
         query_id, passages = rows[number].query_id, len(rows[number].documents)
         if isinstance(outcome, UnscorableError):
-            yield number, Label(query_id, None, reason=str(outcome))
+            yield number, Label(query_id, None, reason=str(outcome), usage=outcome.usage)
             continue
         if len(outcome.scores) != passages:
             msg = (

@@ -13,7 +13,15 @@ PLACES = re.compile(r"\{(question|passage|passages)\}")
 
 
 class UnscorableError(ValueError):
-    """A question, passage or answer that can't be scored. Labelling sets such rows aside and goes on."""
+    """
+    A question, passage or answer that can't be scored. Labelling sets such rows aside and goes on.
+
+    :param usage: What was paid all the same, see `Scored.usage`.
+    """
+
+    def __init__(self, message: str, usage: dict[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage or {}
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ class Fixed:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"teacher": Fixed()}, "can't be called 'teacher', which is the encoder of the index"),
         ({"words": Fixed()}, "hybrid was fitted for keyword, dense, and here an encoder is joined with words: take"),
         ({"keyword": Fixed(), "dense": Fixed()}, "an encoder is joined with keyword, dense: take a fusion"),
         ({"keyword": Fixed()}, "'keyword' found nothing for any of 40 queries"),

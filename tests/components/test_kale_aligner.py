@@ -74,10 +74,15 @@ class TestKaleAligner:
     def test_general_text_that_is_none(self, store, bert, tmp_path):
         (tmp_path / "empty.txt").write_text("No.")
         write_lines(tmp_path / "other.jsonl", [{"question": "What is it?"}])
+        write_lines(tmp_path / "numbers.jsonl", [{"text": 3}])
+        (tmp_path / "pictures").mkdir()
         for name, message in (
             ("empty.txt", "holds no sentence of three words or more: leave it out"),
-            ("other.jsonl", r"other.jsonl, row 1: it has no column `text` \(question\): rename"),
-            ("missing.txt", "missing.txt is no folder, no .jsonl, .csv or .parquet file, and no data set"),
+            ("other.jsonl", r"column `text` of .*other.jsonl is not there \(question are\): it must hold texts"),
+            ("numbers.jsonl", r"column `text` of .*numbers.jsonl holds 3: it must hold texts"),
+            ("missing.txt", "missing.txt is missing: name a folder of .txt, .md, .markdown, .rst files, one of them"),
+            ("pictures", "pictures holds no text: name a folder of .txt"),
+            ("missing", "missing is no folder, no .jsonl, .csv or .parquet file, and no data set"),
         ):
             aligner = self.aligner(store, bert, tmp_path, text=[str(tmp_path / name)])
             with pytest.raises((ValueError, FileNotFoundError), match=message):

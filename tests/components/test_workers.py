@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from haystack import Document, component
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack_integrations.components.retrievers.faiss import FAISSEmbeddingRetriever
 
@@ -116,6 +117,18 @@ def test_a_store_in_memory_can_t_be_searched_by_workers(store, beir, tmp_path):
     with pytest.raises(ValueError, match="Workers can't search what the InMemoryDocumentStore keeps in"):
         builder.run(queries=str(beir))
     assert not list(tmp_path.glob("*set*"))
+
+
+def test_a_hybrid_s_stores_are_not_known_to_workers(store, beir, tmp_path):
+    @component
+    class Hybrid:
+        @component.output_types(documents=list[Document])
+        def run(self, query: str):
+            return InMemoryBM25Retriever(store).run(query=query)
+
+    builder = TrainingSetBuilder(retriever=Hybrid(), output=str(tmp_path / "set"), num_workers=2, progress_bar=False)
+    with pytest.raises(ValueError, match="none of Hybrid is known: take num_workers=1"):
+        builder.run(queries=str(beir))
 
 
 def test_numbers_of_workers_that_make_no_sense(tmp_path):

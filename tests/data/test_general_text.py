@@ -12,7 +12,7 @@ def test_folders_and_files(tmp_path):
     (texts / "deeper" / "two.txt").write_text("The first sentence.")
     (texts / "picture.png").write_bytes(b"\x89PNG")
     write_lines(beir / "corpus.jsonl", [{"_id": "a", "title": "", "text": "A document of BEIR."}])
-    (tmp_path / "table.csv").write_text("text,number\nHow does one do this?,1\n")
+    (tmp_path / "table.csv").write_text("number,text\n1,How does one do this?\n2,\n")
     named = [str(texts), str(beir), str(tmp_path / "table.csv")]
     assert read_general_text(named) == [
         "The first sentence.",

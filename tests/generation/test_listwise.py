@@ -92,15 +92,23 @@ class TestRanking:
             ("2 > 1 > 3", [1 / 2, 1, 1 / 3]),
             ("[2] > [2] > [1] > [2] > [3]", [1 / 2, 1, 1 / 3]),
             ("[7] > [2] > [0] > [1] > [3] > [99999999999999999999]", [1 / 2, 1, 1 / 3]),
+            ("Here are the top 5: [2] > [1] > [3]", [1 / 2, 1, 1 / 3]),
             ("[3]", [(1 / 2 + 1 / 3) / 2, (1 / 2 + 1 / 3) / 2, 1]),
             ("<think>[1] looks good, or [2]</think>[3] > [2] > [1]", [1 / 3, 1 / 2, 1]),
         ],
-        ids=["as asked", "bare", "repeated", "too many", "one alone", "thoughts"],
+        ids=["as asked", "bare", "repeated", "too many", "a preamble", "one alone", "thoughts"],
     )
     def test_answers_that_name_too_few_too_many_or_repeated_passages(self, said, expected):
         scored = ListwiseTeacher(Says(said)).score([Candidates("q", ["a", "b", "c"], [])])[0]
         assert scored.scores.tolist() == pytest.approx(expected)
         assert scored.usage == {"calls": 1}
+
+    @pytest.mark.parametrize(
+        "said", ["None of the 3 passages answers it.", "", "I can't rank these 2 passages: 1 and 2."]
+    )
+    def test_a_refusal_is_no_label(self, said):
+        with pytest.raises(ValueError, match="named none of the 3 passages of the query 'q'"):
+            ListwiseTeacher(Says(said)).score([Candidates("q", ["a", "b", "c"], [])])
 
     @settings(max_examples=200, deadline=None)
     @given(
@@ -150,7 +158,8 @@ class TestLabelling:
         assert summary["labelled"] == 2
         assert [one["query_id"] for one in summary["set_aside"]] == ["b"]
         assert "named none of the 2 passages" in summary["set_aside"][0]["reason"]
-        assert summary["usage"] == {"calls": 4, "prompt_tokens": 40, "completion_tokens": 20, "total_tokens": 60}
+        # The row that is set aside was paid for as well.
+        assert summary["usage"] == {"calls": 6, "prompt_tokens": 60, "completion_tokens": 30, "total_tokens": 90}
         labels = {one.query_id: one.teacher_scores for one in TrainingSet.open(folder).labelled()}
         assert labels == {"a": [0.5, 1.0], "c": [0.5, 1.0]}
 
@@ -165,7 +174,7 @@ class TestLabelling:
         patient = {"concurrency": 1, "tries": 1}
         with (
             chatting(by_number, trouble_for=trouble) as (_, url),
-            pytest.raises(ConnectionError, match=r"m can't be asked .* What was labelled is kept"),
+            pytest.raises(ConnectionError, match="Nothing that was said before is lost: start again when it answers"),
         ):
             TeacherLabeller(scorer=scorer(url, **patient), progress_bar=False).run(training_set=str(folder))
         with chatting(by_number) as (server, again):
@@ -173,6 +182,24 @@ class TestLabelling:
             moved.teacher().generator.identity["api_base_url"] = url  # the same server, back at its address
             summary = TeacherLabeller(scorer=moved, progress_bar=False).run(training_set=str(folder))["summary"]
         assert (summary["labelled"], summary["usage"]["calls"], len(server.requests)) == (40, 40, 25)
+
+    def test_a_query_that_is_not_answered_while_others_are_is_set_aside(self, tmp_path):
+        folder = write_training_set(tmp_path / "set", [row(name, 1, 2) for name in ("a", "b", "c")]).folder
+
+        def too_long(body):
+            return {"status": 400} if "worth b?" in str(body) else None
+
+        with chatting(by_number, trouble_for=too_long) as (_, url):
+            labeller = TeacherLabeller(scorer=scorer(url, concurrency=1, tries=1), progress_bar=False)
+            summary = labeller.run(training_set=str(folder))["summary"]
+        assert summary["labelled"] == 2
+        assert [one["query_id"] for one in summary["set_aside"]] == ["b"]
+        assert "said nothing about the 2 passages" in summary["set_aside"][0]["reason"]
+        assert "400" in summary["set_aside"][0]["reason"]
+
+    def test_workers_are_not_for_a_chat_model(self):
+        with pytest.raises(ValueError, match="a chat model is asked several times at once"):
+            TeacherLabeller(scorer=scorer("http://localhost:9"), num_workers=2)
 
     def test_the_command(self, beir, tmp_path):
         with chatting(lambda body: " > ".join(f"[{number}]" for number in shown(body))) as (_, url):
@@ -195,6 +222,11 @@ class TestLabelling:
     def test_settings_that_make_no_sense(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             scorer("http://localhost:9", **arguments)
+
+    def test_a_prompt_whose_passages_have_no_number(self):
+        prompt = {"text": "{passages}{question}", "item": "- {passage}"}
+        with pytest.raises(ValueError, match=r"lacks a place for \{number\}"):
+            scorer("http://localhost:9", prompt=prompt).warm_up()
 
     def test_a_prompt_without_passages(self):
         with pytest.raises(ValueError, match=r"lacks a place for \{passages\}, which the signal 'listwise' needs"):

@@ -22,8 +22,10 @@ from haystack_distill import (
     DistilledRetriever,
     FusionDistiller,
     KaleQueryEncoder,
+    TrainingSetBuilder,
     load_pipeline,
 )
+from haystack_distill.data.training_set import TrainingSet
 from tests.conftest import write_beir
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -102,6 +104,11 @@ def test_a_hybrid_of_dense_and_sparse_vectors(documents, passages, bert, tmp_pat
     overlap = {one.id: sum(words[word] for word in one.content.lower().split()) for one in documents}
     assert [one.score for one in found] == pytest.approx(sorted(overlap.values(), reverse=True)[:5])
     assert [overlap[one.id] for one in found] == pytest.approx([one.score for one in found])
+    folder = str(tmp_path / "set")
+    TrainingSetBuilder(retriever=retrievers["words"], output=folder, top_k=5, progress_bar=False).run(str(asked))
+    row = next(one for one in TrainingSet.open(folder) if one.query_id == "q3")
+    assert row.document_ids == [one.id for one in found]
+    assert row.retriever_scores == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
     distiller = FusionDistiller(retrievers=retrievers, output=str(tmp_path / "hybrid"), progress_bar=False)
     metrics = distiller.run(queries=str(asked), judged=str(asked))["metrics"]
     assert metrics["fitted"]["ndcg@10"] >= max(metrics["dense"]["ndcg@10"], 0.5)

@@ -72,6 +72,7 @@ class DistilledRetriever(Serialisable):
         self._encoders = [query_encoder, *(fallbacks or [])]
         self._cascade = Cascade(self._encoders, thresholds)
         self._guard = SimilarityGuard()
+        self._kind = _kind_of(retriever)
 
     def warm_up(self) -> None:
         """
@@ -115,10 +116,10 @@ class DistilledRetriever(Serialisable):
         asking = Asking(self._cascade)
         for encoder in asking:
             with asking.encoding():
-                asking.vector = _vector(encoder.run(text=query))
+                asking.vector = encoder.run(text=query)[self._kind]
             if asking.vector is not None:
                 with asking.searching():
-                    found = self.retriever.run(**asking.vector, **options)
+                    found = self.retriever.run(**self._asked_with(asking.vector), **options)
                 asking.found = found["documents"]
         return {"documents": asking.documents()}
 
@@ -147,10 +148,10 @@ class DistilledRetriever(Serialisable):
         asking = Asking(self._cascade)
         for encoder in asking:
             with asking.encoding():
-                asking.vector = await _embedded(encoder, query)
+                asking.vector = (await _embedded(encoder, query))[self._kind]
             if asking.vector is not None:
                 with asking.searching():
-                    found = await self.retriever.run_async(**asking.vector, **options)
+                    found = await self.retriever.run_async(**self._asked_with(asking.vector), **options)
                 asking.found = found["documents"]
         return {"documents": asking.documents()}
 
@@ -188,22 +189,28 @@ class DistilledRetriever(Serialisable):
         return self._cascade.calibrated(list(queries), found, target, qrels)
 
     def _first_ten(self, encoder: TextEmbedder, query: str) -> list[Document]:
-        vector = _vector(encoder.run(text=query))
-        documents: list[Document] = self.retriever.run(**vector, top_k=10)["documents"]
+        vector = encoder.run(text=query)[self._kind]
+        documents: list[Document] = self.retriever.run(**self._asked_with(vector), top_k=10)["documents"]
         return documents
+
+    def _asked_with(self, vector: Any) -> dict[str, Any]:
+        return {f"query_{self._kind}": vector}
 
     def _options(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
         chosen = self.top_k if top_k is None else top_k
         return {"filters": filters} if chosen is None else {"filters": filters, "top_k": chosen}
 
 
-async def _embedded(encoder: TextEmbedder, query: str) -> dict[str, Any]:
+async def _embedded(encoder: TextEmbedder, query: str) -> Mapping[str, Any]:
     if hasattr(encoder, "run_async"):
-        return _vector(await encoder.run_async(text=query))
-    return _vector(await asyncio.to_thread(encoder.run, text=query))
+        result: Mapping[str, Any] = await encoder.run_async(text=query)
+        return result
+    return await asyncio.to_thread(encoder.run, text=query)
 
 
-def _vector(embedded: Mapping[str, Any]) -> dict[str, Any]:
-    """What an embedder made of a query, as an argument of its kind of retriever."""
-    kind = "sparse_embedding" if "sparse_embedding" in embedded else "embedding"
-    return {f"query_{kind}": embedded[kind]}
+def _kind_of(retriever: Any) -> str:
+    """What a retriever searches with, as embedders name it."""
+    sockets = getattr(retriever, "__haystack_input__", None)
+    inputs = sockets._sockets_dict if sockets else {}
+    sparse = "query_sparse_embedding" in inputs and "query_embedding" not in inputs
+    return "sparse_embedding" if sparse else "embedding"

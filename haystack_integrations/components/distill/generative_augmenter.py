@@ -186,8 +186,7 @@ class GenerativeAugmenter(Serialisable):
     def writer(self) -> Any:
         """Load the model, or warm up the chat generator, as the engine asks it: a `Generator`."""
         if self.model is not None:
-            device = ComponentDevice.resolve_device(self.device).to_torch_str()
-            load = partial(_local, self.model, self.dtype, device, self.sampling or {}, batch_size=self.batch_size)
+            load = partial(_local, self.model, self.dtype, self.device, self.sampling or {}, batch_size=self.batch_size)
             return load(load_again=load, num_workers=self.num_workers)
         from haystack_integrations.components.distill.parts.chat_asking import asking
 
@@ -243,11 +242,14 @@ class GenerativeAugmenter(Serialisable):
         close(self.generator, self.likelihood_scorer, self.retriever, self.text_embedder)
 
 
-def _local(model: str, dtype: str | None, device: str, sampling: dict[str, Any], **settings: Any) -> Any:
-    """Load a local generator, in whichever process."""
+def _local(
+    model: str, dtype: str | None, device: ComponentDevice | None, sampling: dict[str, Any], **settings: Any
+) -> Any:
+    """Load a local generator, in whichever process, on what that has."""
     from haystack_distill.generation.local import LocalGenerator, Sampling
     from haystack_distill.teachers.readers import load_reader
 
-    checked, reader = Sampling(**sampling), load_reader(model, dtype=dtype, device=device)
+    there = ComponentDevice.resolve_device(device).to_torch_str()
+    checked, reader = Sampling(**sampling), load_reader(model, dtype=dtype, device=there)
     name = Path(model).name if Path(model).exists() else model  # kept with every text: where it lay tells nobody
     return LocalGenerator(reader, name, checked, **settings)

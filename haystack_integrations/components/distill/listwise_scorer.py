@@ -14,8 +14,8 @@ class ListwiseScorer(TeacherScorer):
 
     For whoever can only talk to a model: it needs no likelihoods and no weights, so any chat generator of Haystack
     serves. The model sees up to 20 documents at once and names them in order (RankGPT, arXiv 2304.09542); longer lists
-    are read in overlapping windows from their end. The score is 1 for the first, 1/2 for the second, and so on.
-    Documents that the model does not name share the places that are left.
+    are read in overlapping windows from their end. The score is 1 for the first, 1/2 for the second, and so on; of up
+    to 20, documents that the model does not name share the places that are left.
 
     ### Usage example
 

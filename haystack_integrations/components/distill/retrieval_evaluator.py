@@ -87,8 +87,8 @@ class RetrievalEvaluator(Serialisable):
         :param similarity: How the store ranks; None looks at the order of its results.
         :param device: Where encoders run; None takes the default device.
         :param seed: The seed of the resampling.
-        :raises ValueError: If no student is named, one has a name that `metrics.json` has another use for, or only one
-            of `retrievers` and `fusion` is given.
+        :raises ValueError: If no student is named, a student or retriever has a name that `metrics.json` has another
+            use for, or only one of `retrievers` and `fusion` is given.
         """
         taken = RESERVED | {*(retrievers or {})}
         if not students or not taken.isdisjoint(students):
@@ -96,6 +96,9 @@ class RetrievalEvaluator(Serialisable):
             raise ValueError(msg)
         if bool(retrievers) != bool(fusion):
             msg = "A hybrid needs both the folder of its fusion and the retrievers that encoders are joined with."
+            raise ValueError(msg)
+        if "teacher" in (retrievers or {}):
+            msg = "A retriever can't be called 'teacher', which is the encoder of the index: rename it."
             raise ValueError(msg)
         check_take_text(retrievers or {})
         self.loaded: Any = None  # the teacher, set by whoever has it in memory already

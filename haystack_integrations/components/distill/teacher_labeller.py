@@ -40,9 +40,14 @@ class TeacherLabeller(Serialisable):
         :param num_workers: More than 1 scores in that many processes through Ray Data (extra `ray`), on this machine or
             on a cluster; docs/scale.md.
         :param progress_bar: Whether to show progress on stderr.
-        :raises ValueError: If a number is below 1.
+        :raises ValueError: If a number is below 1, or workers are to ask a chat model.
         """
         self.keep_parameters(locals(), positive=("rows_at_once", "num_workers"))
+        if self.num_workers > 1 and hasattr(scorer, "concurrency"):
+            msg = (
+                "num_workers is for a reader that runs here: a chat model is asked several times at once (concurrency)."
+            )
+            raise ValueError(msg)
 
     @component.output_types(training_set=str, summary=dict[str, Any])
     def run(self, training_set: str) -> dict[str, Any]:

@@ -26,12 +26,12 @@ class CandidateSearch:
         # DistilledRetriever and Haystack's TextEmbeddingRetriever hold both: taken apart, the query vector is at hand.
         inner: Any = getattr(retriever, "retriever", None)
         encoder: Any = getattr(retriever, "query_encoder", None) or getattr(retriever, "text_embedder", None)
-        holds_both = inner is not None and encoder is not None
+        holds_both = inner is not None and encoder is not None and "query_embedding" in _inputs(inner)
         self.retriever: Any = inner if holds_both else retriever
         self.embedder: Any = encoder if holds_both else embedder
         self.top_k = top_k
         self.name = type(retriever).__name__
-        takes = self.retriever.__haystack_input__._sockets_dict
+        takes = _inputs(self.retriever)
         takes_vectors = "query_embedding" in takes
         if takes_vectors and self.embedder is None:
             msg = f"{self.name} searches with vectors: give its text_embedder, the query encoder of the index."
@@ -48,7 +48,10 @@ class CandidateSearch:
         self.similarity = RECIPROCAL_RANK if self.store is None else similarity or similarity_of(self.store)
 
     def refuse_what_is_not_shared(self) -> None:
-        """Refuse, with a ValueError, a store in memory: other processes would find it empty."""
+        """Refuse, with a ValueError, a store in memory, which workers would find empty, or one that is not known."""
+        if self.documents is None:
+            msg = f"Workers open the store of a retriever anew, and none of {self.name} is known: take num_workers=1."
+            raise ValueError(msg)
         way_out = kind_of(self.documents).memory_only(self.documents)
         if way_out:
             msg = (
@@ -128,3 +131,8 @@ class CandidateSearch:
             teacher_scores=[float(label) for label in labels or []] if self.judgments else None,
             labels=labels,
         )
+
+
+def _inputs(retriever: Any) -> dict[str, Any]:
+    sockets: dict[str, Any] = retriever.__haystack_input__._sockets_dict
+    return sockets

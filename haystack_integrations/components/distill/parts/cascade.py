@@ -191,7 +191,7 @@ class Asking:
     def __init__(self, cascade: Cascade) -> None:
         self.cascade = cascade
         self.step = self.answered = 0
-        self.vector: dict[str, Any] | None = None
+        self.vector: Any = None
         self.found: list[Document] | None = None
         self.failed: list[str] = []
 
