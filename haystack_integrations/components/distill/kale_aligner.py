@@ -99,8 +99,9 @@ class KaleAligner(Serialisable):
         :param temperature: The temperature of the `kale` loss.
         :param folded: Whether dropped lower layers are folded into the token embeddings.
         :param index_text: Whether the index's own sentences are aligned on, besides queries.
-        :param text: Other texts and queries to align on beside the index, for questions in other words and documents
-            that come later: texts, folders of texts, files with a column `text`, or names for the `datasets` library.
+        :param text: Other texts and queries to align on beside the index, for documents that come later and for other
+            indexes of the same teacher: texts, folders of texts, files with a column `text`, or names for the
+            `datasets` library.
         :param passage_weight: How far the target of a sentence of the index is moved from the teacher's vector to that
             of the passage it stands in: from 0, the teacher alone, to below 1.
         :param max_texts: The most texts to align on.
