@@ -323,7 +323,7 @@ def test_a_student_that_training_made_worse_stays_untrained_and_says_so(aligner,
     arguments = {"document_store": store, "teacher": bert, "output": str(evaluation)}
     found = RetrievalEvaluator(students={"one": str(folder)}, **arguments).run(queries=str(beir))["metrics"]
     assert not found.keys() - RESERVED - {"one"}
-    with pytest.raises(ValueError, match="none of them hybrids, queries, seed"):
+    with pytest.raises(ValueError, match="none of them hybrids, queries, recovery_advice, seed"):
         RetrievalEvaluator(students={"queries": str(folder)}, **arguments)
 
 

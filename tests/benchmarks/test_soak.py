@@ -22,17 +22,23 @@ def test_it_runs_and_goes_on_where_it_was(beir, bert, tmp_path, monkeypatch):
 
 
 class Keeps:
-    """A retriever that keeps some bytes of every query."""
+    """A retriever that keeps some bytes of every query, beside what it fills at the beginning."""
 
     def __init__(self, size):
-        self.size, self.kept = size, []
+        self.size, self.asked = size, 0
 
     def run(self, query):
-        self.kept.append(b"x" * self.size)  # written, or the system would not give the memory
+        self.asked += 1
         return {"documents": [Document(content=query)] * 10}
 
+    def memory(self):
+        return 100 + min(self.asked, 300) + self.asked * self.size / 2**20
 
-def test_a_leak_is_told_from_none():
-    texts = sentences(50, seed=3)
-    assert soak.soaked(Keeps(50_000), texts, 2000)["bytes_a_query"] == pytest.approx(50_000, rel=0.1)
-    assert abs(soak.soaked(Keeps(0), texts, 2000)["bytes_a_query"]) < 5_000
+
+@pytest.mark.parametrize("size", [0, 50])
+def test_a_leak_is_told_from_pools_that_fill(size, monkeypatch):
+    keeps = Keeps(size)
+    monkeypatch.setattr(soak, "own_memory", keeps.memory)
+    row = soak.soaked(keeps, sentences(50, seed=3), 2000)
+    assert row["bytes_a_query"] == pytest.approx(size, abs=1e-6)
+    assert row["end_mib"] == pytest.approx(400 + 2000 * size / 2**20)
