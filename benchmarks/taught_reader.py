@@ -9,7 +9,7 @@ from benchmarks.common import CACHE
 from haystack_distill.data.training_set import Row, write_training_set
 from haystack_distill.evaluation.held_out import unseen
 from haystack_distill.teachers.answers import AnswerSettings
-from haystack_distill.teachers.fine_tuning import FineTuningSettings, fine_tune_reader
+from haystack_distill.teachers.fine_tuning import FineTuningSettings, fine_tune_reader, holds
 from haystack_distill.teachers.scores import Candidates
 
 PASSAGES, WORDS = 4, 64
@@ -42,7 +42,7 @@ def taught_reader(name: str, questions: list[Candidates], asked: list[str], *, t
 def _row(one: Candidates) -> Row | None:
     """The first passages of a question in a random order, if its answer stands in one of them."""
     texts = [_around(passage, one.answers[0]) for passage in one.passages[:PASSAGES]]
-    if not any(_plain(one.answers[0]) in _plain(text) for text in texts):
+    if not any(holds(text, one.answers[0]) for text in texts):
         return None
     order = np.random.default_rng(len(one.query)).permutation(len(texts))
     ids = [f"{number}" for number in order]
@@ -52,7 +52,7 @@ def _row(one: Candidates) -> Row | None:
 def _around(passage: str, answer: str) -> str:
     """The words of a passage around an answer, or its first ones."""
     words = passage.split()
-    before = _plain(passage).partition(_plain(answer))[0] if _plain(answer) in _plain(passage) else ""
+    before = _plain(passage).partition(_plain(answer))[0] if holds(passage, answer) else ""
     start = max(0, min(len(before.split()) - WORDS // 2, len(words) - WORDS))
     return " ".join(words[start : start + WORDS])
 

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NotRequired
 
@@ -89,7 +90,7 @@ class IndexView:
         """Whether all vectors have length 1 (to 1e-3), judged by up to 2,000 of them."""
         return has_length_one(self.vectors[:: max(1, len(self) // 2000)])
 
-    @property
+    @cached_property
     def ranking_vectors(self) -> np.ndarray:
         """The vectors in the form whose inner product with a query ranks as the store does. `[documents, dim]`."""
         if self.similarity == "cosine" and not self.normalized:

@@ -7,7 +7,6 @@ they may change between a kill and the next start. The output appears in one ste
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from haystack_distill.files.runs import already_made, claim, fingerprint, runnin
 from haystack_distill.generation.cleaning import clean
 from haystack_distill.generation.filters import Candidate, Filters, apply, counts
 from haystack_distill.generation.requests import Generator, Reply, Request, Text
+from haystack_distill.teachers.scores import total_usage
 
 logger = logging.getLogger(__name__)
 
@@ -152,9 +152,6 @@ def _summary(
     rejected: list[tuple[Candidate, str]],
     filters: Filters,
 ) -> dict[str, Any]:
-    usage: Counter[str] = Counter()
-    for reply in replies.values():
-        usage.update(reply.usage)
     return {
         "mode": job.mode,
         "model": next((reply.model for reply in replies.values() if reply.texts), ""),
@@ -170,7 +167,7 @@ def _summary(
         ],
         "missing_texts": sum(len(request.seeds) - len(replies[request.id].texts) for request in job.requests),
         "shortened": sum(reply.cut > 0 for reply in replies.values()),
-        "usage": dict(usage),
+        "usage": total_usage(reply.usage for reply in replies.values()),
         **job.counted,
     }
 

@@ -20,13 +20,7 @@ from haystack_distill.generation.cleaning import without_thoughts
 from haystack_distill.generation.requests import Generator, Reply, Request
 from haystack_distill.teachers.control_tokens import KNOWN, broken
 from haystack_distill.teachers.prompts import Prompt, UnscorableError, fill
-from haystack_distill.teachers.scores import (
-    Candidates,
-    Scored,
-    check_candidates,
-    in_order,
-    passage_orders,
-)
+from haystack_distill.teachers.scores import Candidates, Scored, check_candidates, in_order, passage_orders
 
 SIGNAL = "listwise"
 WINDOW, STEP = 20, 10
@@ -226,8 +220,8 @@ def _scored(question: _Question) -> Scored:
     scores = np.zeros(len(question.passages))
     for ordering in question.orderings:
         places = 1 / np.arange(1, 1 + len(scores))
-        unnamed = slice(ordering.named, min(WINDOW, len(scores)))
-        if ordering.named < len(places[:WINDOW]):
-            places[unnamed] = places[unnamed].mean()
+        unnamed = places[ordering.named : WINDOW]
+        if len(unnamed):
+            unnamed[:] = unnamed.mean()
         scores[ordering.order] += places
     return Scored(scores / len(question.orderings), question.cut, dict(question.usage))

@@ -45,7 +45,7 @@ class AttentionTeacher(SignalTeacher):
         if self._how.chosen_heads != (heads is not None):
             msg = "The signal 'heads' needs heads, chosen by select_heads or `haystack-distill heads`; no other does."
             raise ValueError(msg)
-        if permutations < 1 or (permutations > 1 and not self._together):
+        if permutations < 1 or (permutations > 1 and not self._in_one_prompt):
             joint = " and ".join(repr(one.name) for one in SIGNALS.values() if one.passages == "all")
             msg = (
                 f"permutations={permutations} does not suit {signal!r}, which reads each passage alone here: several "
@@ -71,9 +71,9 @@ class AttentionTeacher(SignalTeacher):
         return self.definition.passages == "all"
 
     @property
-    def _together(self) -> bool:
-        """Whether a causal reader's prompt holds all passages, so that their order may matter."""
-        return self.reader.kind != FUSION and "passages" in self.prompt.places
+    def _in_one_prompt(self) -> bool:
+        """Whether all passages stand in one prompt, where their order may matter; an encoder-decoder has several."""
+        return self._reads_together and self.reader.kind != FUSION
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class AttentionTeacher(SignalTeacher):
 
     def _numbers(self, row: Candidates) -> list[list[int]]:
         """Which passages each prompt holds, in their order."""
-        if self._together or self.reader.kind == FUSION:
+        if self._reads_together:
             return passage_orders(len(row.passages), self.permutations)
         return [[number] for number in range(len(row.passages))]
 

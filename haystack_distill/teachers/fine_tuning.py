@@ -202,7 +202,7 @@ def _prompts(reader: Any, prompt: Prompt, row: Row, most: int) -> list[Any] | st
     try:
         if isinstance(reader, FusionReader) or "passages" in prompt.places:
             return [reader.encode(prompt, row.query, passages, answers[0], ended=True)] if passages else "unusable"
-        held = [(text, answer) for text in passages for answer in [a for a in answers if _holds(text, a)][:1]]
+        held = [(text, answer) for text in passages for answer in [a for a in answers if holds(text, a)][:1]]
         lessons = [reader.encode(prompt, row.query, [text], answer, ended=True) for text, answer in held]
     except UnscorableError as error:
         logger.info("The query %r is left out: %s", row.query_id, error)
@@ -210,7 +210,7 @@ def _prompts(reader: Any, prompt: Prompt, row: Row, most: int) -> list[Any] | st
     return lessons or "without_answer_in_passages"
 
 
-def _holds(passage: str, answer: str) -> bool:
+def holds(passage: str, answer: str) -> bool:
     """Whether an answer stands in a passage, whatever the case and the spaces."""
     return " ".join(answer.lower().split()) in " ".join(passage.lower().split())
 

@@ -6,8 +6,7 @@ step, and its journal is removed. Whenever the process dies, the next run reads 
 row that has no score. One labeller at a time holds the folder's lock, and the manifest binds the set to one teacher.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +21,7 @@ from haystack_distill.files.journal import Journal
 from haystack_distill.files.progress import progress_bar
 from haystack_distill.files.runs import alone, differing
 from haystack_distill.teachers.prompts import UnscorableError
-from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates, Scored, Teacher
+from haystack_distill.teachers.scores import ROWS_AT_ONCE, Candidates, Scored, Teacher, total_usage
 
 LOCK = ".labelling.lock"
 
@@ -161,19 +160,12 @@ def summary_of(training_set: TrainingSet) -> dict[str, Any]:
         "labelled": len(scores),
         "set_aside": [left for shard in shards for left in shard.get("set_aside", [])],
         "cut_passages": sum(shard.get("cut_passages", 0) for shard in shards),
-        "usage": _total(shard.get("usage", {}) for shard in shards),
+        "usage": total_usage(shard.get("usage", {}) for shard in shards),
         "all_equal": len(scores) - len(ranked),
         "spread": float(np.median(spreads)) if spreads else 0.0,
         "first_agrees": float(np.mean([of_row.argmax() == 0 for of_row in ranked])) if ranked else 0.0,
         "kendall_tau": float(np.mean(agreement)) if agreement else 0.0,
     }
-
-
-def _total(usages: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for usage in usages:
-        total.update(usage)
-    return dict(total)
 
 
 class _Journal:
@@ -216,7 +208,7 @@ def _finish(training_set: TrainingSet, name: str, journal: _Journal) -> None:
     training_set.manifest["shards"][name] |= {
         "labelled": sum(row.teacher_scores is not None for row in rows),
         "cut_passages": sum(outcome.cut for outcome in labels.values()),
-        "usage": _total(outcome.usage for outcome in labels.values()),
+        "usage": total_usage(outcome.usage for outcome in labels.values()),
         "set_aside": [
             {"query_id": key, "reason": outcome.reason} for key, outcome in labels.items() if outcome.scores is None
         ],

@@ -1,6 +1,7 @@
 """What goes into a teacher and what comes out, whichever teacher it is."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,6 +34,14 @@ class Scored:
     scores: np.ndarray
     cut: frozenset[int] = frozenset()
     usage: dict[str, int] = field(default_factory=dict)
+
+
+def total_usage(usages: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """What was paid in all, by kind."""
+    total: Counter[str] = Counter()
+    for usage in usages:
+        total.update(usage)
+    return dict(total)
 
 
 class Teacher(Protocol):

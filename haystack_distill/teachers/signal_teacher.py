@@ -13,7 +13,7 @@ from haystack_distill.teachers.scores import (
     in_order,
     score_by_row,
 )
-from haystack_distill.teachers.signals import FUSION, signal_named
+from haystack_distill.teachers.signals import ATTENTION, FUSION, signal_named
 
 
 class SignalTeacher:
@@ -47,10 +47,14 @@ class SignalTeacher:
         return self.definition.needs_answers and self.reader.kind == FUSION
 
     @property
+    def _reads_together(self) -> bool:
+        """Whether attention to all passages of a question is read at once."""
+        return self.reads == ATTENTION and (self.reader.kind == FUSION or "passages" in self.prompt.places)
+
+    @property
     def rows_at_once(self) -> int:
         """How many questions it likes at a time: a passage that was found for several of them is read once."""
-        joint = self.reads == "attention" and (self.reader.kind == FUSION or "passages" in self.prompt.places)
-        alone = self.definition.passages == "one" and not joint
+        alone = self.definition.passages == "one" and not self._reads_together
         return ROWS_THAT_SHARE if alone and not self.prompt.question_first else ROWS_AT_ONCE
 
     @property

@@ -9,7 +9,7 @@ from haystack.components.retrievers.types import EmbeddingRetriever
 from haystack_distill.data.beir import Qrels
 from haystack_integrations.components.distill.parts.cascade import Asking, Cascade
 from haystack_integrations.components.distill.parts.checking import check_query, check_top_k
-from haystack_integrations.components.distill.parts.inner import close, warm_up
+from haystack_integrations.components.distill.parts.inner import close, inputs_of, warm_up
 from haystack_integrations.components.distill.parts.serialising import Serialisable
 from haystack_integrations.components.distill.parts.similarity_guard import SimilarityGuard
 from haystack_integrations.components.distill.stores import is_embedded, store_of
@@ -210,7 +210,6 @@ async def _embedded(encoder: TextEmbedder, query: str) -> Mapping[str, Any]:
 
 def _kind_of(retriever: Any) -> str:
     """What a retriever searches with, as embedders name it."""
-    sockets = getattr(retriever, "__haystack_input__", None)
-    inputs = sockets._sockets_dict if sockets else {}
+    inputs = inputs_of(retriever)
     sparse = "query_sparse_embedding" in inputs and "query_embedding" not in inputs
     return "sparse_embedding" if sparse else "embedding"

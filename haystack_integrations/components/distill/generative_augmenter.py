@@ -7,6 +7,7 @@ from haystack import Document, component
 from haystack.core.serialization import component_to_dict
 from haystack.utils import ComponentDevice, deserialize_callable
 
+from haystack_integrations.components.distill.parts.checking import check_pace
 from haystack_integrations.components.distill.parts.inner import close
 from haystack_integrations.components.distill.parts.serialising import Serialisable, without_names
 
@@ -125,9 +126,7 @@ class GenerativeAugmenter(Serialisable):
         if self.num_workers > 1 and model is None:
             msg = "num_workers is for a local model: a chat generator is asked several times at once (concurrency)."
             raise ValueError(msg)
-        if self.timeout <= 0 or (requests_per_minute is not None and self.requests_per_minute <= 0):
-            msg = "timeout and requests_per_minute must be above 0."
-            raise ValueError(msg)
+        check_pace(self.timeout, self.requests_per_minute)
         if isinstance(check, str):
             self.check = deserialize_callable(check)
 
@@ -190,14 +189,7 @@ class GenerativeAugmenter(Serialisable):
             return load(load_again=load, num_workers=self.num_workers)
         from haystack_integrations.components.distill.parts.chat_asking import asking
 
-        return asking(
-            self.generator,
-            seeded=self.seeded,
-            concurrency=self.concurrency,
-            tries=self.tries,
-            timeout=self.timeout,
-            requests_per_minute=self.requests_per_minute,
-        )
+        return asking(self)
 
     def _filters(self) -> Any:
         from haystack_distill.generation import filters

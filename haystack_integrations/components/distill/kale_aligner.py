@@ -176,13 +176,11 @@ class KaleAligner(Serialisable):
         settings = self.settings()
         check_workers(self.num_workers)
         earlier = Earlier.load(self.update, Path(local_folder(self.update))) if self.update else None
-        if earlier and queries:
-            msg = f"{self.update} learns what is new in the index: leave `queries` out, or `update`."
-            raise ValueError(msg)
+        for name, given in (("queries", queries), ("text", self.text)):
+            if earlier and given:
+                msg = f"{self.update} learns what is new in the index: leave `{name}` out, or `update`."
+                raise ValueError(msg)
         table = earlier.is_table if earlier else settings.is_table
-        if earlier and self.text:
-            msg = f"{self.update} learns what is new in the index: leave `text` out, or `update`."
-            raise ValueError(msg)
         check_can_export(self.export, 0 if table else 1)
         text = read_general_text(self.text)
         judged = judged_documents(queries, test)

@@ -3,6 +3,7 @@ from typing import Any
 from haystack import component
 
 from haystack_distill.teachers.scores import Teacher
+from haystack_integrations.components.distill.parts.checking import check_pace
 from haystack_integrations.components.distill.parts.inner import close
 from haystack_integrations.components.distill.parts.teacher_ranking import TeacherScorer, prompt_of
 
@@ -61,23 +62,13 @@ class ListwiseScorer(TeacherScorer):
         :raises ValueError: If a number is below 1.
         """
         self.keep_parameters(locals(), positive=("permutations", "concurrency", "tries"))
-        if self.timeout <= 0 or (requests_per_minute is not None and self.requests_per_minute <= 0):
-            msg = "timeout and requests_per_minute must be above 0."
-            raise ValueError(msg)
+        check_pace(self.timeout, self.requests_per_minute)
 
     def _load(self) -> Teacher:
         from haystack_distill.generation.listwise import ListwiseTeacher
         from haystack_integrations.components.distill.parts.chat_asking import asking
 
-        generator = asking(
-            self.generator,
-            seeded=self.seeded,
-            concurrency=self.concurrency,
-            tries=self.tries,
-            timeout=self.timeout,
-            requests_per_minute=self.requests_per_minute,
-        )
-        return ListwiseTeacher(generator, prompt_of(self.prompt), permutations=self.permutations)
+        return ListwiseTeacher(asking(self), prompt_of(self.prompt), permutations=self.permutations)
 
     def close(self) -> None:
         """Let go of the generator."""

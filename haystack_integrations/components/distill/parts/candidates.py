@@ -8,7 +8,7 @@ from haystack import Document
 from haystack_distill.data.questions import Question
 from haystack_distill.data.similarity import scores
 from haystack_distill.data.training_set import RECIPROCAL_RANK, Row
-from haystack_integrations.components.distill.parts.inner import warm_up
+from haystack_integrations.components.distill.parts.inner import inputs_of, warm_up
 from haystack_integrations.components.distill.stores import similarity_of, store_of, vectors_of
 from haystack_integrations.components.distill.stores.known import kind_of
 
@@ -26,12 +26,12 @@ class CandidateSearch:
         # DistilledRetriever and Haystack's TextEmbeddingRetriever hold both: taken apart, the query vector is at hand.
         inner: Any = getattr(retriever, "retriever", None)
         encoder: Any = getattr(retriever, "query_encoder", None) or getattr(retriever, "text_embedder", None)
-        holds_both = inner is not None and encoder is not None and "query_embedding" in _inputs(inner)
+        holds_both = inner is not None and encoder is not None and "query_embedding" in inputs_of(inner)
         self.retriever: Any = inner if holds_both else retriever
         self.embedder: Any = encoder if holds_both else embedder
         self.top_k = top_k
         self.name = type(retriever).__name__
-        takes = _inputs(self.retriever)
+        takes = inputs_of(self.retriever)
         takes_vectors = "query_embedding" in takes
         if takes_vectors and self.embedder is None:
             msg = f"{self.name} searches with vectors: give its text_embedder, the query encoder of the index."
@@ -131,8 +131,3 @@ class CandidateSearch:
             teacher_scores=[float(label) for label in labels or []] if self.judgments else None,
             labels=labels,
         )
-
-
-def _inputs(retriever: Any) -> dict[str, Any]:
-    sockets: dict[str, Any] = retriever.__haystack_input__._sockets_dict
-    return sockets

@@ -30,19 +30,21 @@ def ask_with(generator: Any, *, seeded: bool) -> Ask:
     return ask
 
 
-def asking(
-    generator: Any, *, seeded: bool, concurrency: int, tries: int, timeout: float, requests_per_minute: float | None
-) -> AskingGenerator:
-    """A chat generator, warmed up, as the engine asks it: several calls at once, with patience."""
-    warm_up(generator)
+def asking(part: Any) -> AskingGenerator:
+    """
+    The chat generator of a component, warmed up, as the engine asks it.
+
+    :param part: Has `generator`, `seeded`, `concurrency`, `tries`, `timeout` and `requests_per_minute`.
+    """
+    warm_up(part.generator)
     return AskingGenerator(
-        ask_with(generator, seeded=seeded),
-        identity_of(generator, seeded=seeded),
-        name_of(generator),
-        at_once=concurrency,
-        tries=tries,
-        timeout=timeout,
-        per_minute=requests_per_minute,
+        ask_with(part.generator, seeded=part.seeded),
+        identity_of(part.generator, seeded=part.seeded),
+        name_of(part.generator),
+        at_once=part.concurrency,
+        tries=part.tries,
+        timeout=part.timeout,
+        per_minute=part.requests_per_minute,
     )
 
 

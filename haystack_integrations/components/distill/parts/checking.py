@@ -1,4 +1,4 @@
-"""What several components refuse when they are run."""
+"""What several components refuse."""
 
 from typing import Any
 
@@ -20,4 +20,11 @@ def check_top_k(top_k: int | None) -> None:
     """Refuse a number of documents below 1, with a ValueError; None leaves it open."""
     if top_k is not None and top_k < 1:
         msg = f"top_k must be at least 1, not {top_k}."
+        raise ValueError(msg)
+
+
+def check_pace(timeout: float, requests_per_minute: float | None) -> None:
+    """Refuse, with a ValueError, a pace at which nothing can be asked; None sets no limit."""
+    if timeout <= 0 or (requests_per_minute is not None and requests_per_minute <= 0):
+        msg = "timeout and requests_per_minute must be above 0."
         raise ValueError(msg)

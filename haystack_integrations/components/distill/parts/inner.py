@@ -1,5 +1,6 @@
 """Components inside of components: Haystack looks after the outer ones alone."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -15,3 +16,9 @@ def close(*parts: Any) -> None:
     for part in parts:
         if hasattr(part, "close"):
             part.close()
+
+
+def inputs_of(part: Any) -> Mapping[str, Any]:
+    """What a component takes, by name; nothing of what is no component."""
+    sockets = getattr(part, "__haystack_input__", None)
+    return sockets._sockets_dict if sockets else {}

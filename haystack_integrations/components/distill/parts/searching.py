@@ -11,6 +11,7 @@ from haystack import Document
 
 from haystack_distill.evaluation.measures import MEASURES
 from haystack_distill.fusion.baselines import BASELINES, FITTED
+from haystack_integrations.components.distill.parts.inner import inputs_of
 from haystack_integrations.components.distill.parts.tracing import span
 
 TAKEN = {FITTED, *BASELINES, *(measure.key for measure in MEASURES)}
@@ -37,8 +38,7 @@ def check_take_text(retrievers: Mapping[str, Any]) -> None:
                 f"{name!r} can't name a retriever: take letters, digits and _, and none of {', '.join(sorted(TAKEN))}."
             )
             raise ValueError(msg)
-        sockets = getattr(retriever, "__haystack_input__", None)
-        if sockets is None or "query" not in sockets._sockets_dict:
+        if "query" not in inputs_of(retriever):
             msg = (
                 f"The retriever {name!r}, a {type(retriever).__name__}, takes no query text: put an embedding "
                 "retriever into a DistilledRetriever with its query encoder."
@@ -101,6 +101,5 @@ def ranked(documents: list[Document]) -> dict[str, float]:
 
 
 def _options(retriever: Any, top_k: int, filters: dict[str, Any] | None) -> dict[str, Any]:
-    sockets = retriever.__haystack_input__._sockets_dict
-    options: dict[str, Any] = {"top_k": top_k} if "top_k" in sockets else {}
+    options: dict[str, Any] = {"top_k": top_k} if "top_k" in inputs_of(retriever) else {}
     return options if filters is None else options | {"filters": filters}
