@@ -141,8 +141,8 @@ def material_of(
     own = set(sentences)
     general = [text for text in unseen(given.text, dev.values()) if not (text in own or text in asked)]
     # Without index text it still serves the layer search, the folding and, where no queries are given, dev.
-    others = [*(sentences if settings.index_text else []), *general]
-    texts = sample_texts(given.train, others, settings.max_texts, seed)
+    own_text = sentences if settings.index_text else []
+    texts = sample_texts(given.train, own_text, general, limit=settings.max_texts, seed=seed)
     if len(texts) < 2 or len(dev) < 2:
         msg = (
             f"There is too little to align on: {len(texts)} texts and {len(dev)} dev queries; give queries or longer "
@@ -150,7 +150,7 @@ def material_of(
         )
         raise ValueError(msg)
     if earlier:
-        known = sample_texts([], known, settings.max_texts if earlier.is_table else len(texts), seed)
+        known = sample_texts(known, limit=settings.max_texts if earlier.is_table else len(texts), seed=seed)
         texts, known = (texts, known) if earlier.is_table else (texts + known, [])
     left_out = {
         "train": given.left_out["train"],
@@ -295,8 +295,10 @@ def _minutes(
 def _affordable(material: Material, student: SentenceTransformer, training: TrainingSettings) -> list[str]:
     """The texts that training gets to: the teacher, which is slower than any student, need not read the others."""
     limit = texts_within_budget(student, material.texts, training)
-    given, sentences = material.texts[: material.queries], material.texts[material.queries :]
-    return sample_texts(given, sentences, limit, seed=training.seed)
+    given, others = material.texts[: material.queries], material.texts[material.queries :]
+    own_text = [text for text in others if text not in material.general]
+    general = [text for text in others if text in material.general]
+    return sample_texts(given, own_text, general, limit=limit, seed=training.seed)
 
 
 def _targets(

@@ -52,14 +52,12 @@ def _unwrapped(text: str) -> list[str]:
     return parts
 
 
-def sample_texts(queries: list[str], sentences: list[str], limit: int, seed: int) -> list[str]:
-    """Put given queries and index text together, at most `limit` of them; all queries stay as long as they fit."""
-    unique = list(dict.fromkeys(queries))
+def sample_texts(*kinds: list[str], limit: int, seed: int) -> list[str]:
+    """Put texts of several kinds together, each once: of the first kind that does not fit whole, a part is drawn."""
     generator = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    if len(unique) > limit:
-        return generator.sample(unique, limit)
-    known = set(unique)
-    rest = [sentence for sentence in sentences if sentence not in known]
-    if len(rest) > limit - len(unique):
-        rest = generator.sample(rest, limit - len(unique))
-    return unique + rest
+    chosen: dict[str, None] = {}
+    for kind in kinds:
+        fresh = [text for text in dict.fromkeys(kind) if text not in chosen]
+        left = limit - len(chosen)
+        chosen |= dict.fromkeys(generator.sample(fresh, left) if len(fresh) > left else fresh)
+    return list(chosen)

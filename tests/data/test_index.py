@@ -267,6 +267,14 @@ def test_given_queries_come_first_when_there_is_too_much_text():
     assert len(texts) == len(set(texts)) == 10
 
 
+def test_text_of_the_index_is_not_crowded_out_by_other_texts():
+    queries, own, other = (["q1", "q2"], [f"s{number}" for number in range(8)], [f"t{number}" for number in range(90)])
+    texts = sample_texts(queries, own, [*own, *other], limit=20, seed=0)
+    assert texts[:10] == [*queries, *own]
+    assert len(set(texts)) == 20
+    assert set(texts[10:]) < set(other)
+
+
 # BEIR
 
 
