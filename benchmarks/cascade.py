@@ -35,6 +35,7 @@ from haystack_distill.evaluation.calibration import FEWEST, Target, calibrate
 from haystack_distill.evaluation.comparison import System, run_of, student_system, teacher_system
 from haystack_distill.evaluation.held_out import Queries, split_index_text
 from haystack_distill.evaluation.quality import Run, latency_ms, measure, share
+from haystack_distill.evaluation.sureness import sureness
 from haystack_distill.serving.opening import open_encoder
 
 STUDENTS = {
@@ -173,11 +174,15 @@ def _answers(runs: list[Run], thresholds: list[float]) -> tuple[Run, np.ndarray]
     run, answered = {}, []
     for query_id in runs[0]:
         step = 0
-        while step < len(thresholds) and max(runs[step][query_id].values()) <= thresholds[step]:
+        while step < len(thresholds) and _sureness(runs[step][query_id]) <= thresholds[step]:
             step += 1
         run[query_id] = runs[step][query_id]
         answered.append(step)
     return run, np.array(answered)
+
+
+def _sureness(found: dict[str, float]) -> float:
+    return sureness(sorted(found.values(), reverse=True))
 
 
 def _student(bench: Bench, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""`haystack-distill calibrate`: from which best score on an encoder of a cascade answers."""
+"""`haystack-distill calibrate`: when an encoder of a cascade answers itself."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,7 +39,7 @@ def calibrate(
         finally:
             loaded.pipeline.close()
     for name, threshold, share in zip(found["encoders"], found["values"], found["sent"], strict=False):
-        say(f"{name} answers above a best score of {threshold:.4f}; {share:.1%} of the queries went on from it")
+        say(f"{name} answers where it is surer than {threshold:.4f}; {share:.1%} of the queries went on from it")
     say(f"{found['lost']:.1%} of the nDCG@10 of {found['encoders'][-1]} was lost, by {found['judged_by']}")
     say(f"Calibrated on {found['queries']} queries; written to {found['file']}")
     return found

@@ -1,11 +1,12 @@
 """
-From which best score on an encoder's own answer is good enough: thresholds with a bound that holds for finite samples.
+From when on an encoder's own answer is good enough: thresholds with a bound that holds for finite samples.
 
-A query whose best score is at most the threshold of an encoder goes on to the next. What such a threshold costs, in
-quality lost or in queries sent on, rises or falls with it for every single query, and so conformal risk control
-(arXiv 2208.02814, theorem 1) needs no assumption but that queries to come are drawn like those it was calibrated with:
-their expected cost is then at most what was asked for, however few there were. It is a bound on the mean over all that
-may be drawn, calibration queries too; Learn-then-Test (arXiv 2110.01052) is for bounds that hold with a probability.
+A query of which an encoder is no surer (`sureness`) than its threshold goes on to the next. What such a threshold
+costs, in quality lost or in queries sent on, rises or falls with it for every single query, and so conformal risk
+control (arXiv 2208.02814, theorem 1) needs no assumption but that queries to come are drawn like those it was
+calibrated with: their expected cost is then at most what was asked for, however few there were. It is a bound on the
+mean over all that may be drawn, calibration queries too; Learn-then-Test (arXiv 2110.01052) is for bounds that hold
+with a probability.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from haystack_distill.data.beir import Qrels
 from haystack_distill.evaluation.measures import MAIN
 from haystack_distill.evaluation.quality import Run, measure, ranking
+from haystack_distill.evaluation.sureness import sureness
 
 FEWEST = 30
 """From so many queries on a threshold is calibrated: fewer say next to nothing."""
@@ -52,7 +54,7 @@ class Thresholds:
     """
     Where each encoder but the last sends a query on.
 
-    :param values: Threshold of each: a best score must be above it.
+    :param values: Threshold of each: it must be surer than that.
     :param sent: Which part of the calibration queries came to each but the first.
     :param lost: Which part of the last encoder's nDCG@10 was lost on the calibration queries, gains not counted.
     """
@@ -78,18 +80,20 @@ def calibrate(runs: list[Run], target: Target, qrels: Qrels | None = None) -> Th
     """
     judged_by = "judgments" if qrels else "the last encoder's first documents"
     qrels = qrels or opinion_of(runs[-1])
-    best = [np.array([max(run[query_id].values(), default=-np.inf) for query_id in qrels]) for run in runs[:-1]]
+    sure = [
+        np.array([sureness(sorted(run[query_id].values(), reverse=True)) for query_id in qrels]) for run in runs[:-1]
+    ]
     reached = [measure(run, qrels).per_query[MAIN.key] for run in runs]
     losses = [np.maximum(reached[-1] - one, 0) for one in reached[:-1]]
-    _check_enough(len(qrels), target, reached[-1], len(best))
+    _check_enough(len(qrels), target, reached[-1], len(sure))
     if target.max_share is not None:
-        values = [most_sent(scores, target.max_share) for scores in best]
+        values = [most_sent(scores, target.max_share) for scores in sure]
     else:
         assert target.max_loss is not None
-        allowed = target.max_loss / len(best) * reached[-1]
-        values = [least_lost(scores, loss, allowed) for scores, loss in zip(best, losses, strict=True)]
+        allowed = target.max_loss / len(sure) * reached[-1]
+        values = [least_lost(scores, loss, allowed) for scores, loss in zip(sure, losses, strict=True)]
     on, sent, lost = np.ones(len(qrels), dtype=bool), [], 0.0
-    for scores, loss, value in zip(best, losses, values, strict=True):
+    for scores, loss, value in zip(sure, losses, values, strict=True):
         lost += float(loss[on & (scores > value)].sum())
         on &= scores <= value
         sent.append(float(on.mean()))

@@ -31,9 +31,9 @@ def test_it_runs_and_learns_nothing_that_test_asks(leaking, trained_on, tiny, tm
 def test_a_cascade_answers_with_the_first_encoder_above_its_threshold():
     runs = [
         {"p": {"a": 0.9, "b": 0.5}, "q": {"a": 0.4, "b": 0.3}, "r": {"a": 0.2}},
-        {"p": {"c": 0.1}, "q": {"c": 0.8}, "r": {"c": 0.6}},
+        {"p": {"c": 0.1}, "q": {"c": 0.8, "e": 0.1}, "r": {"c": 0.9, "e": 0.45}},
         {"p": {"d": 0.1}, "q": {"d": 0.1}, "r": {"d": 0.1}},
     ]
-    run, answered = cascade._answers(runs, [0.4, 0.6])
+    run, answered = cascade._answers(runs, [1.0, 1.9])
     np.testing.assert_array_equal(answered, [0, 1, 2])
     assert {query: next(iter(found)) for query, found in run.items()} == {"p": "a", "q": "c", "r": "d"}

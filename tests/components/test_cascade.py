@@ -48,14 +48,20 @@ def table(teacher, tmp_path) -> str:
 def cascade(table, bert, store):
     def made(**changes):
         given = {"query_encoder": KaleQueryEncoder(table), "fallbacks": [KaleQueryEncoder(bert)], "top_k": 5}
-        return DistilledRetriever(retriever=InMemoryEmbeddingRetriever(store), **{**given, **changes})
+        return DistilledRetriever(**{"retriever": InMemoryEmbeddingRetriever(store), **given, **changes})
 
     return made
 
 
 def found(encoder: str, store, query: str) -> list[Document]:
+    """The first ten documents."""
     embedding = KaleQueryEncoder(encoder).run(text=query)["embedding"]
-    return InMemoryEmbeddingRetriever(store).run(query_embedding=embedding, top_k=5)["documents"]
+    return InMemoryEmbeddingRetriever(store).run(query_embedding=embedding)["documents"]
+
+
+def is_sure(written: dict, documents: list[Document]) -> bool:
+    """Whether the first encoder is, by what calibration wrote."""
+    return 3 * documents[0].score - 2 * documents[9].score > written["values"][0]
 
 
 def test_each_query_is_answered_by_the_first_encoder_that_is_sure(cascade, table, bert, store):
@@ -69,8 +75,8 @@ def test_each_query_is_answered_by_the_first_encoder_that_is_sure(cascade, table
     for query in QUERIES.values():
         documents = retriever.run(query=query)["documents"]
         by_table = found(table, store, query)
-        sure = by_table[0].score > written["values"][0]
-        expected = by_table if sure else found(bert, store, query)
+        sure = is_sure(written, by_table)
+        expected = (by_table if sure else found(bert, store, query))[:5]
         assert [one.id for one in documents] == [one.id for one in expected]
         assert {one.meta["answered_by"] for one in documents} == {"table" if sure else Path(bert).name}
         assert documents[0].meta["answer_score"] == pytest.approx(expected[0].score)
@@ -79,6 +85,16 @@ def test_each_query_is_answered_by_the_first_encoder_that_is_sure(cascade, table
         sent += not sure
     assert sent / len(QUERIES) == written["sent"][0]
     assert not any("answered_by" in document.meta for document in store.filter_documents()), "the store stays as it is"
+
+
+def test_ten_documents_are_looked_at_and_as_many_returned_as_were_asked_for(cascade, store):
+    retriever = cascade(retriever=InMemoryEmbeddingRetriever(store, top_k=3), top_k=None)
+    written = retriever.calibrate(QUERIES, max_share=0.3)
+    answers = [retriever.run(query=query)["documents"] for query in QUERIES.values()]
+    assert {len(documents) for documents in answers} == {3}
+    sent = [documents[0].meta["answered_by"] != "table" for documents in answers]
+    assert sum(sent) / len(sent) == written["sent"][0]
+    assert len(retriever.run(query=QUERY, top_k=15)["documents"]) == 15
 
 
 def test_thresholds_are_found_again_and_a_cascade_goes_through_yaml(cascade):
@@ -118,7 +134,6 @@ def test_a_store_of_distances_sends_on_what_is_far(table, bert, teacher, passage
     )
     written = retriever.calibrate(QUERIES, max_share=0.3)
     assert written["distances"]
-    assert all(value < 0 for value in written["values"])
     for query in QUERIES.values():
         retriever.run(query=query)
     assert retriever._cascade.answered[Path(bert).name] == round(60 * written["sent"][0])
@@ -130,12 +145,12 @@ def test_a_teacher_that_fails_leaves_the_students_answer_marked(cascade, table, 
     written = retriever.calibrate(QUERIES, max_share=0.5)
     assert len(asked) == 60
     api.down = True
-    query = next(text for text in QUERIES.values() if found(table, store, text)[0].score <= written["values"][0])
+    query = next(text for text in QUERIES.values() if not is_sure(written, found(table, store, text)))
     for documents in (
         retriever.run(query=query)["documents"],
         asyncio.run(retriever.run_async(query=query))["documents"],
     ):
-        assert [one.id for one in documents] == [one.id for one in found(table, store, query)]
+        assert [one.id for one in documents] == [one.id for one in found(table, store, query)[:5]]
         assert documents[0].meta["answered_by"] == "table"
         assert documents[0].meta["answer_failed"] == ["Teacher"]
     assert "Teacher failed (TimeoutError: no answer in 10 s)" in caplog.text
@@ -147,7 +162,7 @@ def test_what_one_encoder_cannot_embed_the_next_one_can_and_if_none_can_it_is_sa
     assert retriever.calibrate(QUERIES, max_share=0.5)["encoders"] == ["Teacher (1)", "Teacher (2)"]
     first.down = True
     documents = retriever.run(query=QUERY)["documents"]
-    assert [one.id for one in documents] == [one.id for one in found(bert, store, QUERY)]
+    assert [one.id for one in documents] == [one.id for one in found(bert, store, QUERY)[:5]]
     assert documents[0].meta["answer_failed"] == ["Teacher (1)"]
     last.down = True
     with pytest.raises(TimeoutError):
@@ -207,6 +222,10 @@ def test_thresholds_of_other_encoders_and_damaged_ones_are_refused(cascade, tabl
     shutil.copytree(bert, tmp_path / "another")
     with pytest.raises(ValueError, match="was calibrated for .* and the encoders are .*another.*: calibrate again"):
         cascade(fallbacks=[KaleQueryEncoder(str(tmp_path / "another"))]).run(query=QUERY)
+    old = json.loads((Path(table) / "cascade.json").read_text())
+    (Path(table) / "cascade.json").write_text(json.dumps({name: old[name] for name in old if name != "signal"}))
+    with pytest.raises(ValueError, match="signal.*calibrate the cascade again"):
+        cascade().run(query=QUERY)
     (Path(table) / "cascade.json").write_text('{"encoders": []')
     with pytest.raises(ValueError, match="is damaged"):
         cascade().run(query=QUERY)

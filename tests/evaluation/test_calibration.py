@@ -61,9 +61,21 @@ def test_what_is_lost_is_measured_with_judgments_where_there_are_any():
     qrels = {str(number): {"a": 1} for number in range(50)}
     found = calibrate([student, teacher], Target(max_loss=0.1), qrels)
     assert found.judged_by == "judgments"
-    assert found.values[0] == pytest.approx(1 - 44 / 100), "4 lost and 1 for the query to come are a tenth of 50"
+    best, margin = 1 - 44 / 100, 1 / 1000
+    threshold = pytest.approx(best + 2 * margin)
+    assert found.values[0] == threshold, "4 lost and 1 for the query to come are a tenth of 50"
     assert found.sent == [6 / 50]
     assert found.lost == pytest.approx(4 / 50)
+
+
+def test_a_query_is_sent_on_where_ten_documents_fit_alike():
+    """Of fifty queries, all with one best score, the student misses those whose tenth document is as good."""
+    student = {str(n): {f"{n}-{rank}": 0.8 - rank * (0.0 if n < 10 else 0.02) for rank in range(30)} for n in range(50)}
+    teacher = {str(n): {"x" if n < 10 else f"{n}-0": 1.0} for n in range(50)}
+    qrels = {str(n): dict.fromkeys(teacher[str(n)], 1) for n in range(50)}
+    found = calibrate([student, teacher], Target(max_share=0.25), qrels)
+    assert (found.sent, found.lost) == ([0.2], 0)
+    assert found.values[0] == pytest.approx(0.8)
 
 
 def test_where_the_student_is_better_nothing_is_gained_back():

@@ -7,6 +7,7 @@ from haystack.components.embedders.types import TextEmbedder
 from haystack.components.retrievers.types import EmbeddingRetriever
 
 from haystack_distill.data.beir import Qrels
+from haystack_distill.evaluation.sureness import FIRST
 from haystack_integrations.components.distill.parts.cascade import Asking, Cascade
 from haystack_integrations.components.distill.parts.checking import check_query, check_top_k
 from haystack_integrations.components.distill.parts.inner import close, inputs_of, warm_up
@@ -25,10 +26,11 @@ class DistilledRetriever(Serialisable):
     The order of the store is kept, whether its scores are similarities or distances, and the query vector stays inside
     the component: on a pipeline edge it costs milliseconds.
 
-    With `fallbacks` it is a cascade: a query that the encoder finds no good match for is embedded and searched again by
-    the next one, which costs more and knows more, down to the encoder that made the index. What is good enough is
-    calibrated (`calibrate`, `haystack-distill calibrate`). Who answered, and with which best score, is in the meta of
-    each document and in tags for Haystack's tracer. If an encoder fails, what another one found is returned, marked.
+    With `fallbacks` it is a cascade: a query of whose answer the encoder is not sure is embedded and searched again by
+    the next one, which costs more and knows more, down to the encoder that made the index. It is sure where its best
+    score is high and well above the tenth; what is enough is calibrated (`calibrate`, `haystack-distill calibrate`).
+    Who answered, and with which best score, is in the meta of each document and in tags for Haystack's tracer. If an
+    encoder fails, what another one found is returned, marked.
 
     For Haystack's tracer, encoding and search are a span each, `haystack_distill.encode` and `haystack_distill.search`,
     with the name of the encoder as the tag `haystack_distill.encoder`.
@@ -112,7 +114,8 @@ class DistilledRetriever(Serialisable):
         check_query(query, "DistilledRetriever", "search for")
         check_top_k(top_k)
         self.warm_up()
-        options = self._options(filters, top_k)
+        wanted = self._wanted(top_k)
+        options = self._options(filters, wanted)
         asking = Asking(self._cascade)
         for encoder in asking:
             with asking.encoding():
@@ -121,7 +124,7 @@ class DistilledRetriever(Serialisable):
                 with asking.searching():
                     found = self.retriever.run(**self._asked_with(asking.vector), **options)
                 asking.found = found["documents"]
-        return {"documents": asking.documents()}
+        return {"documents": asking.documents()[:wanted]}
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -144,7 +147,8 @@ class DistilledRetriever(Serialisable):
             return await asyncio.to_thread(self.run, query, filters, top_k)
         if not (self._guard.passed and (not self.fallbacks or self._cascade.ready)):
             await asyncio.to_thread(self.warm_up)
-        options = self._options(filters, top_k)
+        wanted = self._wanted(top_k)
+        options = self._options(filters, wanted)
         asking = Asking(self._cascade)
         for encoder in asking:
             with asking.encoding():
@@ -153,7 +157,7 @@ class DistilledRetriever(Serialisable):
                 with asking.searching():
                     found = await self.retriever.run_async(**self._asked_with(asking.vector), **options)
                 asking.found = found["documents"]
-        return {"documents": asking.documents()}
+        return {"documents": asking.documents()[:wanted]}
 
     def calibrate(
         self,
@@ -185,20 +189,27 @@ class DistilledRetriever(Serialisable):
         self._warm_up_parts()
         if qrels:
             queries = {query_id: queries[query_id] for query_id in qrels}
-        found = [[self._first_ten(encoder, text) for text in queries.values()] for encoder in self._encoders]
+        found = [[self._first(encoder, text) for text in queries.values()] for encoder in self._encoders]
         return self._cascade.calibrated(list(queries), found, target, qrels)
 
-    def _first_ten(self, encoder: TextEmbedder, query: str) -> list[Document]:
+    def _first(self, encoder: TextEmbedder, query: str) -> list[Document]:
         vector = encoder.run(text=query)[self._kind]
-        documents: list[Document] = self.retriever.run(**self._asked_with(vector), top_k=10)["documents"]
+        documents: list[Document] = self.retriever.run(**self._asked_with(vector), top_k=FIRST)["documents"]
         return documents
 
     def _asked_with(self, vector: Any) -> dict[str, Any]:
         return {f"query_{self._kind}": vector}
 
-    def _options(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
-        chosen = self.top_k if top_k is None else top_k
-        return {"filters": filters} if chosen is None else {"filters": filters, "top_k": chosen}
+    def _wanted(self, top_k: int | None) -> int | None:
+        """How many documents to return; None leaves it to the retriever."""
+        own = getattr(self.retriever, "top_k", None) if self.fallbacks else None
+        return next((count for count in (top_k, self.top_k, own) if count is not None), None)
+
+    def _options(self, filters: dict[str, Any] | None, wanted: int | None) -> dict[str, Any]:
+        """What the retriever is asked with; a cascade looks at more documents than may be wanted."""
+        if wanted is None:
+            return {"filters": filters}
+        return {"filters": filters, "top_k": max(wanted, FIRST) if self.fallbacks else wanted}
 
 
 async def _embedded(encoder: TextEmbedder, query: str) -> Mapping[str, Any]:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from haystack import Document, tracing
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from haystack_distill.data.beir import Qrels
+from haystack_distill.evaluation.sureness import SIGNAL, sureness
 from haystack_distill.files.folders import write_json
 from haystack_distill.files.shapes import read_json
 from haystack_integrations.components.distill.parts.similarity_guard import made_for_index
@@ -31,10 +32,11 @@ ANSWERED_BY, SCORE, FAILED = "answered_by", "answer_score", "answer_failed"
 
 
 class Kept(TypedDict):
-    """What the file holds, as far as serving reads it: `values` are the thresholds, see `calibration.Thresholds`."""
+    """What the file holds, as far as serving reads it: see `calibration.Thresholds`."""
 
     encoders: list[str]
     distances: bool
+    signal: Literal["best_and_margin"]
     values: list[float]
     sent: Annotated[list[float], Field(min_length=1)]
 
@@ -112,7 +114,7 @@ class Cascade:
             for lists in found
         ]
         chosen = calibrate(runs, target, qrels)
-        content = {"encoders": self.names, "distances": distances, **asdict(chosen)}
+        content = {"encoders": self.names, "distances": distances, "signal": SIGNAL, **asdict(chosen)}
         write_json(self.file, content)
         self._thresholds = None
         self._sent.clear()
@@ -141,20 +143,18 @@ class Cascade:
     def suffices(self, step: int, documents: list[Document]) -> bool:
         """Whether what an encoder found is good enough to stop at it; what the first sends on is counted."""
         assert self._thresholds is not None
-        best = self.confidence(documents)
-        enough = best is not None and best > self._thresholds[step]
+        enough = sureness(self._scores(documents)) > self._thresholds[step]
         if step == 0:
             self._watch(not enough)
         return enough
 
-    def confidence(self, documents: list[Document]) -> float | None:
-        """The best score, higher where it is better; None if nothing was found."""
-        score = documents[0].score if documents else None
-        return -score if score is not None and self._distances else score
+    def _scores(self, documents: list[Document]) -> list[float]:
+        """Higher where they are better."""
+        return [(-1 if self._distances else 1) * (document.score or 0.0) for document in documents]
 
     def marked(self, step: int, documents: list[Document], failed: list[str]) -> list[Document]:
         """Say of documents, and to Haystack's tracer, who found them."""
-        name, score = self.names[step], self.confidence(documents)
+        name, score = self.names[step], next(iter(self._scores(documents)), None)
         self.answered[name] += 1
         said = {ANSWERED_BY: name, SCORE: score, **({FAILED: failed} if failed else {})}
         span = tracing.tracer.current_span()
