@@ -24,6 +24,7 @@ from haystack_distill.data.sentences import sample_texts
 from haystack_distill.evaluation.dev_set import DevSet, judged_by_teacher, make_dev_set
 from haystack_distill.evaluation.evaluators import IndexRetrievalEvaluator
 from haystack_distill.evaluation.held_out import Asked, Queries, unseen
+from haystack_distill.files.processes import first_process_first
 from haystack_distill.files.runs import claim, fingerprint
 from haystack_distill.losses.alignment import AlignmentLoss
 from haystack_distill.students.bi_encoder import BiEncoder
@@ -199,19 +200,20 @@ def train_on(
     first = judged_by_teacher(teacher, index, material.dev)
     qrels = material.dev_qrels or first
     evaluator = IndexRetrievalEvaluator(material.dev, qrels, index)
-    if another:
-        begun = Begun(with_map(another, teacher), None, (), {})
-    elif earlier:
-        begun = Begun(earlier.copied(str(teacher.model.device)), None, earlier.kept_layers, {})
-    else:
-        begun = _cut(teacher, settings, workspace, material, evaluator, progress)
-    student = begun.student
-    texts = material.texts if solving else _affordable(material, student, settings.training)
-    vectors = _targets(index, teacher, settings, workspace, material, texts, progress)
-    solved = None
-    if another:
-        pairs = map_pairs(another, index, texts, vectors, workspace, progress)
-        solved = solve_map(student, another, *pairs, evaluator)
+    with first_process_first(cpu=teacher.model.device.type == "cpu"):  # the others find layers and vectors there
+        if another:
+            begun = Begun(with_map(another, teacher), None, (), {})
+        elif earlier:
+            begun = Begun(earlier.copied(str(teacher.model.device)), None, earlier.kept_layers, {})
+        else:
+            begun = _cut(teacher, settings, workspace, material, evaluator, progress)
+        student = begun.student
+        texts = material.texts if solving else _affordable(material, student, settings.training)
+        vectors = _targets(index, teacher, settings, workspace, material, texts, progress)
+        solved = None
+        if another:
+            pairs = map_pairs(another, index, texts, vectors, workspace, progress)
+            solved = solve_map(student, another, *pairs, evaluator)
     untrained = evaluator(student)[METRIC]
     if solving:
         solved = solved or solve_table(student, texts, vectors, evaluator, material.known)

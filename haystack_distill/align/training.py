@@ -17,7 +17,7 @@ from haystack_distill.losses.alignment import AlignmentLoss
 from haystack_distill.students.cutting import find_stack
 from haystack_distill.students.token_table import is_table
 from haystack_distill.training.batches import LengthBatchSampler
-from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer
+from haystack_distill.training.trainer import TrainingSummary, common_arguments, run_trainer, shared_batches
 
 LAYERED_TOKENS, TABLE_TOKENS = 1_200_000, 5_000_000
 """How many tokens a student is trained on at most by default: some minutes on two cores."""
@@ -45,7 +45,7 @@ class TrainingSettings:
 
     :param epochs: Passes over the texts; by default as many as fit the token budget, and one over a part of the texts
         where not even one fits.
-    :param batch_size: Texts a step; a token table takes twice as many.
+    :param batch_size: Texts a step, over all processes of `torchrun`; a token table takes twice as many.
     :param learning_rate: Peak rate, after a warm-up over 5 % of the steps, falling linearly to 0.
     :param embedding_learning_rate: The same for the token embeddings, which are rarely updated and need larger steps.
         A token table is nothing else, and takes it where no `learning_rate` is given.
@@ -88,7 +88,7 @@ def _arguments(
     return SentenceTransformerTrainingArguments(
         **common_arguments(student, checkpoints, settings.seed, progress),
         num_train_epochs=settings.epochs or max(1, min(MAX_EPOCHS, math.floor(_passes(student, texts)))),
-        per_device_train_batch_size=batch_size,
+        **shared_batches(batch_size),
         batch_sampler=LengthBatchSampler,
         learning_rate=rate,
         learning_rate_mapping=others,

@@ -70,6 +70,7 @@ def align(
         from haystack_distill.align.update import ABOUT
         from haystack_distill.cli.indexing import Documents, loaded_encoder
         from haystack_distill.data.beir import splits_in
+        from haystack_distill.files.processes import process_number
         from haystack_distill.serving.hub import local_folder
         from haystack_integrations.components.distill.kale_aligner import KaleAligner
 
@@ -102,6 +103,8 @@ def align(
         if queries and not (train or update):
             logger.info("There are no train queries: aligning with the text of the index alone.")
         metrics = aligner.run(queries=train if queries and not update else None, test=test)["metrics"]
+    if process_number():
+        return {}  # under torchrun the first process speaks for all
     show_aligned(metrics, output)
     if update:
         for label in ABOUT.values():

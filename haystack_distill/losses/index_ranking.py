@@ -5,8 +5,11 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
+from sentence_transformers.util import all_gather
 from torch import Tensor
 from torch.nn import functional
+
+from haystack_distill.files.processes import process_count
 
 ALL_UP_TO = 16_384
 """An index of up to this many documents is ranked whole."""
@@ -60,6 +63,8 @@ class IndexSample:
             self._all = self._all.to(teacher.device)
             return self._all
         assert self._neighbours is not None
+        if process_count() > 1:  # which share a batch, and so its documents
+            teacher = all_gather(teacher)
         queries = np.ascontiguousarray(teacher.detach().cpu().numpy(), dtype=np.float32)
         nearest = self._neighbours.search(queries, NEIGHBOURS)[1].ravel()
         # Drawn from the batch itself, so that a resumed run sees what an unbroken one would have seen.

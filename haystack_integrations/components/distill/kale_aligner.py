@@ -167,6 +167,7 @@ class KaleAligner(Serialisable):
         from haystack_distill.evaluation.dev_set import read_dev_set
         from haystack_distill.files.bulk import check_workers
         from haystack_distill.files.layout import REPORT
+        from haystack_distill.files.processes import first_process_first, process_number
         from haystack_distill.files.runs import running
         from haystack_distill.serving.backends import split_name
         from haystack_distill.serving.export import check_can_export, export
@@ -189,7 +190,10 @@ class KaleAligner(Serialisable):
         if self.student:  # one that is nowhere is known before the index is read
             another = self._encoder(EmbedderSettings(self.student, query_prefix=self.student_prefix))
         with watched_by(self.output, self.report_to, self.callbacks), running(output) as workspace:
-            index = index_of(self.document_store, self.embedder, workspace / "index", judged, self.max_documents)
+            cpu = ComponentDevice.resolve_device(self.device).to_torch_str() == "cpu"
+            with first_process_first(cpu=cpu):  # documents of a folder are embedded by one
+                copy = workspace / f"index-{process_number()}"
+                index = index_of(self.document_store, self.embedder, copy, judged, self.max_documents)
             teacher = self._encoder(self.embedder, self.loaded)
             metrics = align_and_prove(
                 index,
@@ -205,7 +209,7 @@ class KaleAligner(Serialisable):
                 text=text,
                 progress=self.progress_bar,
             )
-            for name in self.export:
+            for name in self.export if not process_number() else ():
                 if not (output / name).exists():  # a run that was killed while it exported has made some
                     export(output, *split_name(name), read_dev_set(output))
         return {"model_path": self.output, "metrics": metrics, "report_path": str(output / REPORT)}
