@@ -113,10 +113,13 @@ class RetrieverLoss(nn.Module):
     def _pool(self, rows: Tensor, vectors: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """The documents that candidates compete with: the index or a sample of it, or the whole batch's."""
         if self.documents is None:
-            unique, positions = torch.unique(rows, return_inverse=True)
-            first = torch.full((len(unique),), rows.numel(), dtype=torch.long)
-            first.scatter_reduce_(0, positions.ravel(), torch.arange(rows.numel()), reduce="amin")
-            return vectors.flatten(0, 1)[first.to(vectors.device)], positions.to(like.device)
+            pool, ids = vectors.flatten(0, 1), rows.flatten().to(vectors.device)
+            if process_count() > 1:  # the documents of all processes compete
+                pool, ids = all_gather_with_grad(pool), all_gather(ids)
+            unique, places = torch.unique(ids, return_inverse=True)
+            first = torch.full_like(unique, len(ids))
+            first.scatter_reduce_(0, places, torch.arange(len(ids), device=ids.device), reduce="amin")
+            return pool[first], torch.searchsorted(unique, rows.to(unique.device))
         if len(self.documents) <= POOL:
             if self._whole is None or self._whole.device != like.device:
                 self._whole = torch.from_numpy(np.array(self.documents, dtype=np.float32)).to(like.device)

@@ -1,5 +1,6 @@
 """A killed run that is started again, and two processes, end with the model of one unbroken run."""
 
+import json
 import subprocess
 import sys
 
@@ -15,8 +16,10 @@ from haystack_distill.distill.training import RetrieverTraining
 from haystack_distill.students.bi_encoder import BiEncoder
 from tests.kills import kill_at_first_checkpoint
 
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
 SCRIPT = """
-import sys
+import json, sys
 from pathlib import Path
 from haystack_distill.distill import training as distillation
 from haystack_distill.distill.job import DistillationSettings, distill
@@ -28,9 +31,9 @@ from haystack_distill.files.processes import process_number
 from haystack_distill.data.training_set import TrainingSet
 
 distillation.bf16_is_fast = lambda _: False  # sums that are taken in another order would differ visibly
-rank, bert, folder, view, work, out = sys.argv[1:]
+rank, given, bert, folder, view, work, out = sys.argv[1:]
 student = open_student(BiEncoder.load(bert, device="cpu"), bert)
-settings = DistillationSettings(training=RetrieverTraining(6, 8, 1e-3, int(rank)))
+settings = DistillationSettings(**json.loads(given), training=RetrieverTraining(6, 8, 1e-3, int(rank)))
 training_set, index = TrainingSet.open(folder), open_index(Path(view))
 found = distill(student, training_set, index, settings, Path(work), test=(), progress=False)
 if process_number() == 0:
@@ -38,42 +41,54 @@ if process_number() == 0:
 """
 
 
+def start(place, bert, training_set, name, *launcher, lora_rank=0, settings=None):
+    """Start a process that distils, or a launcher of several."""
+    (place / "train.py").write_text(SCRIPT)
+    arguments = [place / "train.py", lora_rank, json.dumps(settings or {}), bert, training_set.folder, place / "view"]
+    arguments += [place / name, place / f"{name}-m"]
+    return subprocess.Popen([sys.executable, *launcher, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+
+
+def distilled(place, bert, training_set, *, lora_rank=0, settings=None):
+    """The weights after the same in this process."""
+    student = open_student(BiEncoder.load(bert, device="cpu"), bert)
+    how = DistillationSettings(**(settings or {}), training=RetrieverTraining(6, 8, 1e-3, lora_rank))
+    before = {name: weight.clone() for name, weight in student.state_dict().items()}
+    distill(student, training_set, open_index(place / "view"), how, place / "whole", test=(), progress=False)
+    assert not all(np.allclose(weight, before[name], atol=1e-3) for name, weight in student.state_dict().items())
+    student.save(str(place / "whole-m"), create_model_card=False)
+    return load_file(place / "whole-m" / "model.safetensors")
+
+
+def assert_the_same(one, two):
+    # A key's bias adds the same to all scores of a query: its gradient is mere rounding, which Adam scales up.
+    for name in (name for name in one if not name.endswith("key.bias")):
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-2, atol=1e-3, err_msg=name)
+
+
 @pytest.mark.usefixtures("index")
 @pytest.mark.parametrize("lora_rank", [0, 2])
 def test_a_killed_run_and_two_processes_end_with_the_same_model(lora_rank, bert, training_set, tmp_path, monkeypatch):
     if lora_rank:
         pytest.importorskip("peft", reason="the `lora` extra is not installed")
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-
-    def start(name, *launcher):
-        paths = [
-            script,
-            lora_rank,
-            bert,
-            training_set.folder,
-            tmp_path / "view",
-            tmp_path / name,
-            tmp_path / f"{name}-m",
-        ]
-        return subprocess.Popen([sys.executable, *launcher, *map(str, paths)], stderr=subprocess.PIPE, text=True)
-
     monkeypatch.setattr(distillation, "bf16_is_fast", lambda _: False)
-    student = open_student(BiEncoder.load(bert, device="cpu"), bert)
-    settings = DistillationSettings(training=RetrieverTraining(6, 8, 1e-3, lora_rank))
-    index = open_index(tmp_path / "view")
-    distill(student, training_set, index, settings, tmp_path / "whole", test=(), progress=False)
-    student.save(str(tmp_path / "whole-m"), create_model_card=False)
-    process = start("killed")
+    whole = distilled(tmp_path, bert, training_set, lora_rank=lora_rank)
+    process = start(tmp_path, bert, training_set, "killed", lora_rank=lora_rank)
     kill_at_first_checkpoint(process, tmp_path / "killed")
-    assert start("killed").wait() == 0
-    # torchrun with gloo: the batch is split and gradients are averaged, so it is the same optimisation.
-    both = start("both", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    assert both.wait() == 0, both.stderr.read()
-    whole, killed, both = (
-        load_file(tmp_path / f"{name}-m" / "model.safetensors") for name in ("whole", "killed", "both")
-    )
+    assert start(tmp_path, bert, training_set, "killed", lora_rank=lora_rank).wait() == 0
+    killed = load_file(tmp_path / "killed-m" / "model.safetensors")
     assert all(np.array_equal(whole[name], killed[name]) for name in whole)
-    # A key's bias adds the same to all scores of a query: its gradient is mere rounding, which Adam scales up.
-    for name in (name for name in whole if not name.endswith("key.bias")):
-        np.testing.assert_allclose(whole[name], both[name], rtol=1e-2, atol=1e-3, err_msg=name)
+    # torchrun with gloo: the batch is split and gradients are averaged, so it is the same optimisation.
+    both = start(tmp_path, bert, training_set, "both", *TWO, lora_rank=lora_rank)
+    assert both.wait() == 0, both.stderr.read()
+    assert_the_same(whole, load_file(tmp_path / "both-m" / "model.safetensors"))
+
+
+@pytest.mark.usefixtures("index")
+@pytest.mark.parametrize("settings", [{"loss": {"kl": 1.0, "contrastive": 1.0}}, {"update": "both"}])
+def test_two_processes_share_other_losses_and_documents_that_move(settings, bert, training_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "bf16_is_fast", lambda _: False)
+    whole = distilled(tmp_path, bert, training_set, settings=settings)
+    both = start(tmp_path, bert, training_set, "both", *TWO, settings=settings)
+    assert both.wait() == 0, both.stderr.read()
+    assert_the_same(whole, load_file(tmp_path / "both-m" / "model.safetensors"))
