@@ -174,15 +174,11 @@ def _answers(runs: list[Run], thresholds: list[float]) -> tuple[Run, np.ndarray]
     run, answered = {}, []
     for query_id in runs[0]:
         step = 0
-        while step < len(thresholds) and _sureness(runs[step][query_id]) <= thresholds[step]:
+        while step < len(thresholds) and sureness(runs[step][query_id].values()) <= thresholds[step]:
             step += 1
         run[query_id] = runs[step][query_id]
         answered.append(step)
     return run, np.array(answered)
-
-
-def _sureness(found: dict[str, float]) -> float:
-    return sureness(sorted(found.values(), reverse=True))
 
 
 def _student(bench: Bench, name: str) -> Path:

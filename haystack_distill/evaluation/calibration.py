@@ -80,9 +80,7 @@ def calibrate(runs: list[Run], target: Target, qrels: Qrels | None = None) -> Th
     """
     judged_by = "judgments" if qrels else "the last encoder's first documents"
     qrels = qrels or opinion_of(runs[-1])
-    sure = [
-        np.array([sureness(sorted(run[query_id].values(), reverse=True)) for query_id in qrels]) for run in runs[:-1]
-    ]
+    sure = [np.array([sureness(run[query_id].values()) for query_id in qrels]) for run in runs[:-1]]
     reached = [measure(run, qrels).per_query[MAIN.key] for run in runs]
     losses = [np.maximum(reached[-1] - one, 0) for one in reached[:-1]]
     _check_enough(len(qrels), target, reached[-1], len(sure))

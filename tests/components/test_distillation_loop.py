@@ -27,6 +27,7 @@ from haystack_distill.students.bi_encoder import BiEncoder
 from haystack_integrations.components.distill import distillation_round
 from haystack_integrations.components.distill.distillation_round import Round
 from tests.conftest import write_beir
+from tests.torchrun import TWO_PROCESSES
 
 
 @component
@@ -302,10 +303,9 @@ def test_the_command_under_torchrun(beir, bert, reader_folder, tmp_path):
     """Two processes on the CPU: one labels and writes, both train."""
     script = tmp_path / "run.py"
     script.write_text("from haystack_distill.cli import app; app()\n")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     arguments = ["distill", str(beir), "--model", bert, "--reader", reader_folder("llama"), "--epochs", "1"]
     arguments += ["--output", str(tmp_path / "out"), "--no-progress", "--top-k", "4", "--batch-size", "8"]
-    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*TWO_PROCESSES, str(script), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Recommended:") == 1
     assert (tmp_path / "out" / "round-1" / "model" / "report.html").is_file()

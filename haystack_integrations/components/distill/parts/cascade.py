@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from haystack import Document, tracing
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from haystack_distill.data.beir import Qrels
-from haystack_distill.evaluation.sureness import SIGNAL, sureness
+from haystack_distill.evaluation.sureness import SIGNAL, Signal, sureness
 from haystack_distill.files.folders import write_json
 from haystack_distill.files.shapes import read_json
 from haystack_integrations.components.distill.parts.similarity_guard import made_for_index
@@ -36,7 +36,7 @@ class Kept(TypedDict):
 
     encoders: list[str]
     distances: bool
-    signal: Literal["best_and_margin"]
+    signal: Signal
     values: list[float]
     sent: Annotated[list[float], Field(min_length=1)]
 
@@ -105,12 +105,8 @@ class Cascade:
         from haystack_distill.evaluation.calibration import calibrate
 
         distances = _are_distances(found)
-        sign = -1 if distances else 1
         runs = [
-            {
-                query_id: {document.id: sign * (document.score or 0.0) for document in documents}
-                for query_id, documents in zip(query_ids, lists, strict=True)
-            }
+            {query_id: _scores(documents, distances) for query_id, documents in zip(query_ids, lists, strict=True)}
             for lists in found
         ]
         chosen = calibrate(runs, target, qrels)
@@ -143,18 +139,14 @@ class Cascade:
     def suffices(self, step: int, documents: list[Document]) -> bool:
         """Whether what an encoder found is good enough to stop at it; what the first sends on is counted."""
         assert self._thresholds is not None
-        enough = sureness(self._scores(documents)) > self._thresholds[step]
+        enough = sureness(_scores(documents, self._distances).values()) > self._thresholds[step]
         if step == 0:
             self._watch(not enough)
         return enough
 
-    def _scores(self, documents: list[Document]) -> list[float]:
-        """Higher where they are better."""
-        return [(-1 if self._distances else 1) * (document.score or 0.0) for document in documents]
-
     def marked(self, step: int, documents: list[Document], failed: list[str]) -> list[Document]:
         """Say of documents, and to Haystack's tracer, who found them."""
-        name, score = self.names[step], next(iter(self._scores(documents)), None)
+        name, score = self.names[step], next(iter(_scores(documents, self._distances).values()), None)
         self.answered[name] += 1
         said = {ANSWERED_BY: name, SCORE: score, **({FAILED: failed} if failed else {})}
         span = tracing.tracer.current_span()
@@ -231,6 +223,11 @@ class Asking:
     @property
     def _is_last(self) -> bool:
         return self.step == len(self.cascade.encoders) - 1
+
+
+def _scores(documents: list[Document], distances: bool) -> dict[str, float]:
+    """Id -> score, higher where it is better."""
+    return {document.id: (-1 if distances else 1) * (document.score or 0.0) for document in documents}
 
 
 def _are_distances(found: list[list[list[Document]]]) -> bool:
