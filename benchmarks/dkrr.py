@@ -21,9 +21,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from haystack import Document
-from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
-from haystack.document_stores.in_memory import InMemoryDocumentStore
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.common import (
@@ -37,6 +34,7 @@ from benchmarks.common import (
     write_rows,
 )
 from benchmarks.labels import NamedReader, labelled, read_answers
+from benchmarks.retrieval_systems import by_words
 from demo.packaged import smollm2
 from haystack_distill.align.job import align
 from haystack_distill.align.settings import KaleSettings
@@ -67,7 +65,9 @@ COLUMNS = (
     ("s", "seconds", ".0f"),
     ("s labels", "label_seconds", ".0f"),
 )
-LEARNING_RATES = {"6 layers": 2e-5, "table": 1e-3}
+LEARNING_RATES = {"6 layers": 2e-5, "2 layers": 2e-5, "table": 1e-3}
+ALIGNED = {"2 layers": 2, "table": 0}
+"""Students that were cut and aligned before they learn from the reader -> their layers."""
 KEY = ("data", "system", "student", "update", "round", "teacher", "questions")
 SURE = 0.05
 """The largest p of a gap that shares are told of."""
@@ -100,7 +100,7 @@ class Bench:
     def untouched(self, kind: str) -> Quality:
         """What a kind of student is compared with."""
         if kind not in self._untouched:
-            student = aligned_table(self) if kind == "table" else self.encoder.model
+            student = aligned(self, ALIGNED[kind]) if kind in ALIGNED else self.encoder.model
             found = self.searched(student, list(self.corpus.qrels["test"]), self.index)
             self._untouched[kind] = measure(found, self.corpus.qrels["test"])
         return self._untouched[kind]
@@ -187,21 +187,21 @@ def main(
     name = reader or smollm2()
     count, epochs, rounds = (48, 1, 1) if quick else (questions, epochs, rounds)
     bench = Bench(data, json, 4 if quick else top_k, epochs, NamedReader(name, dtype))
-    baselines(bench, ["6 layers"] if quick else ["6 layers", "table"])
+    cut = {} if quick else {kind: aligned(bench, layers) for kind, layers in ALIGNED.items()}
+    baselines(bench, ["6 layers", *cut])
     ids = sorted(bench.corpus.qrels["train"])
     np.random.default_rng(0).shuffle(ids)
     ids = ids[: 2 * count] if quick else ids
     every = bench.training_rows(bench.searched(bench.encoder.model, ids, bench.index, bench.top_k))
     first = every[:count]
-    table = None if quick else aligned_table(bench)
     for material in (first, every):
         gold = bench.gold(material)
         trained(bench, gold, "6 layers", "query", 1, "gold", None, 0.0)
-        if table is not None:
-            trained(bench, gold, "table", "query", 1, "gold", table, 0.0)
+        for kind, start in cut.items():
+            trained(bench, gold, kind, "query", 1, "gold", start, 0.0)
     signals = teacher or ["question"]
     for signal in signals:
-        query_side(bench, signal, first, table, rounds, bm25=bm25, growth=not quick)
+        query_side(bench, signal, first, cut, rounds, bm25=bm25, growth=not quick)
     if both and not quick:  # at the end, since it takes longest
         trained(bench, bench.gold(first), "6 layers", "both", 1, "gold", None, 0.0)
         for signal in signals:
@@ -214,21 +214,21 @@ def query_side(
     bench: Bench,
     signal: str,
     first: list[Row],
-    table: SentenceTransformer | None,
+    cut: dict[str, SentenceTransformer],
     rounds: int,
     *,
     bm25: bool,
     growth: bool,
 ) -> None:
-    """All rows of a teacher in which documents stay: few and all questions, the table, BM25 first, more rounds."""
+    """All rows of a teacher in which documents stay: few and all questions, cut students, BM25 first, more rounds."""
     source = str(bench.data)
     labels, seconds = labelled(first, signal, bench.reader, source=source)
     for size in [len(first) // 4, len(first) // 2] if growth else []:
         part = write_part(labels, size)
         trained(bench, part, "6 layers", "query", 1, signal, None, seconds * size / len(first))
     student = trained(bench, labels, "6 layers", "query", 1, signal, None, seconds)
-    if table is not None:
-        trained(bench, labels, "table", "query", 1, signal, table, seconds)
+    for kind, start in cut.items():
+        trained(bench, labels, kind, "query", 1, signal, start, seconds)
     ids = [row.query_id for row in first]
     if bm25:
         words = bench.training_rows(found_by_words(bench, ids, bench.top_k))
@@ -255,23 +255,20 @@ def baselines(bench: Bench, kinds: list[str]) -> None:
 
 def found_by_words(bench: Bench, query_ids: list[str], depth: int) -> Run:
     """What BM25 finds."""
-    store = InMemoryDocumentStore()
-    store.write_documents([Document(id=key, content=text) for key, text in bench.corpus.documents.items() if text])
-    retriever = InMemoryBM25Retriever(store, top_k=depth)
-    found = {one: retriever.run(bench.corpus.queries[one])["documents"] for one in query_ids}
-    return {one: {document.id: document.score for document in documents} for one, documents in found.items()}
+    texts = [bench.corpus.queries[one] for one in query_ids]
+    return dict(zip(query_ids, by_words(bench.corpus).rank(texts, depth), strict=True))
 
 
-def aligned_table(bench: Bench) -> SentenceTransformer:
-    """A token table aligned with the index and the train questions that neither dev nor test asks; kept on disk."""
+def aligned(bench: Bench, layers: int) -> SentenceTransformer:
+    """A student aligned with the index and the train questions that neither dev nor test asks; kept on disk."""
     texts = queries_to_align(bench.data, bench.corpus).train
-    content = repr((bench.index.fingerprint, texts))
-    folder = CACHE / f"table-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
+    content = repr((bench.index.fingerprint, texts, layers))
+    folder = CACHE / f"aligned-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
     if not folder.exists():
-        work = CACHE / "table-run"
+        work = CACHE / "aligned-run"
         shutil.rmtree(work, ignore_errors=True)
         given, asked = Queries(texts), bench.corpus.texts_of("test")
-        found = align(bench.index, bench.encoder, KaleSettings(layers=0), work, given, test=asked)
+        found = align(bench.index, bench.encoder, KaleSettings(layers=layers), work, given, test=asked)
         found.student.save(str(folder), create_model_card=False)
     return SentenceTransformer(str(folder), device="cpu")
 

@@ -23,7 +23,7 @@ from benchmarks.labels import NamedReader, labelled
 from haystack_distill.align.job import align
 from haystack_distill.align.settings import KaleSettings
 from haystack_distill.align.training import TrainingSettings
-from haystack_distill.data.beir import Qrels
+from haystack_distill.data.beir import BeirFolder, Qrels
 from haystack_distill.data.training_set import Row
 from haystack_distill.evaluation.comparison import student_system
 from haystack_distill.evaluation.dev_set import dev_set_of_texts, write_dev_set
@@ -197,16 +197,16 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def bm25(bench: Bench) -> Ranker:
+def by_words(corpus: BeirFolder) -> Ranker:
     """BM25 (k1 1.2, b 0.75) by bm25s, with its English stop words and Snowball's stemmer."""
     stemmer = Stemmer.Stemmer("english")
 
     def tokens(texts: list[str]) -> Any:
         return bm25s.tokenize(texts, stopwords="english", stemmer=stemmer, show_progress=False)
 
-    ids = list(bench.corpus.documents)
+    ids = list(corpus.documents)
     index = bm25s.BM25(k1=1.2, b=0.75)
-    index.index(tokens(list(bench.corpus.documents.values())), show_progress=False)
+    index.index(tokens(list(corpus.documents.values())), show_progress=False)
 
     def rank(texts: list[str], depth: int) -> list[Candidates]:
         places, scores = index.retrieve(tokens(texts), k=min(depth, len(ids)), show_progress=False)
@@ -316,7 +316,7 @@ RECIPES: dict[System, Callable[[Bench], KaleSettings]] = {
 """What is trained."""
 
 SYSTEMS: dict[System, Callable[[Bench], Ranker]] = {
-    ("bm25", ""): bm25,
+    ("bm25", ""): lambda bench: by_words(bench.corpus),
     ("encoder", ""): encoder,
     **{(f"cut-{n}", ""): plain_cut(n) for n in (2, 1, 0)},
     **{system: student(*system, recipe) for system, recipe in RECIPES.items()},

@@ -124,7 +124,7 @@ def test_dkrr_tells_of_which_gap_a_share_is():
 
 def test_the_table_of_dkrr_learns_no_test_question(leaking, tiny, llama, trained_on):
     tiny(dkrr)
-    dkrr.aligned_table(dkrr.Bench(leaking, None, 4, 1, labels.NamedReader(llama)))
+    dkrr.aligned(dkrr.Bench(leaking, None, 4, 1, labels.NamedReader(llama)), 0)
     assert len([text for text in trained_on if text.endswith("?")]) == 59
     assert ASKED.lower() not in trained_on
 
