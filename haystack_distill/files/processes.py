@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 LONGEST_WAIT = timedelta(days=7)
 """How long processes wait for the one that labels."""
@@ -27,6 +28,26 @@ def wait_for_all() -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
+
+
+def of_all_processes(value: Any) -> list[Any]:
+    """What each process has here, in their order; all of them must ask."""
+    if process_count() == 1:
+        return [value]
+    import torch
+
+    found: list[Any] = [None] * process_count()
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def share_of_mean(count: int) -> float:
+    """
+    By what a mean over this process's part is multiplied, so that the mean of all processes is the one over everything.
+
+    :param count: How many figures its part has.
+    """
+    return count * process_count() / sum(of_all_processes(count))
 
 
 @contextmanager

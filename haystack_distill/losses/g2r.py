@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import extract_model_from_parallel
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import dot_score
+from sentence_transformers.base.losses.merged_forward import embed_columns
+from sentence_transformers.util import all_gather_with_grad, dot_score
 from torch import Tensor, nn
+
+from haystack_distill.files.processes import of_all_processes, process_count, process_number, share_of_mean
 
 
 class G2RLoss(nn.Module):
@@ -25,6 +29,7 @@ class G2RLoss(nn.Module):
 
     `alpha=0` is the data-level model, for which any number serves as a label. Negatives are the same for a whole batch,
     are embedded with gradient, and those that read like a candidate of the batch are dropped, as in the authors' code.
+    Of several processes, which share a batch, each embeds a part of them.
 
     Inputs:
         +------------------------------------------+-----------------------------------------------+
@@ -103,16 +108,13 @@ class G2RLoss(nn.Module):
         """
         assert self.model is not None
         queries, *columns = list(sentence_features)
-        present = ~labels.isnan()
-        drawn = self._negatives(queries, columns)
+        drawn, count = self._negatives(queries, columns)
         contexts = self.model(queries)["sentence_embedding"]
-        candidates = contexts.new_zeros(*labels.shape, contexts.shape[1])
-        for number, column in enumerate(columns):
-            rows = present[:, number]
-            if rows.any():
-                vectors = self.model(_only(column, rows))["sentence_embedding"]
-                candidates[rows, number] = vectors.to(candidates.dtype)
-        return self.compute_loss_from_embeddings(contexts, candidates, self.model(drawn)["sentence_embedding"], labels)
+        candidates = torch.stack(embed_columns(self.model, columns, separate_first=False), dim=1)
+        negatives = self.model(drawn)["sentence_embedding"]
+        if process_count() > 1:
+            negatives = all_gather_with_grad(negatives)[:count]
+        return self.compute_loss_from_embeddings(contexts, candidates, negatives, labels)
 
     def compute_loss_from_embeddings(
         self, queries: Tensor, candidates: Tensor, negatives: Tensor, labels: Tensor
@@ -133,7 +135,8 @@ class G2RLoss(nn.Module):
         scores = every[torch.arange(batch), torch.arange(batch)]  # of each context's own candidates
         random = self.scale * self.similarity_fct(queries, negatives)
         against = random.logsumexp(1, keepdim=True)
-        loss = (1 - self.alpha) * (torch.logaddexp(scores, against) - scores)[present].mean()
+        main = (torch.logaddexp(scores, against) - scores)[present]
+        loss = (1 - self.alpha) * main.mean() * share_of_mean(len(main))
         if self.alpha:
             absent = float("-inf")
             target = (labels.float() / self.temperature).masked_fill(~present, absent).softmax(1)
@@ -142,20 +145,30 @@ class G2RLoss(nn.Module):
             loss = loss - self.alpha * (target * log_share).sum(1).mean()
         return loss
 
-    def _negatives(self, queries: dict[str, Tensor], columns: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Tokenised random responses: the same for the same batch, whenever it comes, so that runs can be resumed."""
-        assert self.model is not None
+    def _negatives(self, queries: dict[str, Tensor], columns: list[dict[str, Tensor]]) -> tuple[dict[str, Any], int]:
+        """
+        Tokenised random responses: the same for the same batch, whenever it comes, so that runs can be resumed.
+
+        :returns: This process's part of them, and how many all processes have.
+        """
         device = queries["input_ids"].device
-        random = np.random.default_rng([self._seed, int(queries["input_ids"].sum())])
-        candidates = {tokens for column in columns for tokens in _tokens(column)}
+        own = {tokens for column in columns for tokens in _tokens(column)}
+        parts = of_all_processes((sum(map(sum, _tokens(queries))), own))
+        random = np.random.default_rng([self._seed, sum(number for number, _ in parts)])
+        candidates = set().union(*(tokens for _, tokens in parts))
         order = random.permutation(len(self.responses))
+        model = extract_model_from_parallel(self.model)
         for start in range(0, len(order), self.negatives):  # the first draw, unless the batch has all of it
             chosen = order[start : start + self.negatives]
-            features: dict[str, Any] = self.model.preprocess([self.responses[number] for number in chosen])
+            features: dict[str, Any] = model.preprocess([self.responses[number] for number in chosen])
             other = [row for row, tokens in enumerate(_tokens(features)) if tokens not in candidates]
             if other:
-                kept = _only(features, torch.tensor(other))
-                return {key: part.to(device) if isinstance(part, Tensor) else part for key, part in kept.items()}
+                # Parts are of one size, for which some are embedded twice.
+                share = -(-len(other) // process_count())
+                rows = torch.arange(share * process_number(), share * (process_number() + 1)).clamp(max=len(other) - 1)
+                kept = _only(features, torch.tensor(other)[rows])
+                on_device = {key: part.to(device) if isinstance(part, Tensor) else part for key, part in kept.items()}
+                return on_device, len(other)
         msg = f"All {len(order)} responses are candidates of one batch: give more responses, or a smaller batch."
         raise ValueError(msg)
 

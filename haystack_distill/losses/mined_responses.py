@@ -8,6 +8,8 @@ from sentence_transformers.sentence_transformer.losses import MarginMSELoss, Mul
 from sentence_transformers.util import cos_sim, pairwise_cos_sim
 from torch import Tensor, nn
 
+from haystack_distill.files.processes import process_count
+
 
 class MinedResponsesLoss(nn.Module):
     """
@@ -59,8 +61,13 @@ class MinedResponsesLoss(nn.Module):
         self.model = model
         self.weight = weight
         self.scale = scale
-        # Both are only given vectors, for which they need no model.
-        self.main = MultipleNegativesRankingLoss(model, scale=scale, similarity_fct=cos_sim)  # type: ignore[arg-type]
+        # Both are only given vectors, for which they need no model. The replies of all processes compete.
+        self.main = MultipleNegativesRankingLoss(
+            model,  # type: ignore[arg-type]
+            scale=scale,
+            similarity_fct=cos_sim,
+            gather_across_devices=process_count() > 1,
+        )
         self.distillation = MarginMSELoss(model, similarity_fct=self._similarity)  # type: ignore[arg-type]
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:

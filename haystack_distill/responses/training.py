@@ -12,13 +12,14 @@ from sentence_transformers.util import cos_sim
 from haystack_distill.data.dialogues import HISTORY
 from haystack_distill.data.training_set import Row
 from haystack_distill.files.precision import bf16_is_fast
+from haystack_distill.files.processes import process_count
 from haystack_distill.files.sampling import sample
 from haystack_distill.losses.g2r import G2RLoss
 from haystack_distill.losses.mined_responses import MinedResponsesLoss
 from haystack_distill.losses.temperature import entropy_temperature
 from haystack_distill.responses.evaluator import METRIC
 from haystack_distill.responses.rows import MINED, human_response, query_text, response_set
-from haystack_distill.training.trainer import common_arguments
+from haystack_distill.training.trainer import common_arguments, shared_batches
 
 RECIPES = ("dialogues", "data", "model", "strong")
 NEED_SCORES = frozenset({"model", "strong"})
@@ -65,7 +66,10 @@ class G2RSettings:
 def make_rows(rows: list[Row], student: SentenceTransformer, settings: G2RSettings) -> tuple[Dataset, Any]:
     """Rows and their loss; a ValueError if no row has a human response, or mined ones where they are needed."""
     if settings.recipe == "dialogues":
-        contrastive = MultipleNegativesRankingLoss(student, scale=SCALE, similarity_fct=cos_sim)
+        shared = process_count() > 1  # the replies of all processes compete
+        contrastive = MultipleNegativesRankingLoss(
+            student, scale=SCALE, similarity_fct=cos_sim, gather_across_devices=shared
+        )
         return _pairs(rows, settings), contrastive
     if settings.recipe == "strong":
         return _mined(rows, settings), MinedResponsesLoss(student, weight=MARGIN_WEIGHT, scale=SCALE)
@@ -158,8 +162,8 @@ def arguments_for(
     """How the trainer runs; its checkpoints go into a folder."""
     return SentenceTransformerTrainingArguments(
         **common_arguments(student, checkpoints, settings.seed, progress, METRIC),
+        **shared_batches(settings.batch_size),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
         # A response that several contexts share must not be a negative of one of them.
         batch_sampler="batch_sampler" if settings.recipe in {"data", "model"} else "no_duplicates",
         learning_rate=settings.learning_rate,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from haystack_distill.files.precision import bf16_is_fast
+from haystack_distill.files.processes import share_of_mean
 from haystack_distill.teachers.causal import CausalReader, padded
 from haystack_distill.teachers.fusion_in_decoder import FusionReader
 from haystack_distill.training.adapters import with_adapters
@@ -20,6 +21,7 @@ from haystack_distill.training.trainer import (
     TrainingSummary,
     common_arguments,
     history_of,
+    shared_batches,
     train_or_go_on,
 )
 from haystack_distill.training.watching import watchers
@@ -109,7 +111,8 @@ class _FusionTrainer(Trainer):
                 ]
             )
             outputs = model(**fused, decoder_input_ids=inputs["decoder"], labels=inputs["labels"], use_cache=False)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        loss = outputs.loss * share_of_mean(int((inputs["labels"] != MASKED).sum())) if model.training else outputs.loss
+        return (loss, outputs) if return_outputs else loss
 
 
 def _rows(reader: CausalReader | FusionReader, prompts: Sequence[Any]) -> Any:
@@ -159,7 +162,7 @@ def _arguments(
     shared = common_arguments(model, checkpoints, settings.seed, progress, "loss")
     own: dict[str, Any] = {
         "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": settings.batch_size,
+        **shared_batches(settings.batch_size),
         "per_device_eval_batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.gradient_accumulation,
         "learning_rate": settings.learning_rate or (LORA_RATE if settings.lora_rank else FULL_RATE),

@@ -6,7 +6,6 @@ reader that was not fine-tuned for the task is a poor teacher (arXiv 2402.11794)
 (`teachers/prompts.py`), so what is trained is what is asked later.
 """
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from haystack_distill.data.training_set import Row, TrainingSet
 from haystack_distill.evaluation.held_out import hold_out, tenth
 from haystack_distill.files.folders import published, write_json
 from haystack_distill.files.layout import versions
+from haystack_distill.files.processes import process_number, wait_for_all
 from haystack_distill.files.runs import claim, fingerprint, running
 from haystack_distill.files.shapes import read_json
 from haystack_distill.teachers.answers import AnswerSettings, train_reader
@@ -30,6 +30,7 @@ from haystack_distill.teachers.prompts import Prompt, UnscorableError
 from haystack_distill.teachers.readers import load_reader
 from haystack_distill.teachers.signals import SIGNALS, signal_named
 from haystack_distill.training.adapters import check_lora
+from haystack_distill.training.trainer import TrainingSummary
 
 logger = logging.getLogger(__name__)
 
@@ -96,45 +97,60 @@ def fine_tune_reader(
         checkpoints = workspace / "checkpoints"
         run = {"model": model, "settings": asdict(settings), "lessons": lessons.fingerprint}
         claim(workspace, run, checkpoints.glob("*"))
-        made_of = fingerprint(run)
-        if (done := _finished(Path(output), made_of)) is not None:  # killed after its output had appeared
+        done = _figures_of(Path(output))
+        if done.get("made_of") == fingerprint(run):  # killed after its output had appeared
             return done
         before = mean_log_likelihood(reader, lessons.held_out)
         summary = train_reader(
             reader, lessons.train, lessons.held_out, checkpoints, settings.training, progress=progress
         )
-        after = mean_log_likelihood(reader, lessons.held_out)
-        if after <= before:
-            logger.warning(
-                "Held-out answers did not become likelier (%.4f before, %.4f after, a token): label with %s as before.",
-                before,
-                after,
-                model,
-            )
-        figures = {
-            "model": model,
-            "training_set": str(training_set),
-            "settings": json.loads(json.dumps(asdict(settings))),
-            "held_out": {"before": before, "after": after, "questions": lessons.questions[1]},
-            "better": after > before,
-            "rows": {"trained_on": lessons.questions[0], "prompts": len(lessons.train), **lessons.left_out},
-            "history": summary.history,
-            "training_seconds": summary.seconds,
-            "versions": versions(),
-            "made_of": made_of,
-        }
-        with published(output) as folder:
-            reader.model.save_pretrained(folder)
-            reader.tokenizer.save_pretrained(folder)
-            _check_saved(folder, reader, lessons.held_out)
-            write_json(folder / PROVENANCE, figures)
-        return figures
+        if not process_number():
+            _write(Path(output), reader, lessons, run, before, summary, str(training_set))
+        wait_for_all()
+        return _figures_of(Path(output))
 
 
-def _finished(output: Path, made_of: str) -> dict[str, Any] | None:
+def _write(
+    output: Path,
+    reader: CausalReader | FusionReader,
+    lessons: Lessons,
+    run: dict[str, Any],
+    before: float,
+    summary: TrainingSummary,
+    source: str,
+) -> None:
+    """Write a taught reader, with what is known of it."""
+    after = mean_log_likelihood(reader, lessons.held_out)
+    if after <= before:
+        logger.warning(
+            "Held-out answers did not become likelier (%.4f before, %.4f after, a token): label with %s as before.",
+            before,
+            after,
+            run["model"],
+        )
+    figures = {
+        "model": run["model"],
+        "training_set": source,
+        "settings": run["settings"],
+        "held_out": {"before": before, "after": after, "questions": lessons.questions[1]},
+        "better": after > before,
+        "rows": {"trained_on": lessons.questions[0], "prompts": len(lessons.train), **lessons.left_out},
+        "history": summary.history,
+        "training_seconds": summary.seconds,
+        "versions": versions(),
+        "made_of": fingerprint(run),
+    }
+    with published(output) as folder:
+        reader.model.save_pretrained(folder)
+        reader.tokenizer.save_pretrained(folder)
+        _check_saved(folder, reader, lessons.held_out)
+        write_json(folder / PROVENANCE, figures)
+
+
+def _figures_of(output: Path) -> dict[str, Any]:
     file = output / PROVENANCE
     figures: dict[str, Any] = read_json(file, dict[str, Any], "name another output.") if file.is_file() else {}
-    return figures if figures.get("made_of") == made_of else None
+    return figures
 
 
 def check_trainable(model: PreTrainedModel, name: str) -> None:

@@ -117,6 +117,10 @@ class TestScorersAsRankers:
         with pytest.raises(ValueError, match=message):
             TeacherLikelihoodScorer(model=llama, **parameters).run(query=QUERY, documents=documents)
 
+    def test_dkrr_of_a_decoder_only_reader_is_refused(self, llama, documents):
+        with pytest.raises(ValueError, match="'dkrr' is for encoder-decoders.*Take 'adist'"):
+            TeacherAttentionScorer(model=llama, signal="dkrr").run(query=QUERY, documents=documents)
+
 
 class TestServer:
     @pytest.mark.parametrize("dialect", ["echo", "prompt_logprobs"])

@@ -113,9 +113,9 @@ class TestLoss:
         model = SentenceTransformer(bert, device="cpu")
         loss = G2RLoss(model, sentences(60), negatives=5)
         query = model.preprocess(["river bridge"])
-        drawn = [loss._negatives(query, [])["input_ids"] for _ in range(2)]
+        drawn = [loss._negatives(query, [])[0]["input_ids"] for _ in range(2)]
         assert torch.equal(*drawn)
-        other = loss._negatives(model.preprocess(["stone winter"]), [])["input_ids"]
+        other = loss._negatives(model.preprocess(["stone winter"]), [])[0]["input_ids"]
         assert other.shape != drawn[0].shape or not torch.equal(other, drawn[0])
 
     def test_draws_again_where_the_batch_has_all_that_was_drawn(self, bert):
@@ -123,8 +123,8 @@ class TestLoss:
         texts = sentences(20)
         loss = G2RLoss(model, texts, negatives=3)
         column = model.preprocess(texts[:19])
-        drawn = loss._negatives(model.preprocess(["river bridge"]), [column])
-        assert drawn["input_ids"].shape[0] == 1
+        drawn, count = loss._negatives(model.preprocess(["river bridge"]), [column])
+        assert drawn["input_ids"].shape[0] == count == 1
 
     def test_without_another_response_it_says_so(self, bert):
         model = SentenceTransformer(bert, device="cpu")

@@ -13,7 +13,7 @@ class TeacherAttentionScorer(TeacherScorer):
     Reading attention costs little more than the forward pass: the model stays on its fast kernel, and only the rows of
     the question's or answer's tokens are computed beside it.
 
-    Signals: `dkrr` (as DKRR published it; made for Fusion-in-Decoder readers), `adist` (Atlas; needs answers), `icr`
+    Signals: `dkrr` (as DKRR published it, for Fusion-in-Decoder readers alone), `adist` (Atlas; needs answers), `icr`
     (in-context re-ranking: all documents in one prompt, calibrated by a question that asks for nothing) and `heads` (as
     `icr`, from the few heads that find evidence; choose them with `haystack-distill heads`). Which to take is measured
     in docs/teachers.md.
@@ -51,7 +51,7 @@ class TeacherAttentionScorer(TeacherScorer):
         :param model: An encoder-decoder of the T5 or BART family or a causal language model: folder, hub name or GGUF.
         :param signal: `dkrr`, `adist`, `icr` or `heads`.
         :param prompt: A text with places `{question}` and `{passage}` or `{passages}`; None takes the signal's own.
-            With `{passages}` a causal model reads all documents in one prompt for `dkrr` and `adist` as well.
+            With `{passages}` a causal model reads all documents in one prompt for `adist` as well.
         :param heads: The file that `haystack-distill heads` wrote, for `heads`.
         :param permutations: In how many orders a causal model reads documents that stand in one prompt, against a bias
             by position.
@@ -66,9 +66,17 @@ class TeacherAttentionScorer(TeacherScorer):
     def _load(self) -> Teacher:
         from haystack_distill.teachers.attention_signals import AttentionTeacher
         from haystack_distill.teachers.heads import Heads
+        from haystack_distill.teachers.signals import CAUSAL
 
+        reader = self._load_reader()
+        if (self.signal, reader.kind) == ("dkrr", CAUSAL):
+            msg = (
+                f"signal='dkrr' is for encoder-decoders: in a decoder-only one, as {self.model}, it ranks at chance. "
+                "Take 'adist', 'heads', or the likelihoods of TeacherLikelihoodScorer."
+            )
+            raise ValueError(msg)
         return AttentionTeacher(
-            self._load_reader(),
+            reader,
             self.signal,
             prompt_of(self.prompt),
             heads=Heads.load(self.heads) if self.heads else None,
