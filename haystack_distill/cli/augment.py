@@ -53,7 +53,7 @@ def augment(
 
     Examples:
       haystack-distill augment corpus.jsonl --model Qwen/Qwen3-0.6B --output questions
-      haystack-distill augment corpus.jsonl --model Qwen/Qwen3-0.6B --retriever bm25 --n 5 --output questions
+      haystack-distill augment corpus.jsonl --model Qwen/Qwen3-0.6B --keep-likeliest 0.7 --n 5 --output questions
     """
     with explained(output):
         from haystack_integrations.components.distill.generative_augmenter import GenerativeAugmenter

@@ -22,8 +22,8 @@ def calibrate(
     Find out when each encoder of a cascade is sure enough, to one of two targets, with or without judgments.
 
     Examples:
-      haystack-distill calibrate pipelines/cascade.yaml log.jsonl --max-share 0.1
-      haystack-distill calibrate pipelines/cascade.yaml questions --max-loss 0.02
+      haystack-distill calibrate cascade.yaml log.jsonl --max-share 0.3
+      haystack-distill calibrate cascade.yaml questions --max-loss 0.02
     """
     with explained():
         from haystack_distill.data.questions import read_questions

@@ -17,8 +17,10 @@ from haystack_distill.cli.templates import template
 if TYPE_CHECKING:
     from haystack_integrations.components.distill.stores.base import StoreKind
 
-PIPELINES = ("indexing", "kale", "query", "rag", "cascade", "hybrid_fusion", "hybrid")
-"""What is written, in the order in which it is run; hybrids only over a store that searches by words as well."""
+USUAL = ("indexing", "kale", "query", "rag", "cascade", "hybrid_fusion", "hybrid")
+FURTHER = ("update", "new_encoder", "label", "dkrr", "cold_start", "g2r", "g2r_strong")
+PIPELINES = (*USUAL, *FURTHER)
+"""What is written, the usual ones in the order in which they are run; hybrids only where a store searches by words."""
 
 SIZES = ("hidden_size", "dim", "word_embedding_dimension", "embedding_dimension", "out_features")
 """How the parts of an encoder call the length of what they give; the last part counts."""
@@ -26,6 +28,8 @@ SIZES = ("hidden_size", "dim", "word_embedding_dimension", "embedding_dimension"
 HYBRIDS = ("hybrid_fusion", "hybrid")
 STORE = re.compile(r"^(?P<pad> *)document_store:(?P<anchor> &store)?\n(?:(?P=pad) +\S.*\n)+", re.MULTILINE)
 MODEL, STEM = "models/all-MiniLM-L6-v2", "models/minilm"
+NAMED = re.compile(f"{MODEL}|{STEM}")
+"""The encoder in the pipelines that are shipped, and what the names of its students begin with."""
 
 
 def init(
@@ -34,7 +38,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Where to write; nothing is overwritten.")] = Path(),
 ) -> dict[str, Any]:
     """
-    Write pipelines for your store and encoder: index, align, ask, RAG, and hybrids where the store searches by words.
+    Write pipelines for your store and encoder: index, align, ask, RAG, all else, hybrids where the store has words.
 
     Examples:
       haystack-distill init --store qdrant --model sentence-transformers/all-MiniLM-L6-v2
@@ -112,8 +116,9 @@ def _filled(text: str, kind: "StoreKind", described: dict[str, Any], model: str)
         return f"{place['pad']}document_store:{place['anchor'] or ''}\n{block}"
 
     stem = re.sub(r"[^\w.-]", "-", model.rstrip("/").rpartition("/")[2])
-    text = STORE.sub(store, text).replace(STEM, f"models/{stem}")
-    return text.replace(MODEL, model if re.fullmatch(r"[\w./][\w./-]*", model) else json.dumps(model))
+    encoder = model if re.fullmatch(r"[\w./][\w./-]*", model) else json.dumps(model)
+    # In one pass, since the new names may hold the old ones.
+    return NAMED.sub(lambda found: encoder if found[0] == MODEL else f"models/{stem}", STORE.sub(store, text))
 
 
 def _dumped(described: dict[str, Any]) -> str:
@@ -122,7 +127,8 @@ def _dumped(described: dict[str, Any]) -> str:
 
 def _say_what_next(folder: Path, names: list[str], kind: "StoreKind") -> None:
     assert kind.in_yaml
-    say(f"Written to {folder}: store.yaml, {', '.join(f'{name}.yaml' for name in names)}.")
+    usual, further = ([f"{name}.yaml" for name in names if name in group] for group in (USUAL, FURTHER))
+    say(f"Written to {folder}: store.yaml, {', '.join(usual)}; for later {', '.join(further)}.")
     if "hybrid" not in names:
         say(f"No hybrid: Haystack has no retriever for {kind.title} that takes words.")
     needs = " ".join(("haystack-distill[train]", "sentence-transformers-haystack", *kind.in_yaml.packages))

@@ -22,6 +22,7 @@ def judgments(
     ] = None,
     by: Annotated[str, typer.Option(help="What the rows name documents by, as id or meta.url.")] = "id",
     test: Annotated[float, typer.Option(min=0, max=1, help="The share of the questions that is for the proof.")] = 0.5,
+    dev: Annotated[float, typer.Option(min=0, max=1, help="The share that is for choices and thresholds.")] = 0.2,
     seed: options.Seed = 0,
 ) -> dict[str, Any]:
     """
@@ -42,7 +43,8 @@ def judgments(
             raise typer.BadParameter(msg)
         rows = read_judgments(source, by.removeprefix("meta."))
         ids = _ids(store, by) if store else None
-        counts = write_judgments(output, rows, lambda name: (name,) if ids is None else ids.get(name, ()), test, seed)
+        shares = {"test": test, "dev": dev}
+        counts = write_judgments(output, rows, lambda name: (name,) if ids is None else ids.get(name, ()), shares, seed)
     unknown = counts.pop("unknown")
     if unknown and ids is not None:
         first = next(row.document for row in rows if row.document not in ids)

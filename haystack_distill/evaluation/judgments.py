@@ -67,13 +67,17 @@ def _first(row: dict[str, Any], names: Iterable[str], where: str, default: str |
 
 
 def write_judgments(
-    folder: Path, judgments: list[Judgment], ids_of: Callable[[str], Iterable[str]], test_share: float, seed: int = 0
+    folder: Path,
+    judgments: list[Judgment],
+    ids_of: Callable[[str], Iterable[str]],
+    shares: dict[str, float],
+    seed: int = 0,
 ) -> dict[str, int]:
     """
     Write `queries.jsonl` and `qrels/`, about documents that are elsewhere.
 
     :param ids_of: What a row calls a document -> the ids of the documents that are meant; none if it is not there.
-    :param test_share: How many of the questions without a split become test, from 0 to 1; the others are for training.
+    :param shares: Split -> which share of the questions that name none it gets, from 0 to 1; the rest is for training.
     :returns: How many questions each split has, and as `unknown` how many rows name a document that is not there.
     :raises FileExistsError: If the folder exists.
     :raises ValueError: If none of the documents is there.
@@ -86,10 +90,13 @@ def write_judgments(
     ids = {question: f"q{number}" for number, question in enumerate(dict.fromkeys(one.question for one, _ in known))}
     placed = {one.question for one, _ in known if one.split}
     free = [question for question in ids if question not in placed]
-    test = set(hold_out(free, round(test_share * len(free)), seed)[0])
+    drawn: dict[str, str] = {}
+    for split, share in shares.items():
+        left = [question for question in free if question not in drawn]
+        drawn |= dict.fromkeys(hold_out(left, min(len(left), round(share * len(free))), seed)[0], split)
     qrels: dict[str, dict[tuple[str, str], int]] = {}
     for one, documents in known:
-        split = one.split or ("test" if one.question in test else "train")
+        split = one.split or drawn.get(one.question, "train")
         for document in documents:
             grades, key = qrels.setdefault(split, {}), (ids[one.question], document)
             grades[key] = max(one.grade, grades.get(key, 0))

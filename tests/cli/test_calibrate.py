@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from haystack_distill.students.token_table import make_token_table
 from tests.conftest import sentences, write_beir
 
 CASCADE = Path(__file__).parents[2] / "pipelines" / "cascade.yaml"
 
 
 @pytest.fixture
-def filled(bert, teacher, write_index, place) -> Path:
+def filled(bert, write_index, place) -> Path:
     """pipelines/cascade.yaml in a folder where there is all that it names."""
-    make_token_table(teacher).save("models/minilm-table", create_model_card=False)
     for name in ("minilm-2-layers", "all-MiniLM-L6-v2"):
         shutil.copytree(bert, place / "models" / name)
     content = yaml.safe_load(CASCADE.read_text())
@@ -27,15 +25,15 @@ def filled(bert, teacher, write_index, place) -> Path:
     return place
 
 
-def test_thresholds_are_written_beside_the_table_and_the_pipeline_runs(filled, command):
+def test_thresholds_are_written_beside_the_first_encoder_and_the_pipeline_runs(filled, command):
     code, said = command("run", "cascade.yaml", "query=river bridge")
     assert code == 1
     assert "haystack-distill calibrate" in said
     code, said = command("calibrate", "cascade.yaml", "log.jsonl", "--max-share", "0.3")
     assert code == 0, said
-    assert "minilm-table answers where it is surer than" in said
-    assert "Calibrated on 60 queries; written to models/minilm-table/cascade.json" in said
-    assert len(json.loads((filled / "models" / "minilm-table" / "cascade.json").read_text())["values"]) == 2
+    assert "minilm-2-layers answers where it is surer than" in said
+    assert "Calibrated on 60 queries; written to models/minilm-2-layers/cascade.json" in said
+    assert len(json.loads((filled / "models" / "minilm-2-layers" / "cascade.json").read_text())["values"]) == 1
     code, said = command("run", "cascade.yaml", "query=river bridge")
     assert code == 0
     assert '"answered_by": ' in said
@@ -66,4 +64,4 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(filled, command, typed, me
     (filled / "plain.yaml").write_text(yaml.safe_dump(content))
     code, said = command("calibrate", *typed)
     assert (code, message in said) == (1, True), said
-    assert not (filled / "models" / "minilm-table" / "cascade.json").exists()
+    assert not (filled / "models" / "minilm-2-layers" / "cascade.json").exists()

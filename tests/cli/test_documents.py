@@ -241,7 +241,7 @@ class TestJudgments:
         (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
         code, said = command("judgments", tmp_path / "log.jsonl", "--test", "0.2", "--output", tmp_path / "q", "--json")
         assert code == 0
-        assert json.loads(said[said.index("{") :])["questions"] == {"dev": 3, "train": 8, "test": 2}
+        assert json.loads(said[said.index("{") :])["questions"] == {"dev": 5, "train": 6, "test": 2}
 
     @pytest.mark.parametrize(
         ("content", "arguments", "message"),

@@ -1,5 +1,6 @@
 """Making exports: what is refused, and that the aligner and the command line make them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,4 @@ class TestExport:
         done = CliRunner().invoke(app, [*arguments, "--data", str(beir)])
         assert done.exit_code == 0, done.output
         assert "100.0 % of the dev nDCG@10" in done.output
+        assert re.search(r"ms a query here, one at a time, [\d.]+ times as fast as on torch", done.output)
